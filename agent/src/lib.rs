@@ -1,0 +1,5 @@
+//! Makes one machine agree with its manifest: systemd over D-Bus, journal, reports.
+//!
+//! The agent never decides where a unit runs, and it never sees the engine.
+
+pub mod systemd;

@@ -1,0 +1,188 @@
+//! The machine's systemd, as the agent sees it.
+//!
+//! [`Systemd`] is everything that the agent asks of the machine it runs on: the
+//! unit files and evidence below `/run/flotilla`, and the manager on the bus. The
+//! real one speaks D-Bus; the one for simulations keeps it all in memory.
+
+use std::fmt;
+
+use async_trait::async_trait;
+use flotilla_registry::records::Token;
+use flotilla_units::{ContentHash, UnitName};
+use jiff::Timestamp;
+use tokio::sync::mpsc;
+
+/// What was started last under a unit's name, kept beside it until the machine goes down
+/// (`/run/flotilla/env/<unit>`, which the unit's processes see as their environment).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Evidence {
+    /// `FLOTILLA_TOKEN`.
+    pub token: Token,
+    /// `FLOTILLA_RUN`.
+    pub run: u64,
+    /// `FLOTILLA_HASH`.
+    pub hash: ContentHash,
+    /// A start job for exactly this token and run ended in `done` (`/run/flotilla/started/<unit>`).
+    pub started: bool,
+}
+
+/// A unit's state, as systemd tells it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UnitState {
+    /// `LoadState`: `loaded`, `not-found`, `masked`, ...
+    pub load: String,
+    /// `ActiveState`: `active`, `inactive`, `failed`, `activating`, `deactivating`, `reloading`.
+    pub active: String,
+    /// `SubState`: `running`, `exited`, `dead`, ...
+    pub sub: String,
+    /// When `ActiveState` changed last (`StateChangeTimestamp`).
+    pub since: Option<Timestamp>,
+    /// `InvocationID` as 32 hexadecimal digits; `None` before the first start.
+    pub invocation: Option<String>,
+    /// `Result`, for example `success` or `exit-code`; empty for types that have none.
+    pub result: String,
+    /// `ExecMainStatus` of services whose main process has ended.
+    pub exit_status: Option<i32>,
+    /// `NRestarts`.
+    pub restarts: u32,
+    /// `FragmentPath`: the file it was loaded from; empty when there is none.
+    pub fragment: String,
+    /// Whether its control group holds no process.
+    pub cgroup_empty: bool,
+}
+
+/// One unit that flotilla has, or had, on this machine since it booted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Present {
+    /// The runtime name.
+    pub unit: UnitName,
+    /// What was started last; `None` when the file is there and nothing was started.
+    pub evidence: Option<Evidence>,
+    /// The hash of the unit file under `/run/flotilla/units`; `None` when there is no file.
+    pub file: Option<ContentHash>,
+    /// What systemd says. A unit that is not loaded is `inactive`/`dead` with an empty group.
+    pub state: UnitState,
+}
+
+/// How a job ended (`JobRemoved` in org.freedesktop.systemd1(5)).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum JobResult {
+    /// Carried out.
+    Done,
+    /// Another job took its place, or somebody cancelled it.
+    Canceled,
+    /// It ran into its time limit.
+    Timeout,
+    /// The unit failed.
+    Failed,
+    /// A unit that it requires failed.
+    Dependency,
+    /// It did not apply, for example because a condition did not hold.
+    Skipped,
+    /// Any result that this list does not name.
+    Other(String),
+}
+
+/// Why systemd, or the file system below the unit files, did not do what was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum SystemdError {
+    /// There is no bus to talk to.
+    #[error("the D-Bus socket {address} cannot be reached; is dbus running? ({why})")]
+    NoBus {
+        /// The address tried.
+        address: String,
+        /// What the connection said.
+        why: String,
+    },
+    /// systemd did not answer.
+    #[error("systemd did not answer {call} within {seconds} s")]
+    NoAnswer {
+        /// The method.
+        call: &'static str,
+        /// How long was waited.
+        seconds: u64,
+    },
+    /// systemd refused.
+    #[error("systemd refused {call} of {unit}: {why}")]
+    Refused {
+        /// The method.
+        call: &'static str,
+        /// The unit.
+        unit: String,
+        /// The error's name and message.
+        why: String,
+    },
+    /// A unit of this name is on the machine, and flotilla did not write it.
+    #[error(
+        "{unit} is a unit of this machine's own ({path}); flotilla does not overwrite it. Rename one of the two"
+    )]
+    Foreign {
+        /// The unit.
+        unit: String,
+        /// Where systemd found it.
+        path: String,
+    },
+    /// The unit is loaded, so its file must not change now.
+    #[error("{0} is still loaded; its file can be changed only after it has stopped")]
+    StillLoaded(String),
+    /// A file could not be read or written.
+    #[error("{action} {path}: {source}")]
+    File {
+        /// For example `cannot write`.
+        action: &'static str,
+        /// Which file.
+        path: String,
+        /// Why.
+        source: std::io::Error,
+    },
+}
+
+/// What happened on the machine, told as it happens.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Change {
+    /// A flotilla unit's state may be another now: read it. A hint, never the truth.
+    Unit(UnitName),
+    /// PID 1 or the bus came back, or signals were lost: read everything.
+    Everything,
+}
+
+/// The machine's systemd.
+///
+/// # Guarantees
+/// Only units that flotilla wrote are ever changed. A file is never changed while its unit is
+/// loaded. [`start`](Systemd::start) and [`stop`](Systemd::stop) return after systemd's job has
+/// ended.
+///
+/// # Errors
+/// Every call ends: those that wait for a job when the job ends, all others within 25 seconds.
+///
+/// # Cancellation
+/// Dropping a future leaves its job queued in systemd.
+#[async_trait]
+pub trait Systemd: fmt::Debug + Send + Sync + 'static {
+    /// Returns everything that flotilla has on this machine.
+    async fn list(&self) -> Result<Vec<Present>, SystemdError>;
+
+    /// Returns one unit; `None` when flotilla has nothing of this name here.
+    async fn get(&self, unit: &UnitName) -> Result<Option<Present>, SystemdError>;
+
+    /// Makes a unit's file be `text`, with the drop-in that carries the evidence. Does nothing when
+    /// it is so already; otherwise a failed unit is reset and the unit has to be unloaded.
+    async fn install(&self, unit: &UnitName, text: &str) -> Result<(), SystemdError>;
+
+    /// Writes the evidence (with `started` unset), then starts the unit and waits for the job.
+    async fn start(&self, unit: &UnitName, evidence: &Evidence) -> Result<JobResult, SystemdError>;
+
+    /// Notes that a start for the present evidence ended in `done`.
+    async fn mark_started(&self, unit: &UnitName) -> Result<(), SystemdError>;
+
+    /// Stops the unit, waits for the job, and resets it if it failed, so that systemd forgets it.
+    async fn stop(&self, unit: &UnitName) -> Result<JobResult, SystemdError>;
+
+    /// Removes file, links, drop-in and evidence of a unit that is not running.
+    async fn remove(&self, unit: &UnitName) -> Result<(), SystemdError>;
+
+    /// Returns the stream of changes. There is one reader; changes are coalesced, never lost
+    /// without a [`Change::Everything`].
+    async fn changes(&self) -> Result<mpsc::Receiver<Change>, SystemdError>;
+}

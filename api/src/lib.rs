@@ -1,0 +1,1 @@
+//! The wire: plain types of the HTTP API and the typed client.

@@ -1,0 +1,3 @@
+//! flotctl, the one tool flotilla's users touch.
+
+fn main() {}

@@ -1,0 +1,3 @@
+//! The flotilla daemon: configuration, roles, life cycle.
+
+fn main() {}

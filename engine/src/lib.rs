@@ -1,0 +1,1 @@
+//! Who runs what: the placement core, the cluster state and the leader loop that feeds it.

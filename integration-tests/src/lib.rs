@@ -1,0 +1,1 @@
+//! Tests that cross crates: simulated clusters and real clusters in the lab.

@@ -1,0 +1,1 @@
+//! Boots a cluster of real systemd machines on one computer.

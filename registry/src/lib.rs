@@ -1,0 +1,8 @@
+//! What the cluster knows: keys, records, the store, sessions, election, change streams.
+//!
+//! Nothing outside this crate spells a key or names etcd. Nothing inside it decides
+//! what runs where.
+
+pub mod keys;
+pub mod records;
+pub mod store;

@@ -1,0 +1,501 @@
+//! What is stored: one type per kind of key, each with a version.
+//!
+//! Values are JSON, so that `etcdctl get` is readable. Records grow by adding
+//! fields with defaults; a change that an older daemon would misread raises
+//! [`VERSION`], and a daemon that meets a newer version leaves the record alone.
+
+use std::{collections::BTreeMap, fmt, str::FromStr};
+
+use flotilla_units::{ContentHash, MachineId, UnitName};
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+
+use crate::store::{KeyValue, LeaseId, Revision};
+
+/// The version of records that this program writes, and the newest that it understands.
+pub const VERSION: u32 = 1;
+
+/// Why a stored value could not be understood.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum RecordError {
+    /// It is not the JSON that was expected.
+    #[error("the value of `{key}` cannot be read: {why}")]
+    Corrupted {
+        /// The key.
+        key: String,
+        /// What the decoder said, with line and column.
+        why: String,
+    },
+    /// A newer daemon wrote it.
+    #[error(
+        "the value of `{key}` has version {found}, and this flotillad understands up to {VERSION}; upgrade it"
+    )]
+    Newer {
+        /// The key.
+        key: String,
+        /// Its version.
+        found: u32,
+    },
+}
+
+/// A stored type.
+pub trait Record: Serialize + DeserializeOwned {
+    /// Reads a record from the value of a key.
+    ///
+    /// # Errors
+    /// The value is not this record's JSON, or a newer daemon wrote it.
+    fn decode(key: &str, value: &[u8]) -> Result<Self, RecordError> {
+        #[derive(Deserialize)]
+        struct Versioned {
+            v: u32,
+        }
+        let corrupted =
+            |e: serde_json::Error| RecordError::Corrupted { key: key.to_owned(), why: e.to_string() };
+        // The version is looked at first: a newer record need not have this one's fields.
+        let Versioned { v: found } = serde_json::from_slice(value).map_err(corrupted)?;
+        if found > VERSION {
+            return Err(RecordError::Newer { key: key.to_owned(), found });
+        }
+        serde_json::from_slice(value).map_err(corrupted)
+    }
+
+    /// Reads a record from a key with its value.
+    ///
+    /// # Errors
+    /// As [`Record::decode`].
+    fn from_kv(kv: &KeyValue) -> Result<Self, RecordError> {
+        Self::decode(&kv.key, &kv.value)
+    }
+
+    /// Writes the record as JSON.
+    fn encode(&self) -> Vec<u8> {
+        // Records hold strings, numbers and maps with string keys: none of the ways in which
+        // serialization to JSON fails is open to them.
+        serde_json::to_vec(self).unwrap_or_default()
+    }
+}
+
+macro_rules! records {
+    ($($name:ident),* $(,)?) => { $(impl Record for $name {})* };
+}
+records!(
+    Cluster,
+    UnitRecord,
+    RangeGuard,
+    RangeRecord,
+    MachineRecord,
+    MachineSettings,
+    ManifestBucket,
+    ReportHead,
+    ReportBucket,
+    LeaderRecord,
+    SeatRecord,
+    EventRecord,
+);
+
+const fn version() -> u32 {
+    VERSION
+}
+
+/// The cluster's own record.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cluster {
+    /// Record version.
+    #[serde(default = "version")]
+    pub v: u32,
+    /// Random, made once; agents refuse a store with another.
+    pub id: String,
+    /// Raised by every recovery; the high bits of every token.
+    pub epoch: u16,
+    /// The last 1,000 leader terms, oldest first; a term once seen and now missing means that the
+    /// store went back.
+    pub terms: Vec<String>,
+    /// The highest token counter that any leader may have given out; leaders reserve blocks.
+    pub tokens_reserved: u64,
+}
+
+/// What the user wants of a unit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Target {
+    /// Known to the cluster, on no machine.
+    Inactive,
+    /// On a machine, not started.
+    Loaded,
+    /// On a machine and started.
+    Launched,
+}
+
+/// One unit. A template has one too (its target stays `inactive`); an instance has no hash of its
+/// own and follows its template's.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UnitRecord {
+    /// Record version.
+    #[serde(default = "version")]
+    pub v: u32,
+    /// The name that systemd knows it by. It equals the key's name for all of systemd's own types.
+    pub runtime: UnitName,
+    /// The content that it runs; `None` for instances.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub current: Option<ContentHash>,
+    /// Content accepted but not yet rolled out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub staged: Option<ContentHash>,
+    /// What the user wants.
+    pub target: Target,
+    /// Grows with every change of this record.
+    pub generation: u64,
+    /// Grows with every order to start anew.
+    pub run: u64,
+    /// Who changed it last.
+    pub by: String,
+    /// When it was changed last.
+    pub at: Timestamp,
+    /// Being destroyed: it stays, its name unusable, until each placement is proven gone.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub deleting: bool,
+}
+
+/// Compared and rewritten by every change of a template's ranges.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RangeGuard {
+    /// Record version.
+    #[serde(default = "version")]
+    pub v: u32,
+    /// Grows with every change.
+    pub generation: u64,
+}
+
+/// Many instances of a template said once; an own `units/` record wins over it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RangeRecord {
+    /// Record version.
+    #[serde(default = "version")]
+    pub v: u32,
+    /// What the user wants.
+    pub target: Target,
+    /// Grows with every change of this record.
+    pub generation: u64,
+    /// Grows with every order to start anew.
+    pub run: u64,
+    /// Who changed it last.
+    pub by: String,
+    /// When it was changed last.
+    pub at: Timestamp,
+    /// Being destroyed.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub deleting: bool,
+}
+
+/// A machine that lives; its lease is its life.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MachineRecord {
+    /// Record version.
+    #[serde(default = "version")]
+    pub v: u32,
+    /// Its host name.
+    pub host: String,
+    /// Its addresses, the one to show first.
+    pub addresses: Vec<String>,
+    /// Where its API answers other machines, for example `https://10.0.0.1:7400`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub api: Option<String>,
+    /// What its operator's configuration says of it.
+    #[serde(default)]
+    pub metadata: BTreeMap<String, String>,
+    /// What it found out about itself: `os`, `kernel`, `architecture`, `systemd`.
+    #[serde(default)]
+    pub facts: BTreeMap<String, String>,
+    /// What it has to give.
+    #[serde(default)]
+    pub capacity: Capacity,
+    /// `/proc/sys/kernel/random/boot_id`.
+    pub boot_id: String,
+    /// Random, new each time that this key is created: the machine's incarnation.
+    pub nonce: String,
+    /// The flotillad's version.
+    pub version: String,
+    /// The lease this key is under.
+    pub lease: LeaseId,
+    /// The longest time to live granted to this incarnation and not yet run out, in seconds.
+    pub lease_ttl_s: u64,
+    /// flotillad was stopped in order; its units run on.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub stopped: bool,
+}
+
+/// What a machine has to give.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Capacity {
+    /// Processors, in thousandths.
+    pub cpu_milli: u64,
+    /// Memory in bytes.
+    pub memory_bytes: u64,
+}
+
+/// What users said of a machine while it runs.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MachineSettings {
+    /// Record version.
+    #[serde(default = "version")]
+    pub v: u32,
+    /// Metadata that wins over the machine's own; `None` takes a key away.
+    #[serde(default)]
+    pub metadata: BTreeMap<String, Option<String>>,
+    /// Nothing new is placed here.
+    #[serde(default)]
+    pub cordoned: bool,
+    /// Everything that can leaves.
+    #[serde(default)]
+    pub draining: bool,
+    /// An operator vouches that it is off.
+    #[serde(default)]
+    pub fenced: bool,
+}
+
+/// The fencing token of a placement or ordered restart: positive, the epoch in the 15 bits below
+/// the sign and a counter in the 48 below it, so that it fits a signed 64-bit column anywhere.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Token(pub i64);
+
+/// One bucket of what a machine should have.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ManifestBucket {
+    /// Record version.
+    #[serde(default = "version")]
+    pub v: u32,
+    /// The entries, by unit and then token. A unit has at most one entry that is not departing.
+    pub entries: Vec<ManifestEntry>,
+}
+
+/// One unit on one machine.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ManifestEntry {
+    /// The unit's name in the cluster.
+    pub unit: UnitName,
+    /// The name that systemd knows it by, where that is another.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub runtime: Option<UnitName>,
+    /// Its content.
+    pub hash: ContentHash,
+    /// `loaded` or `launched`; while departing, what it was.
+    pub target: Target,
+    /// The agent starts the unit anew when this is above the run it started.
+    pub run: u64,
+    /// This placement's token.
+    pub token: Token,
+    /// It must leave, and is not yet proven gone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub departing: Option<Departure>,
+}
+
+/// Why a placement ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Departure {
+    /// The user unloaded it.
+    Unloaded,
+    /// The user destroyed it.
+    Destroyed,
+    /// Its machine no longer meets its requirements.
+    Requirements,
+    /// Its machine is drained.
+    Drained,
+    /// Another unit that replaces it came.
+    Replaced,
+    /// Its machine was lost and it was started elsewhere.
+    MachineLost,
+    /// Its content changed, and it starts anew under another token on the same machine.
+    Updated,
+}
+
+/// The first page of a machine's report; it vouches for every bucket.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReportHead {
+    /// Record version.
+    #[serde(default = "version")]
+    pub v: u32,
+    /// The nonce of the `machines/<id>` record that this report belongs to.
+    pub incarnation: String,
+    /// All manifest buckets up to this revision have been acted on: what is to be stopped is being
+    /// stopped, and no earlier order will be carried out any more.
+    pub seen: Revision,
+}
+
+/// One bucket of what a machine has.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReportBucket {
+    /// Record version.
+    #[serde(default = "version")]
+    pub v: u32,
+    /// The units, by name and then token.
+    pub units: Vec<UnitReport>,
+}
+
+/// What a machine says of one unit.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UnitReport {
+    /// The unit's name in the cluster.
+    pub unit: UnitName,
+    /// The token it was started under; `None` when what runs carries no evidence of one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token: Option<Token>,
+    /// The run that was started last.
+    #[serde(default)]
+    pub run: u64,
+    /// The content that was started last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hash: Option<ContentHash>,
+    /// systemd's `LoadState`.
+    pub load: String,
+    /// systemd's `ActiveState`.
+    pub active: String,
+    /// systemd's `SubState`.
+    pub sub: String,
+    /// Since when `active` is what it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since: Option<Timestamp>,
+    /// systemd's `InvocationID`, where it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub invocation: Option<String>,
+    /// systemd's `Result`, for example `exit-code`, when it is not `success`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub result: Option<String>,
+    /// The main process's exit status (`ExecMainStatus`), when it has ended otherwise than well.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exit_status: Option<i32>,
+    /// How often systemd restarted it by itself (`NRestarts`).
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub restarts: u32,
+    /// It is inactive or failed and its control group is empty. Together with the head's `seen`
+    /// and the token this is the proof that a departing unit has gone.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub gone: bool,
+    /// flotilla started it, and no manifest entry names it; it is left alone.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub stray: bool,
+    /// It was stopped on the machine itself (`systemctl stop`), and stays so until the next run.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub stopped_locally: bool,
+    /// What keeps the agent from doing what the manifest says, for people.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub problem: Option<String>,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde calls it with a reference")]
+const fn is_zero(n: &u32) -> bool {
+    *n == 0
+}
+
+/// Who leads.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LeaderRecord {
+    /// Record version.
+    #[serde(default = "version")]
+    pub v: u32,
+    /// The machine that the leader runs on.
+    pub machine: MachineId,
+    /// This term's random id, also in `cluster`.
+    pub term: String,
+    /// Since when.
+    pub since: Timestamp,
+}
+
+/// Who is hot.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SeatRecord {
+    /// Record version.
+    #[serde(default = "version")]
+    pub v: u32,
+    /// The machine that the engine runs on.
+    pub machine: MachineId,
+    /// Where its API answers other machines; `None` on a single machine.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub api: Option<String>,
+}
+
+/// What changed and why, for people and for `flotctl events`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EventRecord {
+    /// Record version.
+    #[serde(default = "version")]
+    pub v: u32,
+    /// When.
+    pub at: Timestamp,
+    /// Who: `engine`, or the user that asked.
+    pub by: String,
+    /// What, one per unit or machine that the transaction changed.
+    pub changes: Vec<EventChange>,
+}
+
+/// One change of an [`EventRecord`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EventChange {
+    /// What happened, in kebab case: `submitted`, `placed`, `departing`, `machine-lost`, ...
+    pub kind: String,
+    /// The unit, where it is about one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unit: Option<UnitName>,
+    /// The machine, where it is about one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub machine: Option<MachineId>,
+    /// Why, for people.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub why: Option<String>,
+}
+
+impl Token {
+    /// Returns the token with this epoch and counter; `None` when either is out of its bits.
+    #[must_use]
+    pub const fn new(epoch: u16, counter: u64) -> Option<Self> {
+        if epoch >> 15 != 0 || counter >> 48 != 0 {
+            return None;
+        }
+        Some(Self(((epoch as i64) << 48) | counter as i64))
+    }
+
+    /// Returns the epoch.
+    #[must_use]
+    pub const fn epoch(self) -> u16 {
+        ((self.0 >> 48) & 0x7fff) as u16
+    }
+
+    /// Returns the counter.
+    #[must_use]
+    pub const fn counter(self) -> u64 {
+        (self.0 & 0xffff_ffff_ffff) as u64
+    }
+}
+
+impl fmt::Display for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl FromStr for Token {
+    type Err = std::num::ParseIntError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        text.parse().map(Self)
+    }
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Inactive => "inactive",
+            Self::Loaded => "loaded",
+            Self::Launched => "launched",
+        })
+    }
+}
+
+impl ManifestEntry {
+    /// Returns the name that systemd knows the unit by.
+    #[must_use]
+    pub fn runtime(&self) -> &UnitName {
+        self.runtime.as_ref().unwrap_or(&self.unit)
+    }
+}

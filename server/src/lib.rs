@@ -1,0 +1,1 @@
+//! HTTP routes, forwarding between machines, the merged journal.

@@ -1,0 +1,3 @@
+//! The project's own commands: dependencies, tests, tidy, lab, demo, benchmarks.
+
+fn main() {}
