@@ -83,6 +83,18 @@ pub enum JobResult {
     Other(String),
 }
 
+/// What the journal says of a unit since its present evidence was written.
+///
+/// systemd forgets a unit that is neither active nor failed, and with it whether it ever ran; the
+/// journal keeps PID 1's own messages about its jobs (`JOB_TYPE=`, `JOB_RESULT=`).
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct History {
+    /// How the last start job ended; `None` when none was carried out since the evidence was written.
+    pub start: Option<JobResult>,
+    /// A stop job was carried out after that start: somebody said `systemctl stop`.
+    pub stopped_by_job: bool,
+}
+
 /// Why systemd, or the file system below the unit files, did not do what was asked.
 #[derive(Debug, thiserror::Error)]
 pub enum SystemdError {
@@ -157,7 +169,8 @@ pub enum Change {
 /// Every call ends: those that wait for a job when the job ends, all others within 25 seconds.
 ///
 /// # Cancellation
-/// Dropping a future leaves its job queued in systemd.
+/// Dropping a future leaves its job queued in systemd, and nothing more is sent on its behalf: a
+/// [`stop`](Systemd::stop) called afterwards comes after a [`start`](Systemd::start) dropped before.
 #[async_trait]
 pub trait Systemd: fmt::Debug + Send + Sync + 'static {
     /// Returns everything that flotilla has on this machine.
@@ -181,6 +194,11 @@ pub trait Systemd: fmt::Debug + Send + Sync + 'static {
 
     /// Removes file, links, drop-in and evidence of a unit that is not running.
     async fn remove(&self, unit: &UnitName) -> Result<(), SystemdError>;
+
+    /// Returns what the journal says of a unit since its present evidence was written. Asked only
+    /// when systemd's own state leaves it open: once after a crash of the agent between the evidence
+    /// and its `started` mark, and once when a started unit is found inactive.
+    async fn history(&self, unit: &UnitName) -> Result<History, SystemdError>;
 
     /// Returns the stream of changes. There is one reader; changes are coalesced, never lost
     /// without a [`Change::Everything`].
