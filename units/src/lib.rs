@@ -3,8 +3,12 @@
 //! This crate is pure: it reads text and returns values. It never touches a
 //! file, a socket, a clock or a random number.
 
+mod glob;
 mod id;
 mod name;
+mod requirements;
 
+pub use glob::{Glob, GlobError};
 pub use id::{ContentHash, IdError, MachineId};
-pub use name::{NameError, UnitName, UnitType};
+pub use name::{NAME_MAX, NameError, UnitName, UnitType};
+pub use requirements::{OnPartition, UnitRequirements};

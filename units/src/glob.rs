@@ -1,0 +1,310 @@
+//! Patterns over unit names, with the meaning of Go's `path.Match`, as fleet's had.
+//!
+//! Owned here and not taken from a crate because none has exactly that meaning:
+//! `[^a]` negates and `[!a]` does not, `\` escapes, `]` and `-` have to be
+//! escaped in a class, and a malformed pattern is an error wherever its flaw is.
+
+use std::{cmp::Ordering, fmt, hash, iter::Peekable, str::Chars, str::FromStr, sync::Arc};
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+/// Why a pattern was refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`{pattern}` is not a pattern: {why}")]
+pub struct GlobError {
+    /// The pattern as it was given.
+    pub pattern: String,
+    /// What is wrong with it.
+    pub why: &'static str,
+}
+
+/// A pattern that matches whole unit names: `*` any text, `?` one character, `[a-z]` one of a class,
+/// `[^a-z]` one outside it, `\` takes the next character literally. `*` and `?` do not match `/`, which
+/// no unit name has.
+///
+/// Patterns are equal when their texts are. Clones share everything.
+#[derive(Clone)]
+pub struct Glob(Arc<Parsed>);
+
+struct Parsed {
+    text: Box<str>,
+    tokens: Vec<Token>,
+    literal: Option<Box<str>>,
+}
+
+enum Token {
+    Char(char),
+    One,
+    Many,
+    Class { negated: bool, ranges: Vec<(char, char)> },
+}
+
+impl Glob {
+    /// Returns the pattern's text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0.text
+    }
+
+    /// Returns the only name that this matches, if the pattern has no wildcard.
+    #[must_use]
+    pub fn literal(&self) -> Option<&str> {
+        self.0.literal.as_deref()
+    }
+
+    /// Tells whether the whole name matches.
+    #[must_use]
+    pub fn matches(&self, name: &str) -> bool {
+        if let Some(literal) = self.literal() {
+            return literal == name;
+        }
+        let tokens = &self.0.tokens;
+        let (mut token, mut rest) = (0, name);
+        // Where to go on when a match fails: the last `*`, and the text it has not yet swallowed.
+        // Going back to the last one only is enough, so the cost is at most tokens times characters.
+        let mut retry: Option<(usize, &str)> = None;
+        loop {
+            let mut chars = rest.chars();
+            match (tokens.get(token), chars.next()) {
+                (None, None) => return true,
+                (Some(Token::Many), _) => {
+                    token += 1;
+                    retry = Some((token, rest));
+                    continue;
+                }
+                (Some(one), Some(c)) if one.matches(c) => {
+                    token += 1;
+                    rest = chars.as_str();
+                    continue;
+                }
+                _ => {}
+            }
+            let Some((after, from)) = retry else { return false };
+            let mut chars = from.chars();
+            match chars.next() {
+                Some(c) if c != '/' => {
+                    (token, rest) = (after, chars.as_str());
+                    retry = Some((after, rest));
+                }
+                _ => return false,
+            }
+        }
+    }
+
+    /// Writes `text` so that a pattern takes it literally.
+    #[must_use]
+    pub fn escape(text: &str) -> String {
+        let mut out = String::with_capacity(text.len());
+        for c in text.chars() {
+            if matches!(c, '*' | '?' | '[' | '\\') {
+                out.push('\\');
+            }
+            out.push(c);
+        }
+        out
+    }
+}
+
+impl Token {
+    fn matches(&self, c: char) -> bool {
+        match self {
+            Self::Char(it) => *it == c,
+            Self::One => c != '/',
+            Self::Many => false,
+            Self::Class { negated, ranges } => {
+                ranges.iter().any(|(low, high)| (*low..=*high).contains(&c)) != *negated
+            }
+        }
+    }
+}
+
+fn parse(text: &str) -> Result<Vec<Token>, &'static str> {
+    let mut chars = text.chars().peekable();
+    let mut tokens = Vec::new();
+    while let Some(c) = chars.next() {
+        tokens.push(match c {
+            '*' => Token::Many,
+            '?' => Token::One,
+            '[' => class(&mut chars)?,
+            '\\' => Token::Char(chars.next().ok_or("nothing follows its last `\\`")?),
+            other => Token::Char(other),
+        });
+    }
+    Ok(tokens)
+}
+
+fn class(chars: &mut Peekable<Chars<'_>>) -> Result<Token, &'static str> {
+    let negated = chars.next_if_eq(&'^').is_some();
+    let mut ranges = Vec::new();
+    while ranges.is_empty() || chars.next_if_eq(&']').is_none() {
+        let low = bound(chars)?;
+        let high = if chars.next_if_eq(&'-').is_some() { bound(chars)? } else { low };
+        ranges.push((low, high));
+    }
+    Ok(Token::Class { negated, ranges })
+}
+
+fn bound(chars: &mut Peekable<Chars<'_>>) -> Result<char, &'static str> {
+    match chars.next() {
+        None => Err("a `[` is never closed"),
+        Some('-' | ']') => Err("inside `[]` a `-` or `]` of its own is written `\\-` or `\\]`"),
+        Some('\\') => chars.next().ok_or("nothing follows its last `\\`"),
+        Some(c) => Ok(c),
+    }
+}
+
+impl FromStr for Glob {
+    type Err = GlobError;
+
+    fn from_str(text: &str) -> Result<Self, GlobError> {
+        let tokens = parse(text).map_err(|why| GlobError { pattern: text.into(), why })?;
+        let literal = tokens.iter().map(|t| if let Token::Char(c) = t { Some(*c) } else { None });
+        let literal = literal.collect::<Option<String>>().map(String::into_boxed_str);
+        Ok(Self(Arc::new(Parsed { text: text.into(), tokens, literal })))
+    }
+}
+
+impl PartialEq for Glob {
+    fn eq(&self, other: &Self) -> bool {
+        self.as_str() == other.as_str()
+    }
+}
+
+impl Eq for Glob {}
+
+impl PartialOrd for Glob {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Glob {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.as_str().cmp(other.as_str())
+    }
+}
+
+impl hash::Hash for Glob {
+    fn hash<H: hash::Hasher>(&self, state: &mut H) {
+        self.as_str().hash(state);
+    }
+}
+
+impl fmt::Display for Glob {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+impl fmt::Debug for Glob {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(self.as_str(), f)
+    }
+}
+
+impl Serialize for Glob {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.as_str())
+    }
+}
+
+impl<'de> Deserialize<'de> for Glob {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = <std::borrow::Cow<'de, str>>::deserialize(deserializer)?;
+        text.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Rows of the table in Go's src/path/match_test.go: `Some(matches)`, or `None` for ErrBadPattern.
+    #[test]
+    fn agrees_with_go() {
+        let rows: [(&str, &str, Option<bool>); 44] = [
+            ("abc", "abc", Some(true)),
+            ("*", "abc", Some(true)),
+            ("*c", "abc", Some(true)),
+            ("a*", "a", Some(true)),
+            ("a*", "abc", Some(true)),
+            ("a*", "ab/c", Some(false)),
+            ("a*/b", "abc/b", Some(true)),
+            ("a*/b", "a/c/b", Some(false)),
+            ("a*b*c*d*e*/f", "axbxcxdxe/f", Some(true)),
+            ("a*b*c*d*e*/f", "axbxcxdxexxx/f", Some(true)),
+            ("a*b*c*d*e*/f", "axbxcxdxe/xxx/f", Some(false)),
+            ("a*b*c*d*e*/f", "axbxcxdxexxx/fff", Some(false)),
+            ("a*b?c*x", "abxbbxdbxebxczzx", Some(true)),
+            ("a*b?c*x", "abxbbxdbxebxczzy", Some(false)),
+            ("ab[c]", "abc", Some(true)),
+            ("ab[b-d]", "abc", Some(true)),
+            ("ab[e-g]", "abc", Some(false)),
+            ("ab[^c]", "abc", Some(false)),
+            ("ab[^b-d]", "abc", Some(false)),
+            ("ab[^e-g]", "abc", Some(true)),
+            ("a\\*b", "a*b", Some(true)),
+            ("a\\*b", "ab", Some(false)),
+            ("a?b", "a\u{263a}b", Some(true)),
+            ("a[^a]b", "a\u{263a}b", Some(true)),
+            ("a???b", "a\u{263a}b", Some(false)),
+            ("a[^a][^a][^a]b", "a\u{263a}b", Some(false)),
+            ("[a-\u{3b6}]*", "\u{3b1}", Some(true)),
+            ("*[a-\u{3b6}]", "A", Some(false)),
+            ("a?b", "a/b", Some(false)),
+            ("a*b", "a/b", Some(false)),
+            ("[\\]a]", "]", Some(true)),
+            ("[\\-]", "-", Some(true)),
+            ("[x\\-]", "z", Some(false)),
+            ("[\\-x]", "a", Some(false)),
+            ("[]a]", "]", None),
+            ("[-]", "-", None),
+            ("[x-]", "x", None),
+            ("[-x]", "x", None),
+            ("\\", "a", None),
+            ("[a-b-c]", "a", None),
+            ("[", "a", None),
+            ("[^bc", "a", None),
+            ("a[", "ab", None),
+            ("*x", "xxx", Some(true)),
+        ];
+        for (pattern, name, want) in rows {
+            assert_eq!(pattern.parse::<Glob>().ok().map(|g| g.matches(name)), want, "{pattern} {name}");
+        }
+    }
+
+    #[test]
+    fn is_anchored_and_knows_when_it_is_a_name() {
+        let glob: Glob = "web@*.service".parse().unwrap();
+        assert!(glob.matches("web@1.service") && glob.matches("web@.service"));
+        assert!(!glob.matches("web@1.service2") && !glob.matches("aweb@1.service"));
+        assert_eq!(glob.literal(), None);
+        assert_eq!("web\\x2d.service".parse::<Glob>().unwrap().literal(), Some("webx2d.service"));
+        assert_eq!("db.service".parse::<Glob>().unwrap().literal(), Some("db.service"));
+    }
+
+    #[test]
+    fn takes_no_exponential_time() {
+        let glob: Glob = format!("{}b", "a*".repeat(100)).parse().unwrap();
+        assert!(!glob.matches(&"a".repeat(10_000)));
+    }
+
+    proptest! {
+        #[test]
+        fn never_panics(pattern in ".{0,40}|[*?\\[\\]^\\\\ab-]{0,20}", name in "[ab/]{0,20}") {
+            if let Ok(glob) = pattern.parse::<Glob>() {
+                let _ = glob.matches(&name);
+                prop_assert_eq!(glob.as_str(), &pattern);
+            }
+        }
+
+        #[test]
+        fn an_escaped_text_matches_itself_only(text in ".{0,40}|[*?\\[\\]^\\\\ab-]{0,20}", other in ".{0,9}") {
+            let glob: Glob = Glob::escape(&text).parse().unwrap();
+            prop_assert_eq!(glob.literal(), Some(&*text));
+            prop_assert_eq!(glob.matches(&other), other == text);
+        }
+    }
+}
