@@ -1,0 +1,92 @@
+//! What users do to units.
+
+use flotilla_units::UnitName;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+/// Units to submit, all of them or none.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Submit {
+    /// The units.
+    pub units: Vec<SubmitUnit>,
+}
+
+/// One unit to submit.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SubmitUnit {
+    /// Its name.
+    pub name: String,
+    /// Its text.
+    pub text: String,
+}
+
+/// An order about units.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Order {
+    /// What to do.
+    pub action: Action,
+    /// Which units: names, or globs over the units that the cluster knows. A name without a type
+    /// is a service. An instance of a known template need not be known itself.
+    pub units: Vec<String>,
+    /// Say what would be done, and do nothing.
+    #[serde(default)]
+    pub dry_run: bool,
+}
+
+/// What can be done to units.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Action {
+    /// On no machine.
+    Unload,
+    /// On a machine, not started (or stopped, when it was).
+    Load,
+    /// Stopped, and still on its machine.
+    Stop,
+    /// Running; a unit that should run and does not is started anew.
+    Start,
+    /// Started anew, wherever it is.
+    Restart,
+    /// Stopped and forgotten.
+    Destroy,
+}
+
+/// What became of an order or a submission.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Outcome {
+    /// The store's revision at which the last of it was written: a watch from here on shows what
+    /// comes of it.
+    pub revision: i64,
+    /// One per unit, in the order of their names.
+    pub units: Vec<UnitOutcome>,
+}
+
+/// What became of one unit of an order.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct UnitOutcome {
+    /// The unit.
+    #[schema(value_type = String)]
+    pub unit: UnitName,
+    /// Whether anything was written; `false` when it was so already.
+    pub changed: bool,
+    /// The unit's generation afterwards.
+    pub generation: u64,
+    /// The unit's run afterwards.
+    pub run: u64,
+}
+
+impl std::fmt::Display for Action {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(match self {
+            Self::Unload => "unload",
+            Self::Load => "load",
+            Self::Stop => "stop",
+            Self::Start => "start",
+            Self::Restart => "restart",
+            Self::Destroy => "destroy",
+        })
+    }
+}

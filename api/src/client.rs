@@ -1,0 +1,502 @@
+//! The typed client of `/v1`, over a unix socket or TCP with mutual TLS.
+//!
+//! It never retries by itself: whoever calls knows whether repeating is safe.
+
+mod sse;
+
+use std::{path::PathBuf, time::Duration};
+
+use reqwest::{Method, Response, StatusCode, Url};
+use serde::{Serialize, de::DeserializeOwned};
+
+pub use sse::{SseEvent, SseStream};
+
+use crate::{
+    ON_BEHALF_OF,
+    action::{Order, Outcome, Submit},
+    cluster::{ClusterStatus, Version},
+    error::{ErrorBody, ErrorKind},
+    journal::{JournalLine, JournalQuery, Position},
+    machine::Machine,
+    page::{ListQuery, Page},
+    unit::{Unit, UnitContent, UnitStatus},
+    watch::{Event, EventsQuery, WatchEvent, WatchQuery},
+    why::Why,
+};
+
+/// How long connecting may take.
+///
+/// On a network that works it takes milliseconds; past three seconds there is nobody.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// How long a request that is not a stream may take.
+///
+/// A write takes the store at most 5 s, and forwarding doubles that.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// Where an API answers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Endpoint {
+    /// A unix socket on this machine.
+    Unix(PathBuf),
+    /// A URL, `https://10.0.0.1:7400`; plain `http` only for loopback addresses.
+    Url(Url),
+}
+
+/// Certificates for mutual TLS, as PEM text.
+#[derive(Clone)]
+pub struct Identity {
+    /// The cluster's certificate authority.
+    pub ca_pem: Vec<u8>,
+    /// The own certificate, chain first.
+    pub certificate_pem: Vec<u8>,
+    /// The own private key.
+    pub key_pem: Vec<u8>,
+}
+
+/// Why a call failed.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    /// The endpoint is not one.
+    #[error("`{0}` is not an endpoint: expected unix:///run/flotilla/api.sock or https://HOST:7400")]
+    Endpoint(String),
+    /// The certificates cannot be used.
+    #[error("the certificates for {endpoint} cannot be used: {why}")]
+    Identity {
+        /// The endpoint.
+        endpoint: String,
+        /// What is wrong with them.
+        why: String,
+    },
+    /// Nobody answered.
+    #[error("no answer from {endpoint}: {why}")]
+    Unreachable {
+        /// The endpoint.
+        endpoint: String,
+        /// What the connection said.
+        why: String,
+    },
+    /// The API said no.
+    #[error(transparent)]
+    Refused(#[from] ErrorBody),
+    /// The answer is not what the API promises.
+    #[error("{endpoint} answered {what}, which this version does not understand: {why}")]
+    Unexpected {
+        /// The endpoint.
+        endpoint: String,
+        /// To what.
+        what: String,
+        /// What was wrong with it.
+        why: String,
+    },
+}
+
+/// A connection to one flotillad.
+#[derive(Clone)]
+pub struct Client {
+    http: reqwest::Client,
+    endpoint: Endpoint,
+    base: Url,
+}
+
+impl ClientError {
+    /// Returns the kind of refusal, if the API said no.
+    #[must_use]
+    pub const fn kind(&self) -> Option<ErrorKind> {
+        match self {
+            Self::Refused(body) => Some(body.kind),
+            _ => None,
+        }
+    }
+
+    /// Tells whether the cluster, rather than the request, is the trouble.
+    #[must_use]
+    pub const fn is_unreachable(&self) -> bool {
+        matches!(self, Self::Unreachable { .. })
+            || matches!(self.kind(), Some(ErrorKind::Unavailable | ErrorKind::Frozen))
+    }
+}
+
+impl std::str::FromStr for Endpoint {
+    type Err = ClientError;
+
+    fn from_str(text: &str) -> Result<Self, ClientError> {
+        if let Some(path) = text.strip_prefix("unix://") {
+            return Ok(Self::Unix(path.into()));
+        }
+        if text.starts_with('/') {
+            return Ok(Self::Unix(text.into()));
+        }
+        let refuse = || ClientError::Endpoint(text.to_owned());
+        let url: Url = text.parse().map_err(|_| refuse())?;
+        let host = url.host_str().ok_or_else(refuse)?;
+        let loopback = host == "localhost"
+            || host.trim_matches(['[', ']']).parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback());
+        match url.scheme() {
+            "https" => Ok(Self::Url(url)),
+            "http" if loopback => Ok(Self::Url(url)),
+            _ => Err(refuse()),
+        }
+    }
+}
+
+impl std::fmt::Display for Endpoint {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Unix(path) => write!(f, "unix://{}", path.display()),
+            Self::Url(url) => f.write_str(url.as_str().trim_end_matches('/')),
+        }
+    }
+}
+
+impl Client {
+    /// Makes a client; nothing is connected before the first call.
+    ///
+    /// # Errors
+    /// The certificates cannot be read as such.
+    pub fn new(endpoint: Endpoint, identity: Option<&Identity>) -> Result<Self, ClientError> {
+        // Only the cluster's own authority is ever trusted, so the system's are not even loaded.
+        let mut builder = reqwest::Client::builder().connect_timeout(CONNECT_TIMEOUT).no_proxy();
+        let refuse =
+            |e: reqwest::Error| ClientError::Identity { endpoint: endpoint.to_string(), why: causes(&e) };
+        match identity {
+            None => builder = builder.tls_certs_only([]),
+            Some(identity) => {
+                let ca = reqwest::Certificate::from_pem_bundle(&identity.ca_pem).map_err(refuse)?;
+                let pem = [&identity.key_pem[..], b"\n", &identity.certificate_pem[..]].concat();
+                let own = reqwest::Identity::from_pem(&pem).map_err(refuse)?;
+                builder = builder.tls_certs_only(ca).identity(own);
+            }
+        }
+        let base = match &endpoint {
+            Endpoint::Unix(path) => {
+                builder = builder.unix_socket(path.clone());
+                Url::parse("http://localhost/").map_err(|_| ClientError::Endpoint(endpoint.to_string()))?
+            }
+            Endpoint::Url(url) => url.clone(),
+        };
+        let http = builder.build().map_err(refuse)?;
+        Ok(Self { http, endpoint, base })
+    }
+
+    /// Returns where it asks.
+    #[must_use]
+    pub const fn endpoint(&self) -> &Endpoint {
+        &self.endpoint
+    }
+
+    /// Says which flotillad answers.
+    ///
+    /// # Errors
+    /// See [`ClientError`]; the same holds for every call below.
+    pub async fn version(&self) -> Result<Version, ClientError> {
+        self.get("v1/version", &()).await
+    }
+
+    /// Says how the cluster is.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn cluster(&self) -> Result<ClusterStatus, ClientError> {
+        self.get("v1/cluster", &()).await
+    }
+
+    /// Lists machines; one page.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn machines(&self, query: &ListQuery) -> Result<Page<Machine>, ClientError> {
+        self.get("v1/machines", query).await
+    }
+
+    /// Lists units; one page.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn units(&self, query: &ListQuery) -> Result<Page<Unit>, ClientError> {
+        self.get("v1/units", query).await
+    }
+
+    /// Returns one unit.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn unit(&self, name: &str) -> Result<Unit, ClientError> {
+        self.get(&format!("v1/units/{}", escape(name)), &()).await
+    }
+
+    /// Returns a unit's text.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn content(&self, name: &str) -> Result<UnitContent, ClientError> {
+        self.get(&format!("v1/units/{}/content", escape(name)), &()).await
+    }
+
+    /// Returns what `systemctl status` would show, one per machine that has the unit. `lines` is
+    /// how much of its journal comes along.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn status(&self, name: &str, lines: u32) -> Result<Vec<UnitStatus>, ClientError> {
+        self.get(&format!("v1/units/{}/status", escape(name)), &[("lines", lines)]).await
+    }
+
+    /// Returns what `systemctl status` would show on one machine.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn machine_status(
+        &self,
+        machine: &str,
+        name: &str,
+        lines: u32,
+    ) -> Result<UnitStatus, ClientError> {
+        let path = format!("v1/machines/{}/units/{}/status", escape(machine), escape(name));
+        self.get(&path, &[("lines", lines)]).await
+    }
+
+    /// Says why a unit is where it is.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn why(&self, name: &str) -> Result<Why, ClientError> {
+        self.get(&format!("v1/units/{}/why", escape(name)), &()).await
+    }
+
+    /// Submits units, all of them or none.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn submit(&self, submit: &Submit) -> Result<Outcome, ClientError> {
+        self.post("v1/units", submit).await
+    }
+
+    /// Gives an order.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn order(&self, order: &Order) -> Result<Outcome, ClientError> {
+        self.post("v1/orders", order).await
+    }
+
+    /// Watches units.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn watch(
+        &self,
+        query: &WatchQuery,
+        last: Option<&str>,
+    ) -> Result<SseStream<WatchEvent>, ClientError> {
+        self.stream("v1/watch", query, last).await
+    }
+
+    /// Streams what happened in the cluster.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn events(
+        &self,
+        query: &EventsQuery,
+        last: Option<&str>,
+    ) -> Result<SseStream<Event>, ClientError> {
+        self.stream("v1/events", query, last).await
+    }
+
+    /// Streams journals of the whole cluster, merged.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn journal(
+        &self,
+        query: &JournalQuery,
+        last: Option<&Position>,
+    ) -> Result<SseStream<JournalLine>, ClientError> {
+        let last = last.map(ToString::to_string);
+        self.stream("v1/journal", query, last.as_deref()).await
+    }
+
+    /// Streams the journal of one machine.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn machine_journal(
+        &self,
+        machine: &str,
+        query: &JournalQuery,
+        last: Option<&Position>,
+    ) -> Result<SseStream<JournalLine>, ClientError> {
+        let last = last.map(ToString::to_string);
+        let path = format!("v1/machines/{}/journal", escape(machine));
+        self.stream(&path, query, last.as_deref()).await
+    }
+
+    /// Sends any request on; for machines that forward what their users asked.
+    ///
+    /// # Errors
+    /// Nobody answered. Any answer, also a refusal, is a success here.
+    pub async fn forward(
+        &self,
+        method: Method,
+        path_and_query: &str,
+        headers: reqwest::header::HeaderMap,
+        body: impl Into<reqwest::Body>,
+        user: &str,
+    ) -> Result<Response, ClientError> {
+        let url = self.url(path_and_query)?;
+        let request = self.http.request(method, url).headers(headers).header(ON_BEHALF_OF, user).body(body);
+        request.send().await.map_err(|e| self.unreachable(&e))
+    }
+
+    async fn get<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        query: &(impl Serialize + ?Sized + Sync),
+    ) -> Result<T, ClientError> {
+        let url = self.url_with(path, query)?;
+        let request = self.http.get(url).timeout(REQUEST_TIMEOUT);
+        let response = request.send().await.map_err(|e| self.unreachable(&e))?;
+        self.decode(path, response).await
+    }
+
+    async fn post<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: &(impl Serialize + Sync),
+    ) -> Result<T, ClientError> {
+        let request = self.http.post(self.url(path)?).json(body).timeout(REQUEST_TIMEOUT);
+        let response = request.send().await.map_err(|e| self.unreachable(&e))?;
+        self.decode(path, response).await
+    }
+
+    async fn stream<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        query: &(impl Serialize + Sync),
+        last: Option<&str>,
+    ) -> Result<SseStream<T>, ClientError> {
+        let mut request = self.http.get(self.url_with(path, query)?).header("accept", "text/event-stream");
+        if let Some(last) = last {
+            request = request.header("last-event-id", last);
+        }
+        let response = request.send().await.map_err(|e| self.unreachable(&e))?;
+        if response.status() != StatusCode::OK {
+            return Err(self.refusal(path, response).await);
+        }
+        Ok(SseStream::new(self.endpoint.to_string(), response))
+    }
+
+    async fn decode<T: DeserializeOwned>(&self, path: &str, response: Response) -> Result<T, ClientError> {
+        if !response.status().is_success() {
+            return Err(self.refusal(path, response).await);
+        }
+        let body = response.bytes().await.map_err(|e| self.unreachable(&e))?;
+        serde_json::from_slice(&body).map_err(|e| self.unexpected(path, &e.to_string()))
+    }
+
+    async fn refusal(&self, path: &str, response: Response) -> ClientError {
+        let status = response.status();
+        let body = match response.bytes().await {
+            Ok(body) => body,
+            Err(e) => return self.unreachable(&e),
+        };
+        match serde_json::from_slice::<ErrorBody>(&body) {
+            Ok(body) => body.into(),
+            Err(_) => self.unexpected(path, &format!("status {status} without an error of ours")),
+        }
+    }
+
+    fn url(&self, path: &str) -> Result<Url, ClientError> {
+        self.base.join(path.trim_start_matches('/')).map_err(|_| ClientError::Endpoint(path.to_owned()))
+    }
+
+    fn url_with(&self, path: &str, query: &(impl Serialize + ?Sized)) -> Result<Url, ClientError> {
+        let mut url = self.url(path)?;
+        let pairs = serde_json::to_value(query).map_err(|e| self.unexpected(path, &e.to_string()))?;
+        append(&mut url, &pairs);
+        Ok(url)
+    }
+
+    fn unreachable(&self, e: &reqwest::Error) -> ClientError {
+        ClientError::Unreachable { endpoint: self.endpoint.to_string(), why: causes(e) }
+    }
+
+    fn unexpected(&self, what: &str, why: &str) -> ClientError {
+        ClientError::Unexpected {
+            endpoint: self.endpoint.to_string(),
+            what: what.to_owned(),
+            why: why.to_owned(),
+        }
+    }
+}
+
+/// Adds a query's fields to a URL; the queries of this crate are flat structures or lists of pairs.
+fn append(url: &mut Url, query: &serde_json::Value) {
+    use serde_json::Value;
+    let text = |value: &Value| match value {
+        Value::String(text) => text.clone(),
+        other => other.to_string(),
+    };
+    let pairs: Vec<(String, String)> = match query {
+        Value::Object(fields) => fields.iter().map(|(key, value)| (key.clone(), text(value))).collect(),
+        Value::Array(pairs) => {
+            pairs.iter().filter_map(|pair| Some((pair.get(0).map(text)?, pair.get(1).map(text)?))).collect()
+        }
+        _ => Vec::new(),
+    };
+    if !pairs.is_empty() {
+        url.query_pairs_mut().extend_pairs(pairs);
+    }
+}
+
+/// Escapes one segment of a path: unit names contain `@`, `:` and `\`.
+fn escape(segment: &str) -> String {
+    let mut out = String::with_capacity(segment.len());
+    for byte in segment.bytes() {
+        match byte {
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'@' => out.push(char::from(byte)),
+            _ => out.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    out
+}
+
+/// Returns an error's innermost cause in words: reqwest's own text only repeats the URL.
+fn causes(e: &reqwest::Error) -> String {
+    let mut last: &dyn std::error::Error = e;
+    while let Some(source) = last.source() {
+        last = source;
+    }
+    last.to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn endpoints_are_sockets_or_urls_and_plain_http_is_for_loopback() {
+        let read = |text: &str| text.parse::<Endpoint>().map(|endpoint| endpoint.to_string());
+        assert_eq!(read("/run/x.sock").expect("valid"), "unix:///run/x.sock");
+        assert_eq!(read("unix:///run/x.sock").expect("valid"), "unix:///run/x.sock");
+        assert_eq!(read("https://10.0.0.1:7400").expect("valid"), "https://10.0.0.1:7400");
+        assert_eq!(read("http://127.0.0.1:7400").expect("valid"), "http://127.0.0.1:7400");
+        assert_eq!(read("http://[::1]:7400").expect("valid"), "http://[::1]:7400");
+        for bad in ["http://10.0.0.1:7400", "ftp://x", "nonsense", ""] {
+            assert!(read(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn names_are_escaped_and_queries_flat() {
+        let endpoint = "https://m1:7400".parse().expect("valid");
+        let client = Client::new(endpoint, None).expect("valid");
+        let query = ListQuery { pattern: Some("web@*,a b".to_owned()), from: None, limit: Some(3) };
+        let url = client.url_with(&format!("v1/units/{}", escape("a\\x2d/b@1.service")), &query);
+        assert_eq!(
+            url.expect("valid").as_str(),
+            "https://m1:7400/v1/units/a%5Cx2d%2Fb@1.service?limit=3&pattern=web%40*%2Ca+b"
+        );
+    }
+}
