@@ -134,8 +134,8 @@ pub enum SystemdError {
         /// Where systemd found it.
         path: String,
     },
-    /// The unit is loaded, so its file must not change now.
-    #[error("{0} is still loaded; its file can be changed only after it has stopped")]
+    /// The unit is loaded, so neither its file nor its evidence may change now.
+    #[error("{0} is still loaded; it can be changed or started anew only after it has stopped")]
     StillLoaded(String),
     /// A file could not be read or written.
     #[error("{action} {path}: {source}")]
@@ -184,6 +184,11 @@ pub trait Systemd: fmt::Debug + Send + Sync + 'static {
     async fn install(&self, unit: &UnitName, text: &str) -> Result<(), SystemdError>;
 
     /// Writes the evidence (with `started` unset), then starts the unit and waits for the job.
+    ///
+    /// A unit that is active or on its way there keeps the evidence that its processes really
+    /// have: with equal token and run the job under way is joined (or there is nothing to do, which
+    /// is `done`); with others, and for a unit that is just stopping, it is
+    /// [`StillLoaded`](SystemdError::StillLoaded).
     async fn start(&self, unit: &UnitName, evidence: &Evidence) -> Result<JobResult, SystemdError>;
 
     /// Notes that a start for the present evidence ended in `done`.
