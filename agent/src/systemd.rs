@@ -12,6 +12,11 @@ use flotilla_units::{ContentHash, UnitName};
 use jiff::Timestamp;
 use tokio::sync::mpsc;
 
+mod changes;
+pub mod fake;
+
+use changes::Outbox;
+
 /// What was started last under a unit's name, kept beside it until the machine goes down
 /// (`/run/flotilla/env/<unit>`, which the unit's processes see as their environment).
 #[derive(Debug, Clone, PartialEq, Eq)]
