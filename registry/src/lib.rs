@@ -5,4 +5,9 @@
 
 pub mod keys;
 pub mod records;
+pub mod session;
 pub mod store;
+pub mod stream;
+pub mod timing;
+mod windows;
+pub mod witness;
