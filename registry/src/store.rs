@@ -4,6 +4,9 @@
 //! machine; `embedded` serves a single machine and simulations. Both pass the
 //! same conformance suite, so nothing above this module knows which one it has.
 
+mod check;
+pub mod embedded;
+
 use std::{fmt, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
