@@ -1,1 +1,3 @@
 //! Who runs what: the placement core, the cluster state and the leader loop that feeds it.
+
+pub mod placement;

@@ -1,0 +1,228 @@
+//! Why a unit is where it is, and why it is not elsewhere: as values, printed at the edge.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+};
+
+use flotilla_units::{MachineId, UnitName};
+
+/// How many units or values one line of an [`Explanation`] names before it only counts: a screen is
+/// 80 columns and unit names are about 20.
+const NAMED_AT_MOST: usize = 3;
+
+/// Why a unit may not be on a machine. The order is the one in which rules are asked.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Reason {
+    /// The machine gets no new units: it is cordoned, stopped or held.
+    NotSchedulable,
+    /// The machine is drained.
+    Draining,
+    /// `MachineID=` names another machine.
+    MachineId {
+        /// The machine it names.
+        wanted: MachineId,
+    },
+    /// `MachineMetadata=` does not match.
+    Metadata {
+        /// The key.
+        key: String,
+        /// The values that would do.
+        wanted: BTreeSet<String>,
+        /// What the machine has.
+        found: Option<String>,
+    },
+    /// `MachineOf=` names a unit that is not on the machine.
+    MachineOf {
+        /// The unit it names.
+        leader: UnitName,
+        /// Where that unit is.
+        is: LeaderIs,
+    },
+    /// The unit is still leaving this very machine.
+    StillDeparting,
+    /// `Conflicts=`, of this unit or of the one on the machine.
+    Conflict {
+        /// The unit on the machine.
+        with: UnitName,
+    },
+    /// A unit on the machine has `Replaces=` with this one.
+    Replaced {
+        /// The unit on the machine.
+        by: UnitName,
+    },
+}
+
+/// Where the leader of a `MachineOf=` is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum LeaderIs {
+    /// Nobody has submitted it.
+    Unknown,
+    /// It is not to run.
+    Inactive,
+    /// It has no machine yet.
+    Unplaced,
+    /// It is on another machine.
+    Elsewhere,
+}
+
+/// Where a unit stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Standing {
+    /// The core was never told of it.
+    Unknown,
+    /// It is not to run anywhere.
+    NotWanted,
+    /// It is on these machines.
+    Placed(Vec<MachineId>),
+    /// It goes nowhere before it is proven gone from these machines.
+    Departing(Vec<MachineId>),
+    /// Nothing is in its way: the next decision places it there.
+    Placeable(MachineId),
+    /// No machine can take it.
+    Unplaceable,
+}
+
+/// One machine's part in an [`Explanation`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Verdict {
+    /// The machine.
+    pub machine: MachineId,
+    /// Its host name.
+    pub host: String,
+    /// How many units it has, departing ones included.
+    pub load: u32,
+    /// The unit is here.
+    pub here: bool,
+    /// Why the unit may not be here; empty when it may.
+    pub reasons: Vec<Reason>,
+}
+
+/// Why a unit is where it is.
+///
+/// `Display` counts machines per rule, on one line: `2 machines: metadata zone=b does not match (a);
+/// 1 machine: conflicts with web@1.service`. A machine counts for the first rule that it breaks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Explanation {
+    /// The unit.
+    pub unit: UnitName,
+    /// Where it stands.
+    pub standing: Standing,
+    /// Every living machine, by id.
+    pub machines: Vec<Verdict>,
+}
+
+impl Explanation {
+    /// Tells whether the unit has no machine and cannot get one as things are.
+    #[must_use]
+    pub const fn is_unplaceable(&self) -> bool {
+        matches!(self.standing, Standing::Unplaceable)
+    }
+
+    /// Returns how many machines break each rule first, with the rule in words.
+    #[must_use]
+    pub fn counts(&self) -> Vec<(usize, String)> {
+        // What a reason names (values, units) is collected, so that a thousand machines with a
+        // thousand different conflicts are one line.
+        let mut rules: BTreeMap<Reason, (usize, BTreeSet<String>)> = BTreeMap::new();
+        for verdict in self.machines.iter().filter(|v| !v.here) {
+            if let Some(reason) = verdict.reasons.first() {
+                let (rule, named) = reason.split(&self.unit);
+                let entry = rules.entry(rule).or_default();
+                entry.0 += 1;
+                entry.1.extend(named);
+            }
+        }
+        rules.into_iter().map(|(rule, (count, named))| (count, rule.in_words(&some_of(&named)))).collect()
+    }
+}
+
+fn some_of(named: &BTreeSet<String>) -> String {
+    let mut text = named.iter().take(NAMED_AT_MOST).cloned().collect::<Vec<_>>().join(", ");
+    if named.len() > NAMED_AT_MOST {
+        text.push_str(&format!(" and {} more", named.len() - NAMED_AT_MOST));
+    }
+    text
+}
+
+impl Reason {
+    /// Takes apart the rule, equal for machines that break the same one, and what it met there.
+    /// `stand_in` is the name put where a name was taken out.
+    fn split(&self, stand_in: &UnitName) -> (Self, Option<String>) {
+        match self {
+            Self::Metadata { key, wanted, found } => (
+                Self::Metadata { key: key.clone(), wanted: wanted.clone(), found: None },
+                Some(found.clone().unwrap_or_else(|| "not set".to_owned())),
+            ),
+            Self::Conflict { with } => (Self::Conflict { with: stand_in.clone() }, Some(with.to_string())),
+            Self::Replaced { by } => (Self::Replaced { by: stand_in.clone() }, Some(by.to_string())),
+            other => (other.clone(), None),
+        }
+    }
+
+    fn in_words(&self, named: &str) -> String {
+        match self {
+            Self::NotSchedulable => "cordoned, stopped or held".to_owned(),
+            Self::Draining => "draining".to_owned(),
+            Self::MachineId { wanted } => format!("not machine {}", wanted.short()),
+            Self::Metadata { key, wanted, .. } => {
+                let wanted: Vec<String> = wanted.iter().map(|value| format!("{key}={value}")).collect();
+                format!("metadata {} does not match ({named})", wanted.join(" or "))
+            }
+            Self::MachineOf { leader, is } => match is {
+                LeaderIs::Unknown => format!("{leader} is not known"),
+                LeaderIs::Inactive => format!("{leader} is inactive"),
+                LeaderIs::Unplaced => format!("{leader} is not placed"),
+                LeaderIs::Elsewhere => format!("{leader} is not there"),
+            },
+            Self::StillDeparting => "not yet gone from there".to_owned(),
+            Self::Conflict { .. } => format!("conflicts with {named}"),
+            Self::Replaced { .. } => format!("replaced by {named}"),
+        }
+    }
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let named = match self {
+            Self::Metadata { found, .. } => found.as_deref().unwrap_or("not set"),
+            Self::Conflict { with } => with.as_str(),
+            Self::Replaced { by } => by.as_str(),
+            _ => "",
+        };
+        f.write_str(&self.in_words(named))
+    }
+}
+
+impl fmt::Display for Explanation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let on = |ids: &[MachineId]| {
+            let hosts: BTreeSet<String> = ids
+                .iter()
+                .map(|id| match self.machines.iter().find(|v| v.machine == *id) {
+                    Some(verdict) => verdict.host.clone(),
+                    None => format!("{} (lost)", id.short()),
+                })
+                .collect();
+            some_of(&hosts)
+        };
+        match &self.standing {
+            Standing::Unknown => return write!(f, "{} is not known", self.unit),
+            Standing::NotWanted => return write!(f, "{} is inactive", self.unit),
+            Standing::Placed(ids) => write!(f, "{} is on {}", self.unit, on(ids))?,
+            Standing::Departing(ids) => {
+                write!(f, "{} waits until it is gone from {}", self.unit, on(ids))?;
+            }
+            Standing::Placeable(id) => write!(f, "{} can go to {}", self.unit, on(&[*id]))?,
+            Standing::Unplaceable => write!(f, "{} cannot be placed", self.unit)?,
+        }
+        if self.machines.is_empty() {
+            return f.write_str(": there are no machines");
+        }
+        for (i, (count, rule)) in self.counts().into_iter().enumerate() {
+            let machines = if count == 1 { "machine" } else { "machines" };
+            write!(f, "{}{count} {machines}: {rule}", if i == 0 { ": " } else { "; " })?;
+        }
+        Ok(())
+    }
+}
