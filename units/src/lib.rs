@@ -3,12 +3,24 @@
 //! This crate is pure: it reads text and returns values. It never touches a
 //! file, a socket, a clock or a random number.
 
+mod escape;
+mod file;
 mod glob;
 mod id;
 mod name;
+mod problem;
 mod requirements;
+mod specifier;
+mod suggest;
+mod syntax;
+mod validate;
+mod words;
 
+pub use escape::{EscapeError, escape, escape_path, unescape, unescape_path};
+pub use file::{Assignment, MAX_BYTES, UnitFile};
 pub use glob::{Glob, GlobError};
 pub use id::{ContentHash, IdError, MachineId};
 pub use name::{NAME_MAX, NameError, UnitName, UnitType};
-pub use requirements::{OnPartition, UnitRequirements};
+pub use problem::{MAX_PROBLEMS, Place, Problem, ProblemKind, Problems, SHOWN_CHARS};
+pub use requirements::{OnPartition, Requirements, RequirementsError, UnitRequirements};
+pub use words::{Escapes, Word, WordError, quote_word, split_words};

@@ -1,11 +1,21 @@
 //! What a unit asks of the machine that it runs on.
 //!
-//! Owns the options of the `[X-Flotilla]` section as typed values. It never
-//! looks at machines or at other units: the engine does.
+//! Owns the options of the `[X-Flotilla]` section (`[X-Fleet]` is its exact
+//! synonym) as typed values. It never looks at machines or at other units: the
+//! engine does.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod read;
 
-use crate::{Glob, MachineId, UnitName};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    sync::Arc,
+};
+
+use crate::{Glob, MachineId, ProblemKind, UnitName, problem::Found};
+use read::Entry;
+
+pub(crate) use read::{SECTIONS, names};
 
 /// What happens to a unit whose machine is cut off from the cluster.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -36,3 +46,78 @@ pub struct UnitRequirements {
     /// What happens when its machine is cut off.
     pub on_partition: OnPartition,
 }
+
+/// What a unit file asks for, as it is written: specifiers are not yet expanded, so that a template's
+/// instances share it. Clones share everything.
+#[derive(Debug, Clone)]
+pub struct Requirements(Arc<Written>);
+
+#[derive(Debug)]
+struct Written {
+    entries: Vec<Entry>,
+    /// The typed values, when no specifier makes them depend on the unit's name.
+    expanded: Option<Arc<UnitRequirements>>,
+}
+
+/// Why the requirements of a file make no sense for a unit of a certain name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RequirementsError {
+    /// The unit.
+    pub unit: UnitName,
+    /// What is wrong, at least one.
+    pub problems: Vec<ProblemKind>,
+}
+
+impl Requirements {
+    /// Tells whether specifiers make the requirements differ from unit to unit. If not, all instances
+    /// of a template ask for the same, and [`Requirements::for_unit`] returns the same `Arc` to all.
+    #[must_use]
+    pub fn depends_on_name(&self) -> bool {
+        self.0.expanded.is_none()
+    }
+
+    /// Returns what the unit of this name asks for: a plain unit, or an instance of the template whose
+    /// file this is.
+    ///
+    /// # Errors
+    /// An expanded value is not what its option takes, or contradicts another.
+    pub fn for_unit(&self, unit: &UnitName) -> Result<Arc<UnitRequirements>, RequirementsError> {
+        let refuse = |problems| RequirementsError { unit: unit.clone(), problems };
+        if let Some(shared) = &self.0.expanded {
+            if shared.machine_of.contains(unit) {
+                return Err(refuse(vec![read::own_machine(unit)]));
+            }
+            return Ok(shared.clone());
+        }
+        let mut found = Found::default();
+        let expanded = read::expand(&self.0.entries, Some(unit), &mut found);
+        if found.0.is_empty() {
+            Ok(Arc::new(expanded))
+        } else {
+            Err(refuse(found.0.into_iter().map(|(_, kind)| kind).collect()))
+        }
+    }
+
+    /// Reads the section of a file. With `unit`, values that depend on its name are checked too.
+    pub(crate) fn read(file: &crate::UnitFile, unit: Option<&UnitName>, found: &mut Found) -> Self {
+        let entries = read::collect(file, found);
+        let expanded = read::expand(&entries, unit, found);
+        let depends = entries.iter().any(|e| e.depends_on_name);
+        Self(Arc::new(Written { entries, expanded: (!depends).then(|| Arc::new(expanded)) }))
+    }
+}
+
+impl fmt::Display for RequirementsError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the requirements of {} make no sense", self.unit)?;
+        self.problems.iter().enumerate().try_for_each(|(n, p)| {
+            let before = if n == 0 { ": " } else { "; " };
+            write!(f, "{before}{p}")
+        })
+    }
+}
+
+impl std::error::Error for RequirementsError {}
+
+#[cfg(test)]
+mod tests;
