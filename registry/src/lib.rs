@@ -3,8 +3,11 @@
 //! Nothing outside this crate spells a key or names etcd. Nothing inside it decides
 //! what runs where.
 
+pub mod election;
+mod held_key;
 pub mod keys;
 pub mod records;
+pub mod seats;
 pub mod session;
 pub mod store;
 pub mod stream;

@@ -53,6 +53,10 @@ pub const RETRY_FIRST: Duration = Duration::from_millis(100);
 /// started again.
 pub const RETRY_MAX: Duration = Duration::from_secs(5);
 
+/// How much of a wait after a failed call is left to chance, as a fraction of it: half keeps those
+/// who failed together from coming back together, and none from coming back at once.
+pub const RETRY_JITTER: f64 = 0.5;
+
 /// Every duration that may be changed by configuration or by a test.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Timing {
@@ -80,6 +84,8 @@ pub struct Timing {
     pub retry_first: Duration,
     /// [`RETRY_MAX`].
     pub retry_max: Duration,
+    /// [`RETRY_JITTER`]; zero, with a zero `renewal_jitter`, makes every wait the same again.
+    pub retry_jitter: f64,
 }
 
 impl Default for Timing {
@@ -97,6 +103,7 @@ impl Default for Timing {
             renewal_retries_per_lease: RENEWAL_RETRIES_PER_LEASE,
             retry_first: RETRY_FIRST,
             retry_max: RETRY_MAX,
+            retry_jitter: RETRY_JITTER,
         }
     }
 }
@@ -130,16 +137,16 @@ impl Timing {
     /// Returns the waits after one failed call, two in a row, and so on.
     #[must_use]
     pub const fn backoff(&self) -> Backoff {
-        Backoff { first: self.retry_first, max: self.retry_max, failures: 0 }
+        Backoff { first: self.retry_first, max: self.retry_max, jitter: self.retry_jitter, failures: 0 }
     }
 }
 
-/// Waits that double from a first to a longest, each drawn from its upper half so that those who
-/// failed together do not come back together.
+/// Waits that double from a first to a longest, each made shorter by chance.
 #[derive(Debug, Clone)]
 pub struct Backoff {
     first: Duration,
     max: Duration,
+    jitter: f64,
     failures: u32,
 }
 
@@ -149,7 +156,7 @@ impl Backoff {
         // 2^16 times the first wait is far beyond any longest one.
         let whole = self.first.saturating_mul(1 << self.failures.min(16)).min(self.max);
         self.failures = self.failures.saturating_add(1);
-        whole.mul_f64(rand::rng().random_range(0.5..=1.0))
+        whole.mul_f64(1.0 - rand::rng().random_range(0.0..=self.jitter.clamp(0.0, 1.0)))
     }
 
     /// Forgets the failures: a call succeeded.
