@@ -6,6 +6,7 @@
 
 mod check;
 pub mod embedded;
+pub mod faults;
 
 use std::{fmt, sync::Arc, time::Duration};
 

@@ -197,11 +197,12 @@ impl Store for EmbeddedStore {
         check::range(&range)?;
         self.read(|_, _, _| Ok(())).await?;
         let id = {
-            let mut inner = self.shared.lock();
+            let mut guard = self.shared.lock();
+            let inner = &mut *guard;
             if inner.closed {
                 return Err(closed());
             }
-            inner.hub.add(range, from.max(Revision(1)))
+            inner.hub.add(range, from.max(Revision(1)), inner.state.keyspace(), inner.published)
         };
         Ok(Box::pin(Watching { shared: Arc::clone(&self.shared), id }))
     }

@@ -48,16 +48,23 @@ struct Watch {
 }
 
 impl Hub {
-    /// Adds a watch.
-    pub(super) fn add(&mut self, range: KeyRange, from: Revision) -> WatchId {
+    /// Adds a watch; unless it starts far in the past it is live at once.
+    pub(super) fn add(
+        &mut self,
+        range: KeyRange,
+        from: Revision,
+        keyspace: &Keyspace,
+        published: Revision,
+    ) -> WatchId {
         let id = WatchId(self.next);
         self.next += 1;
         match indexed_by(&range) {
             Some(prefix) => self.by_prefix.entry(prefix.to_owned()).or_default().push(id),
             None => self.other.push(id),
         }
-        let watch =
+        let mut watch =
             Watch { range, next: from, live: false, queue: VecDeque::new(), ended: None, waker: None };
+        watch.ended = watch.catch_up(keyspace, published).err();
         self.watches.insert(id, watch);
         id
     }

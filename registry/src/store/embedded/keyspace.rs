@@ -55,7 +55,9 @@ impl Keyspace {
             .into_iter()
             .map(|kv| (kv.key.clone(), vec![Version { revision: kv.mod_revision, kv: Some(kv) }]))
             .collect();
-        Self { keys, log: BTreeMap::new(), revision, compacted: revision }
+        // Of a store that was never written nothing is missing.
+        let compacted = if revision == FIRST_REVISION { Revision(0) } else { revision };
+        Self { keys, log: BTreeMap::new(), revision, compacted }
     }
 
     /// Returns the newest revision.
