@@ -158,3 +158,6 @@ impl UnitFile {
         &self.parsed
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -11,6 +11,9 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 /// (systemd.unit(5): "255 characters").
 pub const NAME_MAX: usize = 255;
 
+/// The suffixes of podman's Quadlet sources (podman-systemd.unit(5)).
+pub(crate) const QUADLET: [&str; 7] = ["container", "pod", "kube", "volume", "network", "image", "build"];
+
 /// Why a unit name was refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("`{name}` is not a unit name: {why}")]
@@ -182,6 +185,13 @@ fn check(name: &str) -> Result<(), String> {
     let Some((stem, suffix)) = name.rsplit_once('.') else {
         return Err(format!("it has no type; expected it to end in one of {}", known()));
     };
+    if QUADLET.contains(&suffix) {
+        return Err(format!(
+            "it is a Quadlet source, which is not yet available; expected one of {} (a .service that calls \
+             `podman run` does the same)",
+            known()
+        ));
+    }
     if UnitType::from_suffix(suffix).is_none() {
         return Err(format!("`.{suffix}` is not a unit type; expected one of {}", known()));
     }

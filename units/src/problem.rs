@@ -80,11 +80,7 @@ pub enum ProblemKind {
     #[error("[X-Flotilla] and [X-Fleet] are the same section; keep one of them")]
     BothSections,
     /// An option of our section that does not exist.
-    #[error(
-        "[{section}] has no option `{option}`{}; it has {}",
-        instead(suggestion),
-        crate::requirements::names()
-    )]
+    #[error("[{section}] has no option `{option}`{}", instead_of_all(suggestion))]
     UnknownOption {
         /// The section as it is written.
         section: String,
@@ -146,6 +142,13 @@ pub enum ProblemKind {
 
 fn instead(suggestion: &Option<String>) -> String {
     suggestion.as_ref().map_or_else(String::new, |s| format!("; did you mean `{s}`?"))
+}
+
+fn instead_of_all(suggestion: &Option<String>) -> String {
+    match suggestion {
+        Some(_) => instead(suggestion),
+        None => format!("; it has {}", crate::requirements::names()),
+    }
 }
 
 /// One problem and its place.
