@@ -6,6 +6,8 @@
 pub mod election;
 mod held_key;
 pub mod keys;
+pub mod operations;
+pub mod reads;
 pub mod records;
 pub mod seats;
 pub mod session;

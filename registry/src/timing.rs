@@ -57,6 +57,10 @@ pub const RETRY_MAX: Duration = Duration::from_secs(5);
 /// who failed together from coming back together, and none from coming back at once.
 pub const RETRY_JITTER: f64 = 0.5;
 
+/// How long an operation looks for what became of a write that was not answered. Fifteen seconds:
+/// three store calls, or a store that changes its leader and comes back.
+pub const RESOLVE_TIMEOUT: Duration = Duration::from_secs(15);
+
 /// Every duration that may be changed by configuration or by a test.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Timing {
@@ -86,6 +90,8 @@ pub struct Timing {
     pub retry_max: Duration,
     /// [`RETRY_JITTER`]; zero, with a zero `renewal_jitter`, makes every wait the same again.
     pub retry_jitter: f64,
+    /// [`RESOLVE_TIMEOUT`].
+    pub resolve_timeout: Duration,
 }
 
 impl Default for Timing {
@@ -104,6 +110,7 @@ impl Default for Timing {
             retry_first: RETRY_FIRST,
             retry_max: RETRY_MAX,
             retry_jitter: RETRY_JITTER,
+            resolve_timeout: RESOLVE_TIMEOUT,
         }
     }
 }

@@ -1,0 +1,268 @@
+//! What users ask of the cluster: the only writers of `units/` and `contents/`.
+//!
+//! Each operation reads the records it is about, decides on all of them at once
+//! (`plan`, pure), and writes in transactions that compare everything that was read
+//! (`commit`), each with its event. The API calls these; the engine never does. They
+//! check names and records; that a text is a valid unit file is checked before, by the
+//! `units` crate. Ranges of instances (`ranges/`) have no operations yet.
+
+mod commit;
+mod plan;
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, atomic::AtomicU64},
+};
+
+use flotilla_units::{ContentHash, UnitName};
+
+use crate::{
+    election::random_id,
+    reads::Registry,
+    records::{RecordError, Target},
+    store::{Revision, StoreError, TXN_BYTES_MAX},
+    timing::Timing,
+};
+
+use self::plan::Wish;
+
+/// The most bytes of one unit's text: a transaction, less its record and event.
+pub const CONTENT_BYTES_MAX: usize = TXN_BYTES_MAX - 16 * 1024;
+
+/// What users ask of a cluster.
+#[derive(Debug)]
+pub struct Operations {
+    registry: Registry,
+    timing: Timing,
+    /// Names this process's events; random, so that no two ever write the same key.
+    writer: String,
+    sequence: AtomicU64,
+}
+
+/// What became of one unit.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Written {
+    /// The unit.
+    pub unit: UnitName,
+    /// What was done.
+    pub effect: Effect,
+    /// When its record was last written: whoever waits for the effect watches from here.
+    pub revision: Revision,
+}
+
+/// What was done to a unit's record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Effect {
+    /// It did not exist before.
+    Created,
+    /// It is another than before.
+    Changed,
+    /// It was as asked already.
+    Unchanged,
+}
+
+/// Why something was not done.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum OperationError {
+    /// There is no such unit.
+    #[error("there is no unit `{0}` in the cluster; submit its unit file first")]
+    NoSuchUnit(UnitName),
+    /// An instance's template is not there.
+    #[error("there is no template `{template}` for `{instance}`; submit the template first")]
+    MissingTemplate {
+        /// The instance.
+        instance: UnitName,
+        /// Its template.
+        template: UnitName,
+    },
+    /// A template cannot run itself.
+    #[error(
+        "`{0}` is a template and cannot run itself; name an instance: text between the `@` and the suffix"
+    )]
+    TemplateStarted(UnitName),
+    /// An instance has no text of its own.
+    #[error("`{instance}` is an instance and has no unit file of its own; submit its template `{template}`")]
+    InstanceSubmitted {
+        /// The instance.
+        instance: UnitName,
+        /// Its template.
+        template: UnitName,
+    },
+    /// The unit exists with another text.
+    #[error(
+        "`{unit}` is in the cluster with another text ({}, not {}); destroy it first, or use another name",
+        current.short(),
+        submitted.short()
+    )]
+    ContentDiffers {
+        /// The unit.
+        unit: UnitName,
+        /// The text that it has.
+        current: ContentHash,
+        /// The text that was submitted.
+        submitted: ContentHash,
+    },
+    /// The unit is on its way out.
+    #[error(
+        "`{0}` is being destroyed; its name is free once it is proven gone from every machine (`flotctl status` \
+         tells where it still is)"
+    )]
+    BeingDestroyed(UnitName),
+    /// A template has instances.
+    #[error(
+        "the template `{template}` has {instances} instance(s), for example `{example}`; destroy them first"
+    )]
+    TemplateInUse {
+        /// The template.
+        template: UnitName,
+        /// How many instances there are.
+        instances: usize,
+        /// One of them.
+        example: UnitName,
+    },
+    /// The text is too long.
+    #[error("the unit file of `{unit}` has {bytes} bytes; the store takes up to {CONTENT_BYTES_MAX}")]
+    TooLarge {
+        /// The unit.
+        unit: UnitName,
+        /// Its length.
+        bytes: usize,
+    },
+    /// What is stored cannot be understood; nothing was changed.
+    #[error("a record that this is about cannot be read, so it is left alone")]
+    Unreadable(#[source] RecordError),
+    /// Others kept changing the same units.
+    #[error("others changed the same units {attempts} times meanwhile; try again")]
+    Contended {
+        /// How often it was tried.
+        attempts: u32,
+    },
+    /// The store stopped answering in the middle.
+    #[error(
+        "it is not known whether the change of {} took effect, because the store stopped answering; look at their \
+         status before trying again",
+        names(units)
+    )]
+    OutcomeUnknown {
+        /// The units that it is about.
+        units: Vec<UnitName>,
+        /// What the store said last.
+        #[source]
+        source: StoreError,
+    },
+    /// Some units were written and the rest not.
+    #[error("{} of {total} units were written and then it failed; the same again does the rest", written.len())]
+    Incomplete {
+        /// Those that were written.
+        written: Vec<Written>,
+        /// How many there are.
+        total: usize,
+        /// What kept the rest from being written.
+        #[source]
+        source: Box<Self>,
+    },
+    /// The store failed, and did not take the change.
+    #[error("the store failed and did not take the change")]
+    Store(#[source] StoreError),
+}
+
+impl Operations {
+    /// Makes the operations on a cluster; one for a whole process.
+    #[must_use]
+    pub fn new(registry: Registry, timing: Timing) -> Self {
+        let writer = format!("api-{}", random_id());
+        Self { registry, timing, writer, sequence: AtomicU64::new(0) }
+    }
+
+    /// Returns the typed reads of the same cluster.
+    #[must_use]
+    pub const fn registry(&self) -> &Registry {
+        &self.registry
+    }
+
+    /// Gives units to the cluster, with the text of each; templates too. They run nowhere yet.
+    ///
+    /// # Guarantees
+    /// All are checked before the first is written, and up to about 60 are written in one transaction.
+    /// The same text again changes nothing. A record is never without its text.
+    ///
+    /// # Errors
+    /// A unit has another text already, is being destroyed, is an instance, or is too large; else
+    /// what the store said.
+    pub async fn submit(
+        &self,
+        units: &[(UnitName, String)],
+        by: &str,
+    ) -> Result<Vec<Written>, OperationError> {
+        let mut wishes = BTreeMap::new();
+        for (name, text) in units {
+            let submitted = ContentHash::of(text.as_bytes());
+            let wish = Wish::Submit { hash: submitted, text: Arc::from(text.as_bytes()) };
+            match wishes.insert(name.clone(), wish) {
+                Some(Wish::Submit { hash: current, .. }) if current != submitted => {
+                    return Err(OperationError::ContentDiffers { unit: name.clone(), current, submitted });
+                }
+                _ => {}
+            }
+        }
+        self.carry_out(wishes, by).await
+    }
+
+    /// Says what the user wants of units. Instances of a known template are created by it.
+    ///
+    /// A unit that becomes `launched` gets a new run. One that is launched already gets one with
+    /// `raise_run`: the caller says so when it is launched but not active, and is to be started anew.
+    ///
+    /// # Guarantees
+    /// As [`Operations::submit`], with up to 119 units in one transaction.
+    ///
+    /// # Errors
+    /// There is no such unit or template, the unit is a template, or is being destroyed; else what
+    /// the store said.
+    pub async fn set_target(
+        &self,
+        units: &[UnitName],
+        target: Target,
+        raise_run: bool,
+        by: &str,
+    ) -> Result<Vec<Written>, OperationError> {
+        self.carry_out(each(units, &Wish::Target { target, raise_run }), by).await
+    }
+
+    /// Orders units to be started anew, wherever they are; a unit that was not launched is.
+    ///
+    /// # Guarantees
+    /// As [`Operations::set_target`]; each unit's run grows by exactly one.
+    ///
+    /// # Errors
+    /// As [`Operations::set_target`].
+    pub async fn restart(&self, units: &[UnitName], by: &str) -> Result<Vec<Written>, OperationError> {
+        self.carry_out(each(units, &Wish::Target { target: Target::Launched, raise_run: true }), by).await
+    }
+
+    /// Orders units to be destroyed. Their records stay, `deleting`, until the engine has proof that
+    /// they are gone from every machine.
+    ///
+    /// # Guarantees
+    /// As [`Operations::set_target`].
+    ///
+    /// # Errors
+    /// There is no such unit, or it is a template whose instances are not destroyed with it; else
+    /// what the store said.
+    pub async fn destroy(&self, units: &[UnitName], by: &str) -> Result<Vec<Written>, OperationError> {
+        self.carry_out(each(units, &Wish::Destroy), by).await
+    }
+}
+
+fn each(units: &[UnitName], wish: &Wish) -> BTreeMap<UnitName, Wish> {
+    units.iter().map(|name| (name.clone(), wish.clone())).collect()
+}
+
+/// Names up to three units.
+fn names(units: &[UnitName]) -> String {
+    let mut text = units.iter().take(3).map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
+    if units.len() > 3 {
+        text.push_str(&format!(" and {} more", units.len() - 3));
+    }
+    text
+}
