@@ -26,7 +26,8 @@ pub struct UnitFile {
     origin: Arc<str>,
     text: Arc<str>,
     parsed: Parsed,
-    flaws: Vec<(usize, ProblemKind)>,
+    /// What systemd would skip with a warning.
+    flaws: Found,
 }
 
 /// One assignment, as it stands in the file.
@@ -63,9 +64,8 @@ impl UnitFile {
         if let Some(at) = text.find('\0') {
             return Err(problem(Some(Place::of(text, at)), ProblemKind::Nul { at }));
         }
-        let mut found = Found::default();
-        let parsed = syntax::parse(text, &mut found);
-        let flaws = found.0.into_iter().filter_map(|(at, kind)| Some((at?, kind))).collect();
+        let mut flaws = Found::default();
+        let parsed = syntax::parse(text, &mut flaws);
         Ok(Self { text: text.into(), origin, parsed, flaws })
     }
 
@@ -147,8 +147,7 @@ impl UnitFile {
     /// # Errors
     /// Everything that is wrong, in the order of the file.
     pub fn validate(&self, name: &UnitName) -> Result<Requirements, Problems> {
-        let mut found = Found::default();
-        found.0.extend(self.flaws.iter().map(|(at, kind)| (Some(*at), kind.clone())));
+        let mut found = self.flaws.clone();
         let requirements = validate::check(self, name, &mut found);
         Problems::check(&self.origin, &self.text, found)?;
         Ok(requirements)

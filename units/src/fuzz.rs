@@ -65,7 +65,8 @@ fn text(text: &str) {
     }
     assert_eq!(unescape(&escape(text)).as_deref(), Ok(text));
     let _ = (unescape(text), crate::escape_path(text), crate::unescape_path(text));
-    assert!(Glob::escape(text).parse::<Glob>().is_ok_and(|g| g.literal() == Some(text)));
+    let literal = Glob::escape(text).parse::<Glob>();
+    assert!(literal.map_or(text.len() > crate::GLOB_MAX / 2, |g| g.literal() == Some(text)));
     let _ = text.parse::<Glob>().map(|g| g.matches(text));
     let quoted = split_words(&quote_word(text), Escapes::Resolve);
     assert!(quoted.is_ok_and(|words| words.len() == 1 && words[0].text == text));

@@ -8,11 +8,15 @@ use std::{cmp::Ordering, fmt, hash, iter::Peekable, str::Chars, str::FromStr, sy
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+/// How long a pattern may be, in bytes: four for each of the 255 that a name can have. Matching costs
+/// at most the product of both lengths.
+pub const GLOB_MAX: usize = 1024;
+
 /// Why a pattern was refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("`{pattern}` is not a pattern: {why}")]
 pub struct GlobError {
-    /// The pattern as it was given.
+    /// The pattern as it was given, cut to a length that can be shown.
     pub pattern: String,
     /// What is wrong with it.
     pub why: &'static str,
@@ -119,6 +123,9 @@ impl Token {
 }
 
 fn parse(text: &str) -> Result<Vec<Token>, &'static str> {
+    if text.len() > GLOB_MAX {
+        return Err("it is longer than 1024 bytes");
+    }
     let mut chars = text.chars().peekable();
     let mut tokens = Vec::new();
     while let Some(c) = chars.next() {
@@ -157,7 +164,8 @@ impl FromStr for Glob {
     type Err = GlobError;
 
     fn from_str(text: &str) -> Result<Self, GlobError> {
-        let tokens = parse(text).map_err(|why| GlobError { pattern: text.into(), why })?;
+        let tokens =
+            parse(text).map_err(|why| GlobError { pattern: text.chars().take(80).collect(), why })?;
         let literal = tokens.iter().map(|t| if let Token::Char(c) = t { Some(*c) } else { None });
         let literal = literal.collect::<Option<String>>().map(String::into_boxed_str);
         Ok(Self(Arc::new(Parsed { text: text.into(), tokens, literal })))

@@ -22,10 +22,10 @@ pub use escape::{EscapeError, escape, escape_path, unescape, unescape_path};
 pub use file::{Assignment, MAX_BYTES, UnitFile};
 #[doc(hidden)]
 pub use fuzz::fuzz;
-pub use glob::{Glob, GlobError};
+pub use glob::{GLOB_MAX, Glob, GlobError};
 pub use id::{ContentHash, IdError, MachineId};
 pub use name::{NAME_MAX, NameError, UnitName, UnitType};
 pub use problem::{MAX_PROBLEMS, Place, Problem, ProblemKind, Problems, SHOWN_CHARS};
-pub use requirements::{OnPartition, Requirements, RequirementsError, UnitRequirements};
+pub use requirements::{MAX_VALUES, OnPartition, Requirements, RequirementsError, UnitRequirements};
 pub use source::SourceName;
 pub use words::{Escapes, Word, WordError, quote_word, split_words};

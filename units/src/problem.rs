@@ -5,7 +5,7 @@
 
 use std::{fmt, sync::Arc};
 
-use crate::{GlobError, MAX_BYTES, NameError, UnitType};
+use crate::{GlobError, MAX_BYTES, MAX_VALUES, NameError, UnitType};
 
 /// How many problems of one file are told; the rest is counted. More than a screen helps nobody, and
 /// the place of each one costs a walk through the file.
@@ -99,6 +99,11 @@ pub enum ProblemKind {
         /// What was expected.
         why: String,
     },
+    /// Our section has more values than are allowed.
+    #[error(
+        "there are more than {MAX_VALUES} values in [X-Flotilla]; expected fewer, patterns cover many units"
+    )]
+    TooManyValues,
     /// A value that is not a unit name.
     #[error("{option}= expects unit names: {error}")]
     BadName {
@@ -233,18 +238,18 @@ pub struct Problems(Vec<Problem>);
 impl Problems {
     /// Sorts problems by their place and keeps the first [`MAX_PROBLEMS`]; `Ok` when there are none.
     pub(crate) fn check(file: &Arc<str>, text: &str, mut found: Found) -> Result<(), Self> {
-        if found.0.is_empty() {
+        if found.is_empty() {
             return Ok(());
         }
-        found.0.sort_by_key(|(at, _)| *at);
-        let more = found.0.len().saturating_sub(MAX_PROBLEMS);
-        found.0.truncate(MAX_PROBLEMS);
+        found.problems.sort_by_key(|(at, _)| *at);
+        let more = found.problems.len().saturating_sub(MAX_PROBLEMS) + found.dropped;
+        found.problems.truncate(MAX_PROBLEMS);
         let problem = |(at, kind): (Option<usize>, _)| Problem {
             file: file.clone(),
             place: at.map(|at| Place::of(text, at)),
             kind,
         };
-        let mut problems: Vec<Problem> = found.0.into_iter().map(problem).collect();
+        let mut problems: Vec<Problem> = found.problems.into_iter().map(problem).collect();
         if more > 0 {
             problems.push(Problem { file: file.clone(), place: None, kind: ProblemKind::More(more) });
         }
@@ -282,15 +287,39 @@ impl fmt::Display for Problems {
 impl std::error::Error for Problems {}
 
 /// Problems as they are found: at which byte of the text, and what.
-#[derive(Debug, Default)]
-pub(crate) struct Found(pub(crate) Vec<(Option<usize>, ProblemKind)>);
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Found {
+    problems: Vec<(Option<usize>, ProblemKind)>,
+    /// How many more there were after [`MAX_FOUND`].
+    dropped: usize,
+}
+
+/// How many problems are kept until they are sorted: a file that is rubbish as a whole has one per
+/// line, which would take a hundred times its size.
+const MAX_FOUND: usize = 20 * MAX_PROBLEMS;
 
 impl Found {
     pub(crate) fn at(&mut self, at: usize, kind: ProblemKind) {
-        self.0.push((Some(at), kind));
+        self.push(Some(at), kind);
     }
 
     pub(crate) fn whole(&mut self, kind: ProblemKind) {
-        self.0.push((None, kind));
+        self.push(None, kind);
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.problems.is_empty()
+    }
+
+    pub(crate) fn into_kinds(self) -> Vec<ProblemKind> {
+        self.problems.into_iter().map(|(_, kind)| kind).collect()
+    }
+
+    fn push(&mut self, at: Option<usize>, kind: ProblemKind) {
+        if self.problems.len() < MAX_FOUND {
+            self.problems.push((at, kind));
+        } else {
+            self.dropped += 1;
+        }
     }
 }

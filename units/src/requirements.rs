@@ -15,6 +15,7 @@ use std::{
 use crate::{Glob, MachineId, ProblemKind, UnitName, problem::Found};
 use read::Entry;
 
+pub use read::MAX_VALUES;
 pub(crate) use read::{SECTIONS, names};
 
 /// What happens to a unit whose machine is cut off from the cluster.
@@ -91,11 +92,7 @@ impl Requirements {
         }
         let mut found = Found::default();
         let expanded = read::expand(&self.0.entries, Some(unit), &mut found);
-        if found.0.is_empty() {
-            Ok(Arc::new(expanded))
-        } else {
-            Err(refuse(found.0.into_iter().map(|(_, kind)| kind).collect()))
-        }
+        if found.is_empty() { Ok(Arc::new(expanded)) } else { Err(refuse(found.into_kinds())) }
     }
 
     /// Reads the section of a file. With `unit`, values that depend on its name are checked too.

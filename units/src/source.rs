@@ -82,7 +82,7 @@ mod tests {
             ("hello", "hello.service"),
             ("hello.service", "hello.service"),
             ("./dir/hello.service", "hello.service"),
-            ("/home/me/units/web@.service", "web@.service"),
+            ("/srv/units/web@.service", "web@.service"),
             ("web@1", "web@1.service"),
             ("web@10.0.0.1", "web@10.0.0.1.service"),
             ("backup.timer", "backup.timer"),

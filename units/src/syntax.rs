@@ -3,7 +3,7 @@
 //! Turns text into headers and assignments with their places. It never judges
 //! options; lines that systemd would skip with a warning come out as flaws.
 
-use std::ops::Range;
+use std::{collections::HashMap, ops::Range};
 
 use crate::{problem::Found, problem::ProblemKind, words::is_blank};
 
@@ -38,11 +38,14 @@ pub struct Stored {
 impl Stored {
     /// Returns the byte of the text that a byte of the value came from.
     pub fn text_at(&self, value_at: usize) -> usize {
-        match self.pieces.iter().rev().find(|(in_value, _)| *in_value <= value_at) {
-            Some((in_value, in_text)) => in_text + (value_at - in_value),
-            None => self.at,
-        }
+        locate(&self.pieces, value_at).unwrap_or(self.at)
     }
+}
+
+/// Finds where a byte came from, by the last piece that begins at or before it.
+fn locate(pieces: &[(usize, usize)], at: usize) -> Option<usize> {
+    let after = pieces.partition_point(|(here, _)| *here <= at);
+    pieces[..after].last().map(|(here, in_text)| in_text + (at - here))
 }
 
 /// Yields the lines of a text without their ends. Like systemd's `read_line`, it takes `\n`, `\r`,
@@ -88,8 +91,7 @@ struct Logical {
 
 impl Logical {
     fn text_at(&self, at: usize) -> usize {
-        let piece = self.pieces.iter().rev().find(|(here, _)| *here <= at);
-        piece.map_or(self.start, |(here, in_text)| in_text + (at - here))
+        locate(&self.pieces, at).unwrap_or(self.start)
     }
 
     /// Returns the pieces of a part of this line, counted from the part's begin.
@@ -101,10 +103,20 @@ impl Logical {
     }
 }
 
+/// Where in a text its reader is.
+enum Position {
+    /// No header has come yet.
+    Before,
+    /// Below a header that is none: whose assignments these are is not known.
+    Lost,
+    /// In the section with this index.
+    In(usize),
+}
+
 /// Reads a text.
 pub fn parse(text: &str, found: &mut Found) -> Parsed {
-    let mut parsed = Parsed::default();
-    let mut current = None;
+    let mut reader =
+        Reader { text, position: Position::Before, known: HashMap::new(), parsed: Parsed::default(), found };
     let mut pending: Option<Logical> = None;
     for (number, raw) in lines(text).enumerate() {
         let mut start = raw.start;
@@ -129,14 +141,14 @@ pub fn parse(text: &str, found: &mut Found) -> Parsed {
             logical.text.pop();
             logical.text.push(' ');
         } else if let Some(logical) = pending.take() {
-            read(text, &logical, &mut current, &mut parsed, found);
+            reader.read(&logical);
         }
     }
     // systemd takes a file whose last line ends in a backslash for complete.
     if let Some(logical) = pending {
-        read(text, &logical, &mut current, &mut parsed, found);
+        reader.read(&logical);
     }
-    parsed
+    reader.parsed
 }
 
 /// Returns the range of `part` of `line` without surrounding blanks.
@@ -145,57 +157,68 @@ fn trim(line: &str, part: Range<usize>) -> Range<usize> {
     start..start + line[start..part.end].trim_end_matches(is_blank).len()
 }
 
-fn read(text: &str, logical: &Logical, current: &mut Option<usize>, parsed: &mut Parsed, found: &mut Found) {
-    let line = logical.text.as_str();
-    let whole = trim(line, 0..line.len());
-    if whole.is_empty() {
-        return;
-    }
-    let at = logical.text_at(whole.start);
-    if line[whole.clone()].starts_with('[') {
-        *current = header(&line[whole], at, parsed, found);
-        return;
-    }
-    let Some(equals) = line[whole.clone()].find('=') else {
-        return found.at(at, ProblemKind::NoEquals);
-    };
-    let equals = whole.start + equals;
-    let key = trim(line, whole.start..equals);
-    if key.is_empty() {
-        return found.at(at, ProblemKind::NoOption);
-    }
-    let Some(section) = *current else {
-        // After a broken header one message is enough.
-        if parsed.sections.is_empty() && !found.0.iter().any(|(_, k)| *k == ProblemKind::BadHeader) {
-            found.at(at, ProblemKind::OutsideSection);
-        }
-        return;
-    };
-    let value = trim(line, equals + 1..whole.end);
-    let first_line = logical.text_at(0);
-    parsed.assignments.push(Stored {
-        section,
-        pieces: logical.pieces_of(&value),
-        key: line[key].into(),
-        value: line[value].into(),
-        at,
-        line: logical.line,
-        column: text.get(first_line..at).map_or(0, |s| s.chars().count()) + 1,
-    });
+struct Reader<'a> {
+    text: &'a str,
+    position: Position,
+    /// The index of each section: a file may have as many as it has lines.
+    known: HashMap<String, usize>,
+    parsed: Parsed,
+    found: &'a mut Found,
 }
 
-/// Returns the index of the section that a header begins.
-fn header(line: &str, at: usize, parsed: &mut Parsed, found: &mut Found) -> Option<usize> {
-    // systemd's string_is_safe: no control characters, quotes or backslashes.
-    let unsafe_char = |c: char| c.is_ascii_control() || matches!(c, '"' | '\'' | '\\' | '[' | ']');
-    let name = line.strip_prefix('[').and_then(|l| l.strip_suffix(']'));
-    let Some(name) = name.filter(|n| !n.is_empty() && !n.contains(unsafe_char)) else {
-        found.at(at, ProblemKind::BadHeader);
-        return None;
-    };
-    if let Some(known) = parsed.sections.iter().position(|(n, _)| n == name) {
-        return Some(known);
+impl Reader<'_> {
+    fn read(&mut self, logical: &Logical) {
+        let line = logical.text.as_str();
+        let whole = trim(line, 0..line.len());
+        if whole.is_empty() {
+            return;
+        }
+        let at = logical.text_at(whole.start);
+        if line[whole.clone()].starts_with('[') {
+            self.position = self.header(&line[whole], at);
+            return;
+        }
+        let Some(equals) = line[whole.clone()].find('=') else {
+            return self.found.at(at, ProblemKind::NoEquals);
+        };
+        let equals = whole.start + equals;
+        let key = trim(line, whole.start..equals);
+        if key.is_empty() {
+            return self.found.at(at, ProblemKind::NoOption);
+        }
+        let section = match self.position {
+            Position::In(section) => section,
+            Position::Before => return self.found.at(at, ProblemKind::OutsideSection),
+            // The header has been told of, and that is enough.
+            Position::Lost => return,
+        };
+        let value = trim(line, equals + 1..whole.end);
+        let first_line = logical.text_at(0);
+        self.parsed.assignments.push(Stored {
+            section,
+            pieces: logical.pieces_of(&value),
+            key: line[key].into(),
+            value: line[value].into(),
+            at,
+            line: logical.line,
+            column: self.text.get(first_line..at).map_or(0, |s| s.chars().count()) + 1,
+        });
     }
-    parsed.sections.push((name.to_owned(), at));
-    Some(parsed.sections.len() - 1)
+
+    fn header(&mut self, line: &str, at: usize) -> Position {
+        // systemd's string_is_safe: no control characters, quotes or backslashes.
+        let unsafe_char = |c: char| c.is_ascii_control() || matches!(c, '"' | '\'' | '\\' | '[' | ']');
+        let name = line.strip_prefix('[').and_then(|l| l.strip_suffix(']'));
+        let Some(name) = name.filter(|n| !n.is_empty() && !n.contains(unsafe_char)) else {
+            self.found.at(at, ProblemKind::BadHeader);
+            return Position::Lost;
+        };
+        if let Some(known) = self.known.get(name) {
+            return Position::In(*known);
+        }
+        let index = self.parsed.sections.len();
+        self.known.insert(name.to_owned(), index);
+        self.parsed.sections.push((name.to_owned(), at));
+        Position::In(index)
+    }
 }

@@ -197,6 +197,14 @@ fn a_large_file_is_read_in_time() {
     {
         assert_eq!(file(&text).text().len(), text.len());
     }
+    let sections: String = (0..100_000).map(|n| format!("[{n}]\n")).collect();
+    assert_eq!(file(&sections).sections().count(), 100_000);
+    let resets = format!(
+        "[Service]\n[X-Flotilla]\n{}{}",
+        "MachineOf=a.service\n".repeat(200),
+        "Global=\n".repeat(90_000)
+    );
+    assert!(file(&resets).requirements().is_ok());
 }
 
 fn line() -> impl Strategy<Value = (String, String)> {

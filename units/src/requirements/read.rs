@@ -15,6 +15,10 @@ use crate::{
 /// Our section's two spellings, equal in everything.
 pub const SECTIONS: [&str; 2] = ["X-Flotilla", "X-Fleet"];
 
+/// How many values the section may have: placing a unit looks at each of them, so this bounds what one
+/// unit costs everybody. Patterns make do with few.
+pub const MAX_VALUES: usize = 256;
+
 /// The options.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Opt {
@@ -102,6 +106,10 @@ pub fn collect(file: &UnitFile, found: &mut Found) -> Vec<Entry> {
         }
         for (text, at) in values(option, stored, found) {
             match specifier::depends_on_name(&text) {
+                Ok(_) if entries.len() >= MAX_VALUES => {
+                    found.at(at, ProblemKind::TooManyValues);
+                    return entries;
+                }
                 Ok(depends_on_name) => entries.push(Entry { option, text, at, depends_on_name }),
                 Err(percent) => {
                     let sign: String = text[percent..].chars().take(2).collect();

@@ -174,3 +174,11 @@ fn booleans_are_read_as_systemd_reads_them() {
         assert!(!of(&format!("Global={no}\n"), "a.service").global);
     }
 }
+
+#[test]
+fn the_section_has_a_limit() {
+    assert_eq!(of(&"Conflicts=a*\n".repeat(MAX_VALUES), "b.service").conflicts.len(), 1);
+    let e = refusal(&format!("{}MachineOf=a.service\n", "Conflicts=a*\n".repeat(MAX_VALUES)));
+    assert!(e.starts_with("t.service:258:11: there are more than 256 values"), "{e}");
+    assert!(refusal(&format!("Conflicts={}\n", "*".repeat(2000))).contains("longer than 1024 bytes"));
+}
