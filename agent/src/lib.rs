@@ -2,4 +2,5 @@
 //!
 //! The agent never decides where a unit runs, and it never sees the engine.
 
+pub mod reconcile;
 pub mod systemd;

@@ -100,6 +100,46 @@ pub struct History {
     pub stopped_by_job: bool,
 }
 
+impl UnitState {
+    /// Tells whether it neither runs nor is about to by itself: `inactive` or `failed`, and no
+    /// process left in its control group.
+    #[must_use]
+    pub fn at_rest(&self) -> bool {
+        matches!(self.active.as_str(), "inactive" | "failed") && self.cgroup_empty
+    }
+
+    /// Returns the state of a unit that systemd does not know.
+    #[must_use]
+    pub fn not_loaded() -> Self {
+        Self {
+            load: "not-found".to_owned(),
+            active: "inactive".to_owned(),
+            sub: "dead".to_owned(),
+            since: None,
+            invocation: None,
+            result: String::new(),
+            exit_status: None,
+            restarts: 0,
+            fragment: String::new(),
+            cgroup_empty: true,
+        }
+    }
+}
+
+impl fmt::Display for JobResult {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Done => "done",
+            Self::Canceled => "canceled",
+            Self::Timeout => "timeout",
+            Self::Failed => "failed",
+            Self::Dependency => "dependency",
+            Self::Skipped => "skipped",
+            Self::Other(word) => word,
+        })
+    }
+}
+
 /// Why systemd, or the file system below the unit files, did not do what was asked.
 #[derive(Debug, thiserror::Error)]
 pub enum SystemdError {

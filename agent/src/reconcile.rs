@@ -1,0 +1,268 @@
+//! What to do next about one unit: the deciding core of the agent.
+//!
+//! [`reconcile`] is a function of what the manifest orders, what is on the machine, and what this
+//! agent tried already. It names at most one [`Step`], which leaves its executor no choice, and
+//! what to report. It never sees a clock, a bus or a random number that was not handed to it; the
+//! task of a unit calls it again after each step, each change of orders and each hint of systemd.
+//!
+//! ```text
+//!  nothing ──install──▶ file ──start──▶ evidence, unmarked ──mark──▶ started
+//!     ▲                  ▲                     │ ▲                      │
+//!     │                  │                     └─┘ job not `done`:      │ systemd's Restart=
+//!     │                  │                         again, with back-off │ decides from here on
+//!     │                  └────────────stop─────────────────────────────┤ newer run or token
+//!     └───────remove──────────────────stop─────────────────────────────┘ departing
+//! ```
+//!
+//! What is started is known by its evidence (token and run), which lives exactly as long as the
+//! machine is up. Evidence that matches the order is adopted: nothing is touched. Evidence of a
+//! newer placement or run than the order's means that the order is old: nothing is touched either.
+//! Only what an order names is ever stopped.
+
+use std::time::Duration;
+
+use flotilla_registry::records::{ManifestEntry, Target, Token, UnitReport};
+use flotilla_units::{ContentHash, UnitName};
+
+use crate::systemd::{Evidence, JobResult, Present};
+
+mod attempts;
+mod report;
+#[cfg(test)]
+mod tests;
+
+pub use attempts::{Attempts, Outcome, backoff};
+
+/// Whether steps may be taken at all.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum Gate {
+    /// Everything that is ordered is done.
+    #[default]
+    Open,
+    /// Nothing is started until it is known that the orders still hold: the machine has just
+    /// booted and the store has not been heard. What runs is adopted, nothing is stopped.
+    Closed(String),
+    /// The store went back: nothing is started, stopped or removed until an operator says so.
+    Frozen(String),
+}
+
+/// Everything that [`reconcile`] looks at.
+#[derive(Debug, Clone, Copy)]
+pub struct Situation<'a> {
+    /// The runtime name that it is about.
+    pub unit: &'a UnitName,
+    /// Every manifest entry of that runtime name.
+    pub orders: &'a [ManifestEntry],
+    /// Whether there is a manifest; without one nothing is called a stray.
+    pub manifest_known: bool,
+    /// What is on the machine; `None` when flotilla has nothing of this name there.
+    pub present: Option<&'a Present>,
+    /// What was tried for these orders.
+    pub attempts: &'a Attempts,
+    /// Whether steps may be taken.
+    pub gate: &'a Gate,
+    /// The time, on the clock that [`Attempts`] uses: since the agent's start.
+    pub now: Duration,
+}
+
+/// One thing to do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Step {
+    /// Make the unit's file be the content of this hash.
+    Install(ContentHash),
+    /// Start the unit under this evidence.
+    Start(Evidence),
+    /// Note that the present evidence's start ended in `done`.
+    MarkStarted,
+    /// Stop the unit and wait until systemd has forgotten it.
+    Stop,
+    /// Take away its file and evidence.
+    Remove,
+    /// Ask the journal what became of it.
+    AskHistory,
+}
+
+/// What is next.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Next {
+    /// Take this step, then decide again.
+    Do(Step),
+    /// Decide again at this time, or earlier if anything changes.
+    Wait(Duration),
+    /// Nothing is to be done until something changes.
+    Settled,
+}
+
+/// What [`reconcile`] decided.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Decision {
+    /// What is next.
+    pub next: Next,
+    /// What the machine has of this unit: one report per order, and one for what no order names.
+    pub reports: Vec<UnitReport>,
+}
+
+/// How what is on the machine relates to the order that wants the unit here.
+enum Standing {
+    /// It was started under exactly this token and run.
+    Current { started: bool },
+    /// It was started under an older token or run, or under none.
+    Older,
+    /// It was started under a newer token or run: the order is out of date.
+    Newer,
+}
+
+/// Decides what is next about one unit, and what to report of it.
+#[must_use]
+pub fn reconcile(situation: &Situation<'_>) -> Decision {
+    let wish = wish(situation);
+    let reports = report::reports(situation, matches!(wish, Next::Do(_)));
+    Decision { next: pace(situation, wish), reports }
+}
+
+/// Returns the order that wants the unit here. The engine gives at most one; of several the newest
+/// placement counts, and the others are reported as a problem.
+pub(crate) fn wanted(orders: &[ManifestEntry]) -> Option<&ManifestEntry> {
+    orders.iter().filter(|o| o.departing.is_none()).max_by_key(|o| o.token)
+}
+
+/// Tells whether a start under this token and run is what the orders want.
+pub(crate) fn wants_start(orders: &[ManifestEntry], token: Token, run: u64) -> bool {
+    wanted(orders).is_some_and(|o| o.target == Target::Launched && (o.token, o.run) == (token, run))
+}
+
+/// Holds a step back: while the gate is not open, and as long as it failed a short time ago.
+fn pace(s: &Situation<'_>, wish: Next) -> Next {
+    let Next::Do(step) = wish else { return wish };
+    let held = match (s.gate, &step) {
+        // Marks and questions change nothing of what runs.
+        (_, Step::MarkStarted | Step::AskHistory) | (Gate::Open, _) => false,
+        (Gate::Closed(_) | Gate::Frozen(_), _) => true,
+    };
+    if held {
+        return Next::Settled;
+    }
+    match s.attempts.not_before(&step) {
+        Some(time) if time > s.now => Next::Wait(time),
+        _ => Next::Do(step),
+    }
+}
+
+/// Returns what would be next if every step were allowed now.
+fn wish(s: &Situation<'_>) -> Next {
+    if let Some(next) = leave(s) {
+        return next;
+    }
+    let Some(order) = wanted(s.orders) else { return Next::Settled };
+    match (standing(s, order), order.target) {
+        (Standing::Newer, _) => Next::Settled,
+        (_, Target::Inactive | Target::Loaded) => load(s, order),
+        (Standing::Current { started: true }, Target::Launched) => look_after(s),
+        (Standing::Current { started: false }, Target::Launched) => resolve_start(s, order),
+        (Standing::Older, Target::Launched) => start_anew(s, order),
+    }
+}
+
+fn standing(s: &Situation<'_>, order: &ManifestEntry) -> Standing {
+    match s.present.and_then(|p| p.evidence.as_ref()) {
+        None => Standing::Older,
+        Some(e) if (e.token, e.run) == (order.token, order.run) => Standing::Current { started: e.started },
+        Some(e) if (e.token, e.run) < (order.token, order.run) => Standing::Older,
+        Some(_) => Standing::Newer,
+    }
+}
+
+/// Makes what a departing order names leave; `None` when nothing that is here has to.
+fn leave(s: &Situation<'_>) -> Option<Next> {
+    let mut departing = s.orders.iter().filter(|o| o.departing.is_some());
+    let Some(present) = s.present else {
+        return (s.attempts.unsettled() && departing.next().is_some()).then_some(Next::Do(Step::Stop));
+    };
+    let concerned = match &present.evidence {
+        Some(evidence) => departing.any(|o| o.token == evidence.token),
+        // Without evidence it belongs to whichever order there is.
+        None => departing.next().is_some(),
+    };
+    if !concerned {
+        return None;
+    }
+    // A stop of this agent's own is part of the proof: it takes the place of a start job that an
+    // earlier agent, or somebody on the machine, left queued in systemd.
+    if !present.state.at_rest() || !s.attempts.stopped() {
+        return Some(Next::Do(Step::Stop));
+    }
+    // A newer placement here takes the file over.
+    wanted(s.orders).is_none().then_some(Next::Do(Step::Remove))
+}
+
+/// Has the file there and nothing running.
+fn load(s: &Situation<'_>, order: &ManifestEntry) -> Next {
+    if let Some(present) = s.present
+        && (!present.state.at_rest() || s.attempts.unsettled())
+    {
+        return Next::Do(Step::Stop);
+    }
+    match s.present {
+        Some(present) if present.file == Some(order.hash) => Next::Settled,
+        _ => Next::Do(Step::Install(order.hash)),
+    }
+}
+
+/// Leaves a unit alone that was started: systemd's `Restart=` decides. The one question is whether
+/// somebody stopped it by hand, which is reported.
+fn look_after(s: &Situation<'_>) -> Next {
+    let inactive = s.present.is_some_and(|p| p.state.active == "inactive");
+    if inactive && s.attempts.history().is_none() { Next::Do(Step::AskHistory) } else { Next::Settled }
+}
+
+/// Finds out what became of a start whose end was not noted: the job did not end in `done`, or the
+/// agent died before it could note it.
+fn resolve_start(s: &Situation<'_>, order: &ManifestEntry) -> Next {
+    let Some(present) = s.present else { return Next::Do(Step::Start(evidence(order))) };
+    let start = || {
+        Next::Do(match present.file {
+            None => Step::Install(order.hash),
+            Some(_) => Step::Start(evidence(order)),
+        })
+    };
+    if s.attempts.start_done() == Some(true) {
+        return Next::Do(Step::MarkStarted);
+    }
+    match present.state.active.as_str() {
+        "active" | "reloading" | "refreshing" => return Next::Do(Step::MarkStarted),
+        "inactive" | "failed" => {}
+        // On its way somewhere, perhaps by systemd's own Restart=: its next state decides.
+        _ => return Next::Settled,
+    }
+    if s.attempts.start_done() == Some(false) {
+        return start();
+    }
+    let ran = present.state.active == "failed" || present.state.invocation.is_some();
+    match s.attempts.history() {
+        None => Next::Do(Step::AskHistory),
+        Some(Ok(history)) if history.start == Some(JobResult::Done) => Next::Do(Step::MarkStarted),
+        Some(Ok(_)) => start(),
+        // The journal does not say. What shows a trace of a run counts as started; of what shows
+        // none nothing is known, and starting a oneshot twice is worse than starting it late.
+        Some(Err(_)) if ran => Next::Do(Step::MarkStarted),
+        Some(Err(_)) => Next::Do(Step::AskHistory),
+    }
+}
+
+/// Starts a unit under an order that it was not started under yet: stop, collect, write, start.
+fn start_anew(s: &Situation<'_>, order: &ManifestEntry) -> Next {
+    let Some(present) = s.present else { return Next::Do(Step::Install(order.hash)) };
+    // A failed unit is reset, so that its start limit does not count against the new run.
+    let reset = present.state.active == "failed" && !s.attempts.stopped();
+    if !present.state.at_rest() || reset || s.attempts.unsettled() {
+        return Next::Do(Step::Stop);
+    }
+    if present.file != Some(order.hash) {
+        return Next::Do(Step::Install(order.hash));
+    }
+    Next::Do(Step::Start(evidence(order)))
+}
+
+const fn evidence(order: &ManifestEntry) -> Evidence {
+    Evidence { token: order.token, run: order.run, hash: order.hash, started: false }
+}

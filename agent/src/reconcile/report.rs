@@ -1,0 +1,129 @@
+//! What to report of one unit.
+
+use flotilla_registry::records::{ManifestEntry, UnitReport};
+
+use super::{Gate, Situation, Standing, standing, wanted};
+use crate::systemd::{Evidence, UnitState};
+
+/// Returns one report per order, and one for what is here and no order names.
+pub(super) fn reports(s: &Situation<'_>, held_if_gated: bool) -> Vec<UnitReport> {
+    let mut reports: Vec<_> = s.orders.iter().map(|order| of_order(s, order, held_if_gated)).collect();
+    reports.extend(stray(s));
+    reports
+}
+
+/// Tells whether what is here was started for this order, or belongs to no other.
+fn is_about(s: &Situation<'_>, order: &ManifestEntry) -> bool {
+    match s.present {
+        None => false,
+        Some(present) => match &present.evidence {
+            Some(evidence) => evidence.token == order.token,
+            None => wanted(s.orders).is_none_or(|wanted| wanted.token == order.token),
+        },
+    }
+}
+
+fn of_order(s: &Situation<'_>, order: &ManifestEntry, held_if_gated: bool) -> UnitReport {
+    let here = is_about(s, order);
+    let evidence = s.present.and_then(|p| p.evidence.as_ref());
+    let started = evidence.filter(|e| e.token == order.token);
+    let state = match s.present {
+        Some(present) if here => present.state.clone(),
+        _ => UnitState::not_loaded(),
+    };
+    let mut report = blank(order.unit.clone(), started, state);
+    report.token = Some(order.token);
+    if started.is_none() && here {
+        report.hash = s.present.and_then(|p| p.file);
+    }
+    if order.departing.is_some() {
+        report.gone = gone(s, order);
+    } else {
+        let current = started.is_some_and(|e| e.run == order.run && e.started);
+        let by_hand = matches!(s.attempts.history(), Some(Ok(history)) if history.stopped_by_job);
+        let launched = order.target == flotilla_registry::records::Target::Launched;
+        report.stopped_locally = launched && current && report.active == "inactive" && by_hand;
+    }
+    if !report.gone {
+        report.problem = problem(s, order, held_if_gated);
+    }
+    report
+}
+
+/// Tells whether nothing of this placement is here, nor can come to be here any more.
+fn gone(s: &Situation<'_>, order: &ManifestEntry) -> bool {
+    if s.attempts.unsettled() {
+        return false;
+    }
+    let Some(present) = s.present else { return true };
+    match &present.evidence {
+        // Another placement's evidence was written after this one had been stopped.
+        Some(evidence) if evidence.token != order.token => true,
+        _ => present.state.at_rest() && s.attempts.stopped(),
+    }
+}
+
+fn problem(s: &Situation<'_>, order: &ManifestEntry, held_if_gated: bool) -> Option<String> {
+    if order.departing.is_none() {
+        let acted_on = wanted(s.orders)?;
+        if !std::ptr::eq(acted_on, order) {
+            return Some(format!(
+                "two placements ask for {}; the newer one counts ({})",
+                s.unit, acted_on.token
+            ));
+        }
+        if let (Standing::Newer, Some(evidence)) =
+            (standing(s, order), s.present.and_then(|p| p.evidence.as_ref()))
+        {
+            return Some(format!(
+                "the manifest is older than what was started here (token {}, run {}); it is left alone",
+                evidence.token, evidence.run
+            ));
+        }
+    }
+    if let (true, Gate::Closed(why) | Gate::Frozen(why)) = (held_if_gated, s.gate) {
+        return Some(why.clone());
+    }
+    s.attempts.problem().map(|(why, tries)| match tries {
+        0 | 1 => why.to_owned(),
+        _ => format!("{why} (tried {tries} times)"),
+    })
+}
+
+/// Reports what flotilla started, or wrote, and no order names. It is left alone.
+fn stray(s: &Situation<'_>) -> Option<UnitReport> {
+    let present = s.present?;
+    let named = match &present.evidence {
+        Some(evidence) => s.orders.iter().any(|o| o.token == evidence.token),
+        None => !s.orders.is_empty(),
+    };
+    // With an order for the unit, an older placement's leftovers say nothing once it has ended.
+    if named || (!s.orders.is_empty() && present.state.at_rest()) {
+        return None;
+    }
+    let mut report = blank(s.unit.clone(), present.evidence.as_ref(), present.state.clone());
+    report.token = present.evidence.as_ref().map(|e| e.token);
+    report.stray = s.manifest_known;
+    Some(report)
+}
+
+fn blank(unit: flotilla_units::UnitName, started: Option<&Evidence>, state: UnitState) -> UnitReport {
+    UnitReport {
+        unit,
+        token: None,
+        run: started.map_or(0, |e| e.run),
+        hash: started.map(|e| e.hash),
+        load: state.load,
+        active: state.active,
+        sub: state.sub,
+        since: state.since,
+        invocation: state.invocation,
+        result: Some(state.result).filter(|r| !r.is_empty() && r != "success"),
+        exit_status: state.exit_status.filter(|status| *status != 0),
+        restarts: state.restarts,
+        gone: false,
+        stray: false,
+        stopped_locally: false,
+        problem: None,
+    }
+}
