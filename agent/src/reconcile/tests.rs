@@ -1,0 +1,261 @@
+use flotilla_registry::records::Departure;
+
+use super::*;
+use crate::systemd::{History, UnitState};
+
+fn unit() -> UnitName {
+    "web.service".parse().expect("valid")
+}
+
+fn hash(text: &str) -> ContentHash {
+    ContentHash::of(text.as_bytes())
+}
+
+fn order(token: i64, run: u64) -> ManifestEntry {
+    ManifestEntry {
+        unit: unit(),
+        runtime: None,
+        hash: hash("a"),
+        target: Target::Launched,
+        run,
+        token: Token(token),
+        departing: None,
+    }
+}
+
+fn loaded(token: i64) -> ManifestEntry {
+    ManifestEntry { target: Target::Loaded, ..order(token, 1) }
+}
+
+fn departing(token: i64) -> ManifestEntry {
+    ManifestEntry { departing: Some(Departure::Unloaded), ..order(token, 1) }
+}
+
+fn state(active: &str) -> UnitState {
+    let idle = matches!(active, "inactive" | "failed");
+    let invocation = (active != "inactive").then(|| "aa".repeat(16));
+    UnitState { active: active.to_owned(), cgroup_empty: idle, invocation, ..UnitState::not_loaded() }
+}
+
+fn under(token: i64, run: u64, started: bool, active: &str) -> Present {
+    let evidence = Evidence { token: Token(token), run, hash: hash("a"), started };
+    Present { unit: unit(), evidence: Some(evidence), file: Some(hash("a")), state: state(active) }
+}
+
+fn bare(active: &str) -> Present {
+    Present { unit: unit(), evidence: None, file: Some(hash("a")), state: state(active) }
+}
+
+fn decide(orders: &[ManifestEntry], present: Option<&Present>, attempts: &Attempts) -> Decision {
+    decide_at(orders, present, attempts, &Gate::Open, Duration::ZERO)
+}
+
+fn decide_at(
+    orders: &[ManifestEntry],
+    present: Option<&Present>,
+    attempts: &Attempts,
+    gate: &Gate,
+    now: Duration,
+) -> Decision {
+    reconcile(&Situation { unit: &unit(), orders, manifest_known: true, present, attempts, gate, now })
+}
+
+fn start(token: i64, run: u64) -> Next {
+    let evidence = Evidence { token: Token(token), run, hash: hash("a"), started: false };
+    Next::Do(Step::Start(evidence))
+}
+
+/// Attempts in which these steps were taken and ended so.
+fn after(steps: &[(Step, Outcome)]) -> Attempts {
+    let mut attempts = Attempts::default();
+    for (step, outcome) in steps {
+        attempts.begin(step);
+        attempts.end(step, outcome.clone(), Duration::ZERO, 7);
+    }
+    attempts
+}
+
+fn stopped() -> Attempts {
+    after(&[(Step::Stop, Outcome::Job(JobResult::Done))])
+}
+
+fn told(start: Option<JobResult>, stopped_by_job: bool) -> Attempts {
+    after(&[(Step::AskHistory, Outcome::History(History { start, stopped_by_job }))])
+}
+
+#[test]
+fn every_standing_has_its_next_step() {
+    use Next::{Do, Settled};
+    let fresh = Attempts::default();
+    let install = || Do(Step::Install(hash("a")));
+    let changed = ManifestEntry { hash: hash("b"), ..order(1, 2) };
+    let rows: Vec<(&str, Vec<ManifestEntry>, Option<Present>, Next)> = vec![
+        ("new", vec![order(1, 1)], None, install()),
+        ("file there", vec![order(1, 1)], Some(bare("inactive")), start(1, 1)),
+        ("adopted", vec![order(1, 1)], Some(under(1, 1, true, "active")), Settled),
+        ("adopted while it fails", vec![order(1, 1)], Some(under(1, 1, true, "failed")), Settled),
+        ("systemd restarts it", vec![order(1, 1)], Some(under(1, 1, true, "activating")), Settled),
+        ("crashed, active", vec![order(1, 1)], Some(under(1, 1, false, "active")), Do(Step::MarkStarted)),
+        ("crashed, starting", vec![order(1, 1)], Some(under(1, 1, false, "activating")), Settled),
+        ("crashed, nothing", vec![order(1, 1)], Some(under(1, 1, false, "inactive")), Do(Step::AskHistory)),
+        ("crashed, failed", vec![order(1, 1)], Some(under(1, 1, false, "failed")), Do(Step::AskHistory)),
+        ("newer run, active", vec![order(1, 2)], Some(under(1, 1, true, "active")), Do(Step::Stop)),
+        ("newer run, failed", vec![order(1, 2)], Some(under(1, 1, true, "failed")), Do(Step::Stop)),
+        ("newer run, ended", vec![order(1, 2)], Some(under(1, 1, true, "inactive")), start(1, 2)),
+        (
+            "newer run and content",
+            vec![changed],
+            Some(under(1, 1, true, "inactive")),
+            Do(Step::Install(hash("b"))),
+        ),
+        ("newer token", vec![order(2, 1)], Some(under(1, 1, true, "active")), Do(Step::Stop)),
+        ("older token", vec![order(1, 1)], Some(under(2, 1, true, "active")), Settled),
+        ("older run", vec![order(1, 1)], Some(under(1, 2, true, "active")), Settled),
+        ("load", vec![loaded(1)], None, install()),
+        ("loaded", vec![loaded(1)], Some(bare("inactive")), Settled),
+        ("no longer launched", vec![loaded(1)], Some(under(1, 1, true, "active")), Do(Step::Stop)),
+        ("departing", vec![departing(1)], Some(under(1, 1, true, "active")), Do(Step::Stop)),
+        ("departing, ended", vec![departing(1)], Some(under(1, 1, true, "inactive")), Do(Step::Stop)),
+        ("departing, never here", vec![departing(1)], None, Settled),
+        ("another's departure", vec![departing(1)], Some(under(2, 1, true, "active")), Settled),
+        (
+            "left and comes back",
+            vec![departing(1), order(2, 1)],
+            Some(under(1, 1, true, "active")),
+            Do(Step::Stop),
+        ),
+        ("stray", vec![], Some(under(1, 1, true, "active")), Settled),
+    ];
+    for (what, orders, present, next) in rows {
+        assert_eq!(decide(&orders, present.as_ref(), &fresh).next, next, "{what}");
+    }
+}
+
+#[test]
+fn the_journal_decides_what_became_of_a_start() {
+    let orders = [order(1, 1)];
+    let gone = under(1, 1, false, "inactive");
+    let failed = under(1, 1, false, "failed");
+    let mark = Next::Do(Step::MarkStarted);
+    assert_eq!(decide(&orders, Some(&gone), &told(Some(JobResult::Done), false)).next, mark);
+    assert_eq!(decide(&orders, Some(&gone), &told(None, false)).next, start(1, 1));
+    assert_eq!(decide(&orders, Some(&failed), &told(Some(JobResult::Failed), false)).next, start(1, 1));
+    let silent = after(&[(Step::AskHistory, Outcome::Error("no journal".to_owned()))]);
+    assert_eq!(decide(&orders, Some(&failed), &silent).next, mark, "a trace of a run counts");
+    assert!(
+        matches!(decide(&orders, Some(&gone), &silent).next, Next::Wait(_)),
+        "asked again, never guessed"
+    );
+}
+
+#[test]
+fn a_failed_start_is_tried_again_with_back_off_and_shown() {
+    let orders = [order(1, 1)];
+    let present = Present {
+        state: UnitState { result: "exit-code".to_owned(), exit_status: Some(3), ..state("failed") },
+        ..under(1, 1, false, "failed")
+    };
+    let step = Step::Start(Evidence { token: Token(1), run: 1, hash: hash("a"), started: false });
+    let mut attempts = Attempts::default();
+    let mut now = Duration::ZERO;
+    let mut waits = Vec::new();
+    for _ in 0..9 {
+        attempts.begin(&step);
+        attempts.end(&step, Outcome::Job(JobResult::Failed), now, 42);
+        let decision = decide_at(&orders, Some(&present), &attempts, &Gate::Open, now);
+        let Next::Wait(until) = decision.next else { panic!("{:?}", decision.next) };
+        waits.push((until - now).as_millis());
+        now = until;
+        let decision = decide_at(&orders, Some(&present), &attempts, &Gate::Open, now);
+        assert_eq!(decision.next, start(1, 1));
+        let report = &decision.reports[0];
+        assert_eq!((report.result.as_deref(), report.exit_status), (Some("exit-code"), Some(3)));
+        assert!(report.problem.as_deref().is_some_and(|p| p.contains("`failed`")), "{report:?}");
+    }
+    for (n, wait) in waits.iter().enumerate() {
+        let whole = (1_000 << n).min(60_000);
+        assert!(*wait >= whole / 2 && *wait <= whole, "{n}: {wait} of {whole}");
+    }
+}
+
+#[test]
+fn gone_takes_a_stop_of_the_agents_own() {
+    let orders = [departing(1)];
+    let gone =
+        |present: Option<&Present>, attempts: &Attempts| decide(&orders, present, attempts).reports[0].gone;
+    let fresh = Attempts::default();
+    assert!(gone(None, &fresh), "nothing of it since the machine booted");
+    assert!(!gone(Some(&under(1, 1, true, "active")), &fresh));
+    assert!(!gone(Some(&under(1, 1, false, "inactive")), &fresh), "a start job may still be queued");
+    assert!(gone(Some(&under(1, 1, true, "inactive")), &stopped()));
+    assert!(!gone(Some(&under(1, 1, true, "deactivating")), &stopped()));
+    let mut clinging = under(1, 1, true, "failed");
+    clinging.state.cgroup_empty = false;
+    assert!(!gone(Some(&clinging), &stopped()), "a process is left");
+    assert!(gone(Some(&under(2, 1, true, "active")), &fresh), "what runs is another placement");
+    let mut in_flight = Attempts::default();
+    in_flight.begin(&Step::Start(Evidence { token: Token(1), run: 1, hash: hash("a"), started: false }));
+    assert!(!gone(None, &in_flight) && !gone(Some(&bare("inactive")), &in_flight));
+    assert_eq!(
+        decide(&orders, Some(&under(1, 1, true, "inactive")), &stopped()).next,
+        Next::Do(Step::Remove)
+    );
+}
+
+#[test]
+fn a_unit_stopped_by_hand_stays_so_and_is_reported() {
+    let orders = [order(1, 1)];
+    let present = under(1, 1, true, "inactive");
+    assert_eq!(decide(&orders, Some(&present), &Attempts::default()).next, Next::Do(Step::AskHistory));
+    let by_hand = decide(&orders, Some(&present), &told(Some(JobResult::Done), true));
+    assert_eq!((by_hand.next, by_hand.reports[0].stopped_locally), (Next::Settled, true));
+    let ended = decide(&orders, Some(&present), &told(Some(JobResult::Done), false));
+    assert_eq!((ended.next, ended.reports[0].stopped_locally), (Next::Settled, false), "a oneshot that ran");
+}
+
+#[test]
+fn strays_are_reported_and_left_alone() {
+    let present = under(1, 1, true, "active");
+    let decision = decide(&[], Some(&present), &Attempts::default());
+    assert!(decision.reports[0].stray && decision.reports[0].token == Some(Token(1)));
+    let situation = Situation {
+        unit: &unit(),
+        orders: &[],
+        manifest_known: false,
+        present: Some(&present),
+        attempts: &Attempts::default(),
+        gate: &Gate::Open,
+        now: Duration::ZERO,
+    };
+    assert!(!reconcile(&situation).reports[0].stray, "no manifest: no word yet");
+}
+
+#[test]
+fn gates_hold_everything_that_changes_what_runs() {
+    let frozen = Gate::Frozen("the store went back".to_owned());
+    for (orders, present) in [
+        (vec![order(1, 1)], None),
+        (vec![departing(1)], Some(under(1, 1, true, "active"))),
+        (vec![loaded(1)], Some(under(1, 1, true, "active"))),
+        (vec![order(1, 2)], Some(under(1, 1, true, "active"))),
+    ] {
+        let decision = decide_at(&orders, present.as_ref(), &Attempts::default(), &frozen, Duration::ZERO);
+        assert_eq!(decision.next, Next::Settled, "{orders:?}");
+        assert_eq!(decision.reports[0].problem.as_deref(), Some("the store went back"));
+    }
+    let adopted = under(1, 1, true, "active");
+    let decision = decide_at(&[order(1, 1)], Some(&adopted), &Attempts::default(), &frozen, Duration::ZERO);
+    assert_eq!(decision.reports[0].problem, None, "nothing is held back");
+}
+
+#[test]
+fn nothing_is_done_in_a_circle() {
+    let orders = [departing(1)];
+    let mut clinging = under(1, 1, true, "failed");
+    clinging.state.cgroup_empty = false;
+    let done = (Step::Stop, Outcome::Job(JobResult::Done));
+    assert_eq!(decide(&orders, Some(&clinging), &after(&[done.clone()])).next, Next::Do(Step::Stop));
+    let twice = decide(&orders, Some(&clinging), &after(&[done.clone(), done]));
+    assert!(matches!(twice.next, Next::Wait(_)));
+    assert!(twice.reports[0].problem.is_some());
+}
