@@ -2,5 +2,22 @@
 //!
 //! The agent never decides where a unit runs, and it never sees the engine.
 
+mod agent;
+mod board;
+mod contents;
+mod files;
+mod fleet;
+mod identity;
+mod manifest;
+mod memory;
+mod publisher;
 pub mod reconcile;
+mod registration;
 pub mod systemd;
+mod unit;
+
+pub use agent::{Agent, Outlook, Settings};
+pub use files::FileError;
+pub use identity::Identity;
+pub use publisher::Registration;
+pub use registration::{RegistrationError, hand_back};

@@ -1,0 +1,108 @@
+//! What the machine has, put together from what its units' tasks tell.
+//!
+//! The owner loop writes on the board, the publisher copies from it into the store. It holds the
+//! whole report at any time, so the store may be away for as long as it likes.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use flotilla_registry::{
+    keys::Bucket,
+    records::{ReportBucket, UnitReport, VERSION},
+    store::Revision,
+};
+use flotilla_units::UnitName;
+
+/// The machine's report.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Board {
+    /// By runtime name.
+    reports: BTreeMap<UnitName, Vec<UnitReport>>,
+    /// See [`ReportHead::seen`](flotilla_registry::records::ReportHead::seen).
+    pub(crate) seen: Revision,
+    /// What the publisher has not copied yet.
+    changed: BTreeSet<Bucket>,
+    /// Something is among it that somebody waits for.
+    pub(crate) prompt: bool,
+    /// Every unit that was there at the start has been told of: the report is a whole one.
+    pub(crate) complete: bool,
+}
+
+impl Board {
+    /// Replaces what is said of a runtime name; true if that is news.
+    pub(crate) fn put(&mut self, unit: UnitName, reports: Vec<UnitReport>) -> bool {
+        let old = self.reports.get(&unit).map_or(&[][..], Vec::as_slice);
+        if old == reports.as_slice() {
+            return false;
+        }
+        self.prompt |= reports.iter().any(|new| {
+            let before = old.iter().find(|o| (&o.unit, o.token) == (&new.unit, new.token));
+            is_prompt(before, new)
+        });
+        self.changed.extend(old.iter().chain(&reports).map(|r| Bucket::of(&r.unit)));
+        if reports.is_empty() {
+            self.reports.remove(&unit);
+        } else {
+            self.reports.insert(unit, reports);
+        }
+        true
+    }
+
+    /// Takes the buckets that changed since the last time.
+    pub(crate) fn take_changed(&mut self) -> BTreeSet<Bucket> {
+        self.prompt = false;
+        std::mem::take(&mut self.changed)
+    }
+
+    /// Returns what a bucket says now.
+    pub(crate) fn bucket(&self, bucket: Bucket) -> ReportBucket {
+        let mut units: Vec<_> =
+            self.reports.values().flatten().filter(|r| Bucket::of(&r.unit) == bucket).cloned().collect();
+        units.sort_by(|a, b| (&a.unit, a.token).cmp(&(&b.unit, b.token)));
+        ReportBucket { v: VERSION, units }
+    }
+}
+
+/// Tells whether somebody waits for a report: a unit got where it was going, or cannot get there.
+/// What it passes on the way can wait for the next write.
+fn is_prompt(before: Option<&UnitReport>, now: &UnitReport) -> bool {
+    let Some(before) = before else { return now.active != "inactive" && now.active != "activating" };
+    let arrived =
+        matches!(now.active.as_str(), "active" | "failed") || (now.active == "inactive" && now.run > 0);
+    (arrived && (&before.active, &before.invocation, before.run) != (&now.active, &now.invocation, now.run))
+        || before.gone != now.gone
+        || before.problem != now.problem
+        || before.stopped_locally != now.stopped_locally
+}
+
+#[cfg(test)]
+mod tests {
+    use flotilla_registry::records::Token;
+
+    use super::*;
+
+    fn report(active: &str) -> UnitReport {
+        serde_json::from_value(serde_json::json!({
+            "unit": "web.service", "token": Token(1), "load": "loaded", "active": active, "sub": ""
+        }))
+        .expect("a report")
+    }
+
+    #[test]
+    fn only_arrivals_are_prompt() {
+        let unit: UnitName = "web.service".parse().expect("valid");
+        let mut board = Board::default();
+        let mut put = |active| {
+            board.put(unit.clone(), vec![report(active)]);
+            let prompt = board.prompt;
+            assert_eq!(board.take_changed().into_iter().collect::<Vec<_>>(), [Bucket::of(&unit)]);
+            prompt
+        };
+        let prompt: Vec<_> =
+            ["inactive", "activating", "active", "deactivating", "failed"].map(&mut put).into();
+        assert_eq!(prompt, [false, false, true, false, true]);
+        assert!(!board.put(unit.clone(), vec![report("failed")]), "no news");
+        assert_eq!(board.bucket(Bucket::of(&unit)).units.len(), 1);
+        board.put(unit.clone(), vec![]);
+        assert!(board.bucket(Bucket::of(&unit)).units.is_empty());
+    }
+}

@@ -1,0 +1,367 @@
+//! The owner loop: which units there are, what each is ordered, and what they told.
+//!
+//! It owns every unit's task and waits for nothing but messages, so no unit and no store can hold
+//! it up; its turns are what the daemon's watchdog is fed from.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    path::PathBuf,
+    sync::Arc,
+    time::Duration,
+};
+
+use flotilla_registry::{keys::Keys, store::Revision, stream};
+use flotilla_units::{MachineId, UnitName};
+use futures_util::FutureExt as _;
+use tokio::{
+    sync::{Notify, mpsc, watch},
+    task::{self, JoinSet},
+    time::{Instant, MissedTickBehavior, interval},
+};
+use tracing::{error, info, warn};
+
+use crate::{
+    agent::Settings,
+    board::Board,
+    contents::Contents,
+    manifest::Manifest,
+    publisher::Registration,
+    reconcile::Gate,
+    systemd::{Change, Present, Systemd},
+    unit::{Orders, Told, UnitTask},
+};
+
+/// The longest time between two turns of the loop. Two seconds: a fifth of the shortest watchdog
+/// that makes sense.
+const TURN: Duration = Duration::from_secs(2);
+
+/// How long after the agent's start units are started from memory although the machine is not
+/// registered or the store was not heard. A minute: a store that boots at the same time as its
+/// machines is there by then.
+const START_FROM_MEMORY_AFTER: Duration = Duration::from_secs(60);
+
+/// How many unit tasks may wait with something to tell.
+const TOLD_QUEUE: usize = 1_024;
+
+/// What the owner loop hears.
+#[derive(Debug)]
+pub(crate) enum News {
+    /// The manifest changed.
+    Manifest(stream::Change),
+    /// The store went back.
+    WentBack(String),
+    /// An operator accepted it.
+    Accepted,
+    /// This is everything on the machine.
+    Present(Vec<Present>),
+    /// Something on the machine may have changed.
+    Systemd(Change),
+}
+
+/// The owner loop's state.
+pub(crate) struct Fleet {
+    keys: Keys,
+    machine: MachineId,
+    systemd: Arc<dyn Systemd>,
+    contents: Arc<Contents>,
+    contents_folder: PathBuf,
+    clock: Instant,
+    seed: u64,
+    manifest: Manifest,
+    /// The manifest was read from the store, by this agent.
+    heard: bool,
+    /// What is on the machine was read.
+    adopted: bool,
+    gate: Gate,
+    units: BTreeMap<UnitName, Slot>,
+    tasks: JoinSet<()>,
+    names: HashMap<task::Id, UnitName>,
+    told: mpsc::Sender<Told>,
+    hear_told: Option<mpsc::Receiver<Told>>,
+    /// The first revision that each unit has orders of and has not taken up.
+    pending: BTreeMap<UnitName, Revision>,
+    /// Units that have told nothing yet.
+    untold: BTreeSet<UnitName>,
+    board: watch::Sender<Board>,
+    manifests: watch::Sender<Manifest>,
+    frozen: watch::Sender<Option<String>>,
+    registration: watch::Receiver<Registration>,
+    ready: watch::Sender<bool>,
+    progress: watch::Sender<u64>,
+}
+
+/// The loop's end of a unit's task.
+struct Slot {
+    orders: watch::Sender<Orders>,
+    bell: Arc<Notify>,
+}
+
+impl Fleet {
+    /// Makes the loop of a machine.
+    pub(crate) fn new(
+        settings: &Settings,
+        keys: Keys,
+        systemd: Arc<dyn Systemd>,
+        contents: Arc<Contents>,
+        clock: Instant,
+    ) -> Self {
+        let (told, hear_told) = mpsc::channel(TOLD_QUEUE);
+        let pending = Registration::Pending(String::new());
+        Self {
+            keys,
+            machine: settings.machine,
+            systemd,
+            contents,
+            contents_folder: settings.state.join("contents"),
+            clock,
+            seed: settings.seed,
+            manifest: Manifest::default(),
+            heard: false,
+            adopted: false,
+            gate: Gate::Closed("the agent has just started".to_owned()),
+            units: BTreeMap::new(),
+            tasks: JoinSet::new(),
+            names: HashMap::new(),
+            told,
+            hear_told: Some(hear_told),
+            pending: BTreeMap::new(),
+            untold: BTreeSet::new(),
+            board: watch::Sender::default(),
+            manifests: watch::Sender::default(),
+            frozen: watch::Sender::default(),
+            registration: watch::channel(pending).1,
+            ready: watch::Sender::default(),
+            progress: watch::Sender::default(),
+        }
+    }
+
+    /// Sets where the loop puts what it knows, and how it hears of the registration.
+    pub(crate) fn with_outlets(
+        self,
+        board: watch::Sender<Board>,
+        manifests: watch::Sender<Manifest>,
+        frozen: watch::Sender<Option<String>>,
+        registration: watch::Receiver<Registration>,
+    ) -> Self {
+        Self { board, manifests, frozen, registration, ..self }
+    }
+
+    /// Sets what the daemon watches.
+    pub(crate) fn with_signals(self, ready: watch::Sender<bool>, progress: watch::Sender<u64>) -> Self {
+        Self { ready, progress, ..self }
+    }
+
+    /// Runs until nobody sends news any more.
+    pub(crate) async fn run(mut self, remembered: Manifest, mut news: mpsc::Receiver<News>) {
+        self.manifest = remembered;
+        let Some(mut told) = self.hear_told.take() else { return };
+        let mut turn = interval(TURN);
+        turn.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut registration = self.registration.clone();
+        let mut frozen = self.frozen.subscribe();
+        loop {
+            self.progress.send_modify(|turns| *turns += 1);
+            tokio::select! {
+                Some(told) = told.recv() => self.hear(told),
+                item = news.recv() => match item {
+                    Some(item) => self.take(item),
+                    None => return,
+                },
+                Some(ended) = self.tasks.join_next_with_id() => self.ended(ended),
+                Ok(()) = registration.changed() => {}
+                Ok(()) = frozen.changed() => {}
+                _ = turn.tick() => {}
+            }
+            self.set_gate();
+        }
+    }
+
+    fn take(&mut self, news: News) {
+        match news {
+            News::Manifest(change) => self.take_manifest(change),
+            News::WentBack(why) => {
+                error!(why, "the store went back: nothing is started or stopped");
+                self.frozen.send_replace(Some(why));
+            }
+            News::Accepted => {
+                self.frozen.send_replace(None);
+            }
+            News::Present(present) => self.adopt(present),
+            News::Systemd(Change::Everything) => self.units.values().for_each(|slot| slot.bell.notify_one()),
+            News::Systemd(Change::Unit(unit)) => match self.units.get(&unit) {
+                Some(slot) => slot.bell.notify_one(),
+                None if self.adopted => self.add(&unit, None),
+                None => {}
+            },
+        }
+    }
+
+    /// Takes what is on the machine: each unit gets its task, which touches nothing that agrees.
+    fn adopt(&mut self, present: Vec<Present>) {
+        if self.adopted {
+            // Systemd was lost and found again; the tasks that are there read for themselves.
+            self.units.values().for_each(|slot| slot.bell.notify_one());
+        }
+        let mut there: BTreeMap<_, _> = present.into_iter().map(|p| (p.unit.clone(), p)).collect();
+        let mut names = self.manifest.units();
+        names.extend(there.keys().cloned());
+        for unit in names {
+            if !self.units.contains_key(&unit) {
+                let seen = there.remove(&unit);
+                self.untold.insert(unit.clone());
+                self.add(&unit, Some(seen));
+            }
+        }
+        if !self.adopted {
+            info!(units = self.units.len(), "adopted what is on the machine");
+            self.adopted = true;
+            self.ready.send_replace(true);
+            self.complete();
+        }
+    }
+
+    fn take_manifest(&mut self, change: stream::Change) {
+        let reset = matches!(change, stream::Change::Reset { .. });
+        if reset && self.frozen.borrow().is_some() {
+            // The store was accepted; it may count from a lower revision.
+            self.board.send_modify(|board| board.seen = Revision::default());
+            self.frozen.send_replace(None);
+        }
+        let applied = self.manifest.apply(&self.keys, self.machine, change);
+        for error in &applied.errors {
+            error!(%error, "a part of the manifest cannot be read; what it said before stays in force");
+        }
+        self.heard |= reset;
+        for unit in &applied.units {
+            self.order(unit);
+        }
+        if reset {
+            let (folder, hashes) = (self.contents_folder.clone(), self.manifest.contents());
+            drop(task::spawn_blocking(move || Contents::retain(&folder, &hashes)));
+        }
+        self.manifests.send_replace(self.manifest.clone());
+        self.set_seen();
+    }
+
+    /// Gives a unit its present orders.
+    fn order(&mut self, unit: &UnitName) {
+        if !self.adopted {
+            return;
+        }
+        let orders = self.orders(unit);
+        self.pending.entry(unit.clone()).or_insert(orders.revision);
+        match self.units.get(unit) {
+            Some(slot) => drop(slot.orders.send_replace(orders)),
+            None => self.add(unit, None),
+        }
+    }
+
+    fn orders(&self, unit: &UnitName) -> Orders {
+        Orders {
+            entries: self.manifest.orders(unit).into(),
+            revision: self.manifest.revision(),
+            manifest_known: self.manifest.is_known(),
+            gate: self.gate.clone(),
+        }
+    }
+
+    /// Starts a unit's task. `seen` is what the machine has of it, if that was just read.
+    fn add(&mut self, unit: &UnitName, seen: Option<Option<Present>>) {
+        let orders = watch::Sender::new(self.orders(unit));
+        self.pending.entry(unit.clone()).or_insert(orders.borrow().revision);
+        let slot = Slot { orders, bell: Arc::new(Notify::new()) };
+        self.spawn(unit, &slot, seen);
+        self.units.insert(unit.clone(), slot);
+    }
+
+    fn spawn(&mut self, unit: &UnitName, slot: &Slot, seen: Option<Option<Present>>) {
+        // Neighbours fail together; they do not come back together.
+        let name = unit.as_str().bytes().fold(self.seed, |s, b| s.wrapping_mul(31).wrapping_add(b.into()));
+        let task = UnitTask {
+            unit: unit.clone(),
+            systemd: self.systemd.clone(),
+            contents: self.contents.clone(),
+            orders: slot.orders.subscribe(),
+            bell: slot.bell.clone(),
+            out: self.told.clone(),
+            clock: self.clock,
+            seed: name,
+        };
+        let id = self.tasks.spawn(task.run(seen)).id();
+        self.names.insert(id, unit.clone());
+    }
+
+    /// Takes note of a task that ended: nothing is left to do for its unit, or it panicked.
+    fn ended(&mut self, ended: Result<(task::Id, ()), task::JoinError>) {
+        let id = ended.as_ref().map_or_else(task::JoinError::id, |(id, ())| *id);
+        let Some(unit) = self.names.remove(&id) else { return };
+        let Some(slot) = self.units.remove(&unit) else { return };
+        let rung = slot.bell.notified().now_or_never().is_some();
+        if let Err(panic) = &ended {
+            error!(%unit, %panic, "the unit's task ended unexpectedly; it starts anew");
+        }
+        if ended.is_err() || rung || !slot.orders.borrow().entries.is_empty() {
+            self.spawn(&unit, &slot, None);
+            self.units.insert(unit, slot);
+        }
+    }
+
+    fn hear(&mut self, told: Told) {
+        let latest = self.units.get(&told.unit).map(|slot| slot.orders.borrow().revision);
+        if told.taken_up.is_some() && told.taken_up >= latest {
+            self.pending.remove(&told.unit);
+        }
+        let first = self.untold.remove(&told.unit);
+        self.board.send_if_modified(|board| board.put(told.unit, told.reports));
+        if first {
+            self.complete();
+        }
+        self.set_seen();
+    }
+
+    /// Says that the report is a whole one, once every unit that was there has told.
+    fn complete(&self) {
+        if self.adopted && self.untold.is_empty() {
+            self.board.send_if_modified(|board| !std::mem::replace(&mut board.complete, true));
+        }
+    }
+
+    /// Raises `seen` to the revision up to which every order has been taken up.
+    fn set_seen(&self) {
+        if self.gate != Gate::Open || !self.heard {
+            return;
+        }
+        let read = self.manifest.read_up_to();
+        let taken_up = self.pending.values().min().map_or(read, |first| Revision(first.0 - 1).min(read));
+        self.board.send_if_modified(|board| {
+            let news = board.seen < taken_up;
+            board.seen = board.seen.max(taken_up);
+            news
+        });
+    }
+
+    /// Opens or shuts the gate, and tells every unit.
+    fn set_gate(&mut self) {
+        let registered = matches!(*self.registration.borrow(), Registration::Registered { .. });
+        let gate = match &*self.frozen.borrow() {
+            Some(why) => Gate::Frozen(why.clone()),
+            None if self.gate == Gate::Open => return,
+            None if self.heard && registered => Gate::Open,
+            None if self.clock.elapsed() >= START_FROM_MEMORY_AFTER => {
+                warn!("the store has not answered for a minute; going on from the last manifest");
+                Gate::Open
+            }
+            None if self.heard => Gate::Closed("the machine is not registered yet".to_owned()),
+            None => Gate::Closed("the store has not been heard yet".to_owned()),
+        };
+        if gate == self.gate || !self.adopted {
+            return;
+        }
+        self.gate = gate;
+        let units: Vec<_> = self.units.keys().cloned().collect();
+        for unit in units {
+            self.order(&unit);
+        }
+        self.set_seen();
+    }
+}

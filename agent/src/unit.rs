@@ -1,0 +1,280 @@
+//! The task of one unit: reads what is there, asks the core what is next, does it, tells.
+//!
+//! There is one task per unit, so that a bad or slow one delays no other. It owns nothing but its
+//! [`Attempts`]; what counts is on the machine, so it may be dropped at any await and begun again.
+//! The agent's owner loop starts it, hands it orders and hears what it tells.
+
+use std::{pin::pin, sync::Arc, time::Duration};
+
+use flotilla_registry::{
+    records::{ManifestEntry, UnitReport},
+    store::Revision,
+};
+use flotilla_units::UnitName;
+use futures_util::FutureExt as _;
+use tokio::{
+    sync::{Notify, mpsc, watch},
+    time::{Instant, sleep, sleep_until},
+};
+use tracing::{info, warn};
+
+use crate::{
+    contents::Contents,
+    reconcile::{Attempts, Gate, Next, Outcome, Situation, Step, backoff, reconcile, wanted, wants_start},
+    systemd::{Present, Systemd},
+};
+
+/// How long a job runs before the states it goes through are looked at. 200 ms: most starts are
+/// over by then and cost one read; of a slow one `activating` is worth telling.
+const GLANCE_AFTER: Duration = Duration::from_millis(200);
+
+/// What a unit's task is told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Orders {
+    /// Every manifest entry of the unit's runtime name.
+    pub(crate) entries: Arc<[ManifestEntry]>,
+    /// The manifest revision that these are of.
+    pub(crate) revision: Revision,
+    /// Whether there is a manifest at all.
+    pub(crate) manifest_known: bool,
+    /// Whether steps may be taken.
+    pub(crate) gate: Gate,
+}
+
+/// What a unit's task tells.
+#[derive(Debug)]
+pub(crate) struct Told {
+    /// Which unit.
+    pub(crate) unit: UnitName,
+    /// What the machine has of it.
+    pub(crate) reports: Vec<UnitReport>,
+    /// No order before this revision's will be carried out any more: a start that an earlier order
+    /// asked for and this one does not has ended, or is followed by a stop before its unit is
+    /// reported gone.
+    pub(crate) taken_up: Option<Revision>,
+}
+
+/// Everything that a unit's task works with.
+#[derive(Debug)]
+pub(crate) struct UnitTask {
+    pub(crate) unit: UnitName,
+    pub(crate) systemd: Arc<dyn Systemd>,
+    pub(crate) contents: Arc<Contents>,
+    pub(crate) orders: watch::Receiver<Orders>,
+    /// Rung when systemd hints at a change.
+    pub(crate) bell: Arc<Notify>,
+    pub(crate) out: mpsc::Sender<Told>,
+    /// When the agent started: the zero of its clock.
+    pub(crate) clock: Instant,
+    /// Draws this unit's back-off.
+    pub(crate) seed: u64,
+}
+
+/// What a task knows between two decisions.
+#[derive(Debug)]
+struct Known {
+    orders: Orders,
+    present: Option<Present>,
+    attempts: Attempts,
+    told: Option<(Vec<UnitReport>, Option<Revision>)>,
+}
+
+impl UnitTask {
+    /// Runs until there is neither an order nor anything of the unit on the machine. `seen` is
+    /// what the machine has of it, if that was just read.
+    pub(crate) async fn run(mut self, seen: Option<Option<Present>>) {
+        let mut must_read = seen.is_none();
+        let orders = self.orders.borrow_and_update().clone();
+        let mut known = Known { orders, present: seen.flatten(), attempts: Attempts::default(), told: None };
+        let mut unread = 0;
+        loop {
+            if must_read {
+                // What the bell was rung for so far is about to be read.
+                let _ = self.bell.notified().now_or_never();
+                match self.systemd.get(&self.unit).await {
+                    Ok(present) => known.see(present),
+                    Err(error) => {
+                        unread += 1;
+                        warn!(unit = %self.unit, %error, "its state cannot be read");
+                        self.tell_unread(&mut known, &error.to_string()).await;
+                        let again = backoff(unread, self.seed);
+                        tokio::select! {
+                            () = sleep(again) => {}
+                            () = self.bell.notified() => {}
+                            ended = self.orders.changed() => if ended.is_err() { return },
+                        }
+                        known.take(self.orders.borrow_and_update().clone());
+                        continue;
+                    }
+                }
+            }
+            (must_read, unread) = (false, 0);
+            let next = self.decide(&mut known).await;
+            if known.orders.entries.is_empty() && known.present.is_none() && next == Next::Settled {
+                return;
+            }
+            let until = match next {
+                Next::Do(step) => {
+                    must_read = self.take(step, &mut known).await;
+                    continue;
+                }
+                Next::Wait(time) => Some(self.clock + time),
+                Next::Settled => None,
+            };
+            tokio::select! {
+                biased;
+                changed = self.orders.changed() => match changed {
+                    // What systemd said is still true: its changes ring the bell.
+                    Ok(()) => known.take(self.orders.borrow_and_update().clone()),
+                    Err(_) => return,
+                },
+                () = self.bell.notified() => must_read = true,
+                () = sleep_until(until.unwrap_or(self.clock)), if until.is_some() => must_read = true,
+            }
+        }
+    }
+
+    /// Decides, and tells what is new.
+    async fn decide(&self, known: &mut Known) -> Next {
+        let decision = reconcile(&Situation {
+            unit: &self.unit,
+            orders: &known.orders.entries,
+            manifest_known: known.orders.manifest_known,
+            present: known.present.as_ref(),
+            attempts: &known.attempts,
+            gate: &known.orders.gate,
+            now: self.clock.elapsed(),
+        });
+        // Behind a gate nothing is acted on, so nothing is taken up.
+        let taken_up = (known.orders.gate == Gate::Open).then_some(known.orders.revision);
+        self.tell(known, decision.reports, taken_up).await;
+        decision.next
+    }
+
+    async fn tell(&self, known: &mut Known, reports: Vec<UnitReport>, taken_up: Option<Revision>) {
+        let now = Some((reports, taken_up));
+        if known.told != now
+            && let Some((reports, taken_up)) = now.clone()
+        {
+            known.told = now;
+            // The owner loop goes on as long as its tasks: an error means that all is over.
+            let _ = self.out.send(Told { unit: self.unit.clone(), reports, taken_up }).await;
+        }
+    }
+
+    /// Tells that nothing is known of the unit: what was true is not vouched for any more.
+    async fn tell_unread(&self, known: &mut Known, why: &str) {
+        let (mut reports, taken_up) = known.told.clone().unwrap_or_default();
+        for report in &mut reports {
+            report.gone = false;
+            report.problem = Some(why.to_owned());
+        }
+        self.tell(known, reports, taken_up).await;
+    }
+
+    /// Takes a step; true if what is on the machine has to be read again.
+    ///
+    /// New orders are taken up while it runs. A start that they no longer want is dropped: what
+    /// follows is a stop, which systemd carries out after it.
+    async fn take(&self, step: Step, known: &mut Known) -> bool {
+        info!(unit = %self.unit, ?step, "next");
+        known.attempts.begin(&step);
+        let wanted_runtime = wanted(&known.orders.entries).map(|o| o.unit.clone());
+        let mut action = pin!(perform(&*self.systemd, &self.contents, &self.unit, &step));
+        let mut orders = self.orders.clone();
+        let is_job = matches!(step, Step::Start(_) | Step::Stop);
+        loop {
+            let glance = async {
+                self.bell.notified().await;
+                sleep(GLANCE_AFTER).await;
+                self.systemd.get(&self.unit).await
+            };
+            tokio::select! {
+                biased;
+                outcome = &mut action => {
+                    known.attempts.end(&step, outcome.clone(), self.clock.elapsed(), self.seed);
+                    if let Outcome::Error(why) = &outcome {
+                        warn!(unit = %self.unit, source = ?wanted_runtime, ?step, why, "did not succeed");
+                    }
+                    return match (&step, outcome) {
+                        (Step::MarkStarted, Outcome::Done) => {
+                            known.marked();
+                            false
+                        }
+                        (Step::AskHistory, _) => false,
+                        _ => true,
+                    };
+                }
+                changed = orders.changed() => {
+                    if changed.is_err() {
+                        return true;
+                    }
+                    let new = orders.borrow_and_update().clone();
+                    let obsolete = match &step {
+                        Step::Start(e) => new.gate != Gate::Open || !wants_start(&new.entries, e.token, e.run),
+                        _ => false,
+                    };
+                    known.take(new);
+                    if obsolete {
+                        return true;
+                    }
+                    self.decide(known).await;
+                }
+                seen = glance, if is_job => if let Ok(present) = seen {
+                    known.see(present);
+                    self.decide(known).await;
+                },
+            }
+        }
+    }
+}
+
+impl Known {
+    fn take(&mut self, orders: Orders) {
+        if orders.entries != self.orders.entries {
+            self.attempts = self.attempts.for_new_orders();
+        }
+        self.orders = orders;
+    }
+
+    fn see(&mut self, present: Option<Present>) {
+        if present.as_ref().is_some_and(|p| !p.state.at_rest()) {
+            self.attempts.saw_active();
+        }
+        self.present = present;
+    }
+
+    fn marked(&mut self) {
+        if let Some(evidence) = self.present.as_mut().and_then(|p| p.evidence.as_mut()) {
+            evidence.started = true;
+        }
+    }
+}
+
+/// Does what a step says.
+async fn perform(systemd: &dyn Systemd, contents: &Contents, unit: &UnitName, step: &Step) -> Outcome {
+    let done = match step {
+        Step::Install(hash) => match contents.get(*hash).await {
+            Ok(text) => systemd.install(unit, &text).await,
+            Err(error) => return Outcome::Error(error.to_string()),
+        },
+        Step::MarkStarted => systemd.mark_started(unit).await,
+        Step::Remove => systemd.remove(unit).await,
+        Step::Start(evidence) => match systemd.start(unit, evidence).await {
+            Ok(result) => return Outcome::Job(result),
+            Err(error) => Err(error),
+        },
+        Step::Stop => match systemd.stop(unit).await {
+            Ok(result) => return Outcome::Job(result),
+            Err(error) => Err(error),
+        },
+        Step::AskHistory => match systemd.history(unit).await {
+            Ok(history) => return Outcome::History(history),
+            Err(error) => Err(error),
+        },
+    };
+    match done {
+        Ok(()) => Outcome::Done,
+        Err(error) => Outcome::Error(error.to_string()),
+    }
+}
