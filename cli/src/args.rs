@@ -1,0 +1,165 @@
+//! The command line: options that every command has, and the commands.
+
+use std::{path::PathBuf, time::Duration};
+
+use clap::{Parser, Subcommand, ValueEnum};
+
+use crate::commands;
+
+/// Runs systemd units on many machines as if they were one.
+#[derive(Debug, Parser)]
+#[command(name = "flotctl", version, propagate_version = false, disable_help_subcommand = true)]
+#[command(after_help = "Exit status: 0 done; 1 failed; 2 usage; 3 unit not active; 4 no such unit or \
+machine; 5 cannot be placed; 6 cluster unreachable; 124 timed out.")]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) global: Global,
+
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// Options that every command has.
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct Global {
+    /// Where to ask: unix:///PATH or https://HOST:PORT (can be repeated; tried in order)
+    #[arg(long, global = true, env = "FLOTCTL_ENDPOINT", value_delimiter = ',', value_name = "URL")]
+    pub(crate) endpoint: Vec<String>,
+
+    /// The cluster's certificate authority, for https
+    #[arg(long, global = true, env = "FLOTCTL_CA", value_name = "FILE")]
+    pub(crate) ca: Option<PathBuf>,
+
+    /// Your certificate, for https
+    #[arg(long, global = true, env = "FLOTCTL_CERTIFICATE", value_name = "FILE")]
+    pub(crate) certificate: Option<PathBuf>,
+
+    /// Your certificate's private key, for https
+    #[arg(long, global = true, env = "FLOTCTL_KEY", value_name = "FILE")]
+    pub(crate) key: Option<PathBuf>,
+
+    /// Configuration file [default: ~/.config/flotilla/flotctl.toml, then /etc/flotilla/flotctl.toml]
+    #[arg(long, global = true, env = "FLOTCTL_CONFIG", value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+
+    /// How to print
+    #[arg(long, short, global = true, value_enum, default_value_t)]
+    pub(crate) output: Output,
+}
+
+/// How to print.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Output {
+    /// For people
+    #[default]
+    Table,
+    /// For people with wide screens
+    Wide,
+    /// For programs
+    Json,
+}
+
+/// Options of the commands that print lists.
+#[derive(Debug, Clone, Default, clap::Args)]
+pub(crate) struct ListOptions {
+    /// Do not print the header line
+    #[arg(long)]
+    pub(crate) no_legend: bool,
+
+    /// Do not shorten ids and hashes
+    #[arg(long)]
+    pub(crate) full: bool,
+
+    /// Which columns, in which order
+    #[arg(long, value_delimiter = ',', value_name = "FIELDS")]
+    pub(crate) fields: Vec<String>,
+}
+
+/// Options of the commands that change something and wait until it is true.
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct WaitOptions {
+    /// Do not wait until it is true
+    #[arg(long)]
+    pub(crate) no_block: bool,
+
+    /// How long to wait, for example 90s or 5min
+    #[arg(long, value_name = "SPAN", default_value = "90s", value_parser = span)]
+    pub(crate) timeout: Duration,
+}
+
+/// Reads a span as systemd.time(7) writes it, as far as people type it.
+pub(crate) fn span(text: &str) -> Result<Duration, String> {
+    let number = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let unit = match &text[number.len()..] {
+        "" | "s" | "sec" => 1.0,
+        "ms" => 0.001,
+        "min" | "m" => 60.0,
+        "h" | "hr" => 3_600.0,
+        other => return Err(format!("`{other}` is not a unit of time; use ms, s, min or h")),
+    };
+    let number: f64 = number.parse().map_err(|_| format!("`{text}` is not a span, for example 90s"))?;
+    Duration::try_from_secs_f64(number * unit).map_err(|e| e.to_string())
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// List the machines of the cluster
+    ListMachines(commands::list_machines::Args),
+    /// List units and how they are, one line for each machine that has one
+    ListUnits(commands::list_units::Args),
+    /// List the unit files that the cluster has
+    ListUnitFiles(commands::list_unit_files::Args),
+    /// Give unit files to the cluster
+    Submit(commands::submit::Args),
+    /// Place units on machines without starting them
+    Load(commands::change::Args),
+    /// Start units, and wait until they run
+    Start(commands::change::Args),
+    /// Stop units, and leave them where they are
+    Stop(commands::change::Args),
+    /// Start units anew
+    Restart(commands::change::Args),
+    /// Stop units and take them off their machines
+    Unload(commands::change::Args),
+    /// Stop units and forget them
+    Destroy(commands::change::Args),
+    /// Print unit files
+    Cat(commands::cat::Args),
+    /// Show how units are, from wherever they run
+    Status(commands::status::Args),
+    /// Show journals of units, merged from all machines
+    Journal(commands::journal::Args),
+    /// Say why a unit is where it is, or nowhere
+    Why(commands::why::Args),
+    /// Show what happened in the cluster
+    Events(commands::events::Args),
+    /// Make a cluster, or show how it is
+    Cluster(commands::cluster::Args),
+    /// Make certificate authorities and issue certificates
+    Ca(commands::ca::Args),
+    /// Print the versions of flotctl and of the cluster
+    Version,
+    /// Print a completion script for a shell
+    Completion(commands::completion::Args),
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn spans_are_read() {
+        assert_eq!(span("90s"), Ok(Duration::from_secs(90)));
+        assert_eq!(span("1.5min"), Ok(Duration::from_secs(90)));
+        assert_eq!(span("250ms"), Ok(Duration::from_millis(250)));
+        assert!(span("soon").is_err() && span("3 fortnights").is_err() && span("-1s").is_err());
+    }
+}

@@ -1,0 +1,130 @@
+//! The commands, a file each.
+
+pub(crate) mod ca;
+pub(crate) mod cat;
+pub(crate) mod change;
+pub(crate) mod cluster;
+mod cluster_init;
+pub(crate) mod completion;
+pub(crate) mod events;
+pub(crate) mod journal;
+pub(crate) mod list_machines;
+pub(crate) mod list_unit_files;
+pub(crate) mod list_units;
+pub(crate) mod status;
+pub(crate) mod submit;
+mod version;
+pub(crate) mod why;
+
+use flotilla_api::{
+    action::Action,
+    client::{Client, ClientError},
+    page::{ListQuery, Page},
+};
+
+use crate::{
+    args::{Cli, Command},
+    connection::connect,
+    exit::Exit,
+};
+
+/// Runs a command.
+pub(crate) async fn run(cli: Cli) -> anyhow::Result<Exit> {
+    let global = &cli.global;
+    let output = global.output;
+    match &cli.command {
+        Command::Ca(args) => return ca::run(args).map(|()| Exit::Done),
+        Command::Completion(args) => return completion::run(*args).map(|()| Exit::Done),
+        Command::Cluster(args) if args.is_offline() => {
+            return cluster::run_offline(args).map(|()| Exit::Done);
+        }
+        Command::Version => return version::run(global).await.map(|()| Exit::Done),
+        _ => {}
+    }
+    let client = &connect(global).await?;
+    match &cli.command {
+        Command::ListMachines(args) => list_machines::run(client, args, output).await?,
+        Command::ListUnits(args) => list_units::run(client, args, output).await?,
+        Command::ListUnitFiles(args) => list_unit_files::run(client, args, output).await?,
+        Command::Submit(args) => submit::run(client, args, output).await?,
+        Command::Load(args) => return change::run(client, Action::Load, args, output).await,
+        Command::Start(args) => return change::run(client, Action::Start, args, output).await,
+        Command::Stop(args) => return change::run(client, Action::Stop, args, output).await,
+        Command::Restart(args) => return change::run(client, Action::Restart, args, output).await,
+        Command::Unload(args) => return change::run(client, Action::Unload, args, output).await,
+        Command::Destroy(args) => return change::run(client, Action::Destroy, args, output).await,
+        Command::Cat(args) => cat::run(client, args, output).await?,
+        Command::Status(args) => return status::run(client, args, output).await,
+        Command::Journal(args) => journal::run(client, args, output).await?,
+        Command::Why(args) => return why::run(client, args, output).await,
+        Command::Events(args) => events::run(client, args, output).await?,
+        Command::Cluster(_) => cluster::show(client, output).await?,
+        Command::Ca(_) | Command::Completion(_) | Command::Version => {}
+    }
+    Ok(Exit::Done)
+}
+
+/// Reads a whole list, page by page.
+async fn all_pages<T>(
+    patterns: &[String],
+    mut page: impl AsyncFnMut(ListQuery) -> Result<Page<T>, ClientError>,
+) -> anyhow::Result<Vec<T>> {
+    let pattern = (!patterns.is_empty()).then(|| patterns.join(","));
+    let mut query = ListQuery { pattern, from: None, limit: None };
+    let mut items = Vec::new();
+    loop {
+        let page = page(query.clone()).await?;
+        items.extend(page.items);
+        match page.next {
+            Some(next) => query.from = Some(next),
+            None => return Ok(items),
+        }
+    }
+}
+
+/// Resolves names and globs to the units that the cluster has.
+async fn matching(client: &Client, patterns: &[String]) -> anyhow::Result<Vec<flotilla_api::unit::Unit>> {
+    let patterns: Vec<String> = patterns.iter().map(|pattern| mangle(pattern)).collect();
+    let units = all_pages(&patterns, async |query| client.units(&query).await).await?;
+    for pattern in &patterns {
+        let known = units.iter().any(|unit| unit.name.as_str() == pattern);
+        if !is_glob(pattern) && !known {
+            return Err(crate::exit::Failure::error(
+                Exit::NoSuch,
+                format!("there is no unit {pattern}; `flotctl list-unit-files` shows those that there are"),
+            ));
+        }
+    }
+    if units.is_empty() {
+        let patterns = patterns.join(" ");
+        return Err(crate::exit::Failure::error(Exit::NoSuch, format!("no unit matches {patterns}")));
+    }
+    Ok(units)
+}
+
+/// Makes a unit name or pattern of what people type: `hello` is `hello.service`, `./x/hello.service`
+/// is `hello.service`; a pattern without a type is left as it is.
+fn mangle(text: &str) -> String {
+    if is_glob(text) {
+        return text.to_owned();
+    }
+    let base = text.rsplit('/').next().unwrap_or(text);
+    if base.contains('.') { base.to_owned() } else { format!("{base}.service") }
+}
+
+fn is_glob(text: &str) -> bool {
+    text.contains(['*', '?', '['])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_completed_and_patterns_left_alone() {
+        assert_eq!(mangle("hello"), "hello.service");
+        assert_eq!(mangle("./dir/hello.timer"), "hello.timer");
+        assert_eq!(mangle("web@1"), "web@1.service");
+        assert_eq!(mangle("web@*"), "web@*");
+    }
+}

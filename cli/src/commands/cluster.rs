@@ -1,0 +1,71 @@
+//! `flotctl cluster`: makes a cluster, or shows how it is.
+
+use std::io::Write as _;
+
+use flotilla_api::{client::Client, cluster::ClusterStatus};
+
+use super::cluster_init;
+use crate::{args::Output, paint, text};
+
+/// Makes a cluster, or shows how it is.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Command {
+    /// Write certificates and configuration for a new cluster, a folder per machine
+    Init(cluster_init::Args),
+    /// Show how the cluster is
+    Status,
+}
+
+impl Args {
+    /// Tells whether the command needs no cluster.
+    pub(crate) const fn is_offline(&self) -> bool {
+        matches!(self.command, Some(Command::Init(_)))
+    }
+}
+
+/// Runs what needs no cluster.
+pub(crate) fn run_offline(args: &Args) -> anyhow::Result<()> {
+    match &args.command {
+        Some(Command::Init(args)) => cluster_init::run(args),
+        Some(Command::Status) | None => Ok(()),
+    }
+}
+
+/// Shows how the cluster is.
+pub(crate) async fn show(client: &Client, output: Output) -> anyhow::Result<()> {
+    let status = client.cluster().await?;
+    if output == Output::Json {
+        println!("{}", serde_json::to_string_pretty(&status)?);
+        return Ok(());
+    }
+    print(&status)
+}
+
+fn print(status: &ClusterStatus) -> anyhow::Result<()> {
+    let mut out = anstream::stdout().lock();
+    let short = |id: &flotilla_units::MachineId| id.short();
+    let seats: Vec<String> = status.seats.iter().map(short).collect();
+    let id = status.id.as_deref().unwrap_or("none yet");
+    writeln!(out, "  Cluster: {id} (epoch {}, revision {})", status.epoch, status.revision)?;
+    let leader = status.leader.as_ref().map_or_else(|| "none".to_owned(), short);
+    writeln!(out, "   Leader: {leader}; seats: {}", seats.join(", "))?;
+    let lost = match status.machines_lost {
+        0 => "none lost".to_owned(),
+        lost => paint::bad(format!("{lost} lost")).to_string(),
+    };
+    writeln!(out, " Machines: {} alive, {lost}", status.machines_alive)?;
+    writeln!(out, "    Units: {}", status.units)?;
+    let quota =
+        status.store_quota_bytes.map(|bytes| format!(" of {}", text::bytes(bytes))).unwrap_or_default();
+    writeln!(out, "    Store: {}, {}{quota}", status.store, text::bytes(status.store_size_bytes))?;
+    for problem in &status.problems {
+        writeln!(out, "{}", paint::bad(format!("  Problem: {problem}")))?;
+    }
+    Ok(())
+}

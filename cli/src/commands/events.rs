@@ -1,0 +1,82 @@
+//! `flotctl events`: what happened in the cluster and why.
+
+use std::{io::Write as _, time::Duration};
+
+use flotilla_api::{
+    client::Client,
+    watch::{Event, EventsQuery},
+};
+
+use super::mangle;
+use crate::{args::Output, paint, text};
+
+/// How long to wait before a lost connection is made again.
+const RECONNECT_AFTER: Duration = Duration::from_millis(500);
+
+/// Shows what happened in the cluster.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Only events about these units, names or globs
+    #[arg(value_name = "UNIT")]
+    units: Vec<String>,
+
+    /// Go on with events as they happen
+    #[arg(long, short)]
+    follow: bool,
+
+    /// How many of the newest events to begin with
+    #[arg(long, short = 'n', default_value_t = 50, value_name = "N")]
+    lines: u32,
+}
+
+/// Runs the command.
+pub(crate) async fn run(client: &Client, args: &Args, output: Output) -> anyhow::Result<()> {
+    let patterns: Vec<String> = args.units.iter().map(|unit| mangle(unit)).collect();
+    let query = EventsQuery {
+        pattern: (!patterns.is_empty()).then(|| patterns.join(",")),
+        follow: args.follow,
+        lines: Some(args.lines),
+    };
+    let mut last: Option<String> = None;
+    loop {
+        let mut stream = match client.events(&query, last.as_deref()).await {
+            Ok(stream) => stream,
+            Err(e) if e.is_unreachable() && last.is_some() => {
+                tokio::time::sleep(RECONNECT_AFTER).await;
+                continue;
+            }
+            Err(e) => return Err(e.into()),
+        };
+        let lost = loop {
+            match stream.next().await {
+                Ok(Some(event)) => {
+                    print(&event.data, output)?;
+                    last = event.id.or(last);
+                }
+                Ok(None) => return Ok(()),
+                Err(e) => break e,
+            }
+        };
+        if !(args.follow && lost.is_unreachable() && last.is_some()) {
+            return Err(lost.into());
+        }
+        tokio::time::sleep(RECONNECT_AFTER).await;
+    }
+}
+
+fn print(event: &Event, output: Output) -> anyhow::Result<()> {
+    let mut out = anstream::stdout().lock();
+    if output == Output::Json {
+        serde_json::to_writer(&mut out, event)?;
+        writeln!(out)?;
+    } else {
+        let what = event.unit.as_ref().map(|unit| format!(" {unit}")).unwrap_or_default();
+        let machine = event.host.clone().or_else(|| event.machine.map(|id| id.short()));
+        let machine = machine.map(|machine| format!(" on {machine}")).unwrap_or_default();
+        let why = event.why.as_ref().map(|why| format!(": {why}")).unwrap_or_default();
+        let time = paint::dim(text::local(event.at));
+        writeln!(out, "{time} {}{what}{machine}{why} {}", event.kind, paint::dim(format!("({})", event.by)))?;
+    }
+    out.flush()?;
+    Ok(())
+}

@@ -1,0 +1,72 @@
+//! `flotctl list-machines`.
+
+use flotilla_api::{client::Client, machine::Machine};
+
+use super::all_pages;
+use crate::{
+    args::{ListOptions, Output},
+    table::{self, Column, Shown},
+};
+
+/// Lists the machines of the cluster.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Globs over host names and ids
+    #[arg(value_name = "PATTERN")]
+    patterns: Vec<String>,
+
+    #[command(flatten)]
+    list: ListOptions,
+}
+
+const COLUMNS: [Column<Machine>; 12] = [
+    Column { name: "host", shown: Shown::Always, text: |m, _| m.host.clone().unwrap_or_default() },
+    Column { name: "machine", shown: Shown::Always, text: |m, full| id(m, full) },
+    Column { name: "state", shown: Shown::Always, text: |m, _| m.state.to_string() },
+    Column {
+        name: "address",
+        shown: Shown::Always,
+        text: |m, _| m.addresses.first().cloned().unwrap_or_default(),
+    },
+    Column { name: "units", shown: Shown::Always, text: |m, _| m.units.to_string() },
+    Column { name: "metadata", shown: Shown::Always, text: |m, _| metadata(m) },
+    Column { name: "role", shown: Shown::Wide, text: |m, _| role(m).to_owned() },
+    Column { name: "marks", shown: Shown::Wide, text: |m, _| marks(m) },
+    Column { name: "version", shown: Shown::Wide, text: |m, _| m.version.clone() },
+    Column {
+        name: "systemd",
+        shown: Shown::Wide,
+        text: |m, _| m.facts.get("systemd").cloned().unwrap_or_default(),
+    },
+    Column { name: "os", shown: Shown::Wide, text: |m, _| m.facts.get("os").cloned().unwrap_or_default() },
+    Column { name: "api", shown: Shown::Asked, text: |m, _| m.api.clone().unwrap_or_default() },
+];
+
+/// Runs the command.
+pub(crate) async fn run(client: &Client, args: &Args, output: Output) -> anyhow::Result<()> {
+    let machines = all_pages(&args.patterns, async |query| client.machines(&query).await).await?;
+    table::print(&machines, &COLUMNS, &args.list, output)
+}
+
+fn id(machine: &Machine, full: bool) -> String {
+    if full { machine.id.to_string() } else { machine.id.short() }
+}
+
+fn metadata(machine: &Machine) -> String {
+    let pairs: Vec<String> = machine.metadata.iter().map(|(key, value)| format!("{key}={value}")).collect();
+    pairs.join(",")
+}
+
+const fn role(machine: &Machine) -> &'static str {
+    match (machine.leader, machine.seat) {
+        (true, _) => "leader",
+        (false, true) => "seat",
+        (false, false) => "",
+    }
+}
+
+fn marks(machine: &Machine) -> String {
+    let marks = [(machine.cordoned, "cordoned"), (machine.draining, "draining")];
+    let set: Vec<&str> = marks.iter().filter(|(set, _)| *set).map(|(_, name)| *name).collect();
+    set.join(",")
+}

@@ -1,0 +1,59 @@
+//! `flotctl list-unit-files`: what the cluster has been given.
+
+use flotilla_api::{client::Client, unit::Unit};
+
+use super::all_pages;
+use crate::{
+    args::{ListOptions, Output},
+    order,
+    table::{self, Column, Shown},
+};
+
+/// Lists the unit files that the cluster has.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Globs over unit names
+    #[arg(value_name = "PATTERN", add = crate::complete::units())]
+    patterns: Vec<String>,
+
+    #[command(flatten)]
+    list: ListOptions,
+}
+
+const COLUMNS: [Column<Unit>; 8] = [
+    Column { name: "unit", shown: Shown::Always, text: |unit, _| unit.name.to_string() },
+    Column { name: "hash", shown: Shown::Always, text: hash },
+    Column { name: "target", shown: Shown::Always, text: |unit, _| unit.target.to_string() },
+    Column { name: "machines", shown: Shown::Always, text: |unit, _| machines(unit) },
+    Column {
+        name: "global",
+        shown: Shown::Wide,
+        text: |unit, _| if unit.global { "yes" } else { "no" }.to_owned(),
+    },
+    Column { name: "by", shown: Shown::Wide, text: |unit, _| unit.by.clone() },
+    Column { name: "generation", shown: Shown::Asked, text: |unit, _| unit.generation.to_string() },
+    Column {
+        name: "description",
+        shown: Shown::Wide,
+        text: |unit, _| unit.description.clone().unwrap_or_default(),
+    },
+];
+
+/// Runs the command.
+pub(crate) async fn run(client: &Client, args: &Args, output: Output) -> anyhow::Result<()> {
+    let units = all_pages(&args.patterns, async |query| client.units(&query).await).await?;
+    table::print(&units, &COLUMNS, &args.list, output)
+}
+
+fn hash(unit: &Unit, full: bool) -> String {
+    unit.hash.map(|hash| if full { hash.to_string() } else { hash.short() }).unwrap_or_default()
+}
+
+fn machines(unit: &Unit) -> String {
+    let hosts: Vec<String> =
+        unit.placements.iter().filter(|p| p.departing.is_none()).map(order::machine).collect();
+    match hosts.len() {
+        0..=3 => hosts.join(","),
+        more => format!("{more} machines"),
+    }
+}

@@ -1,0 +1,213 @@
+//! `flotctl status`: what systemctl status shows, from wherever the unit runs.
+
+use std::{fmt::Write as _, io::Write as _};
+
+use flotilla_api::{
+    client::Client,
+    journal::JournalLine,
+    unit::{Unit, UnitStatus},
+};
+use flotilla_units::UnitName;
+use jiff::Timestamp;
+
+use super::matching;
+use crate::{args::Output, exit::Exit, order, paint, text};
+
+/// How many journal lines come with a unit that died.
+const LAST_LINES: u32 = 10;
+
+/// Shows how units are.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Units, names or globs
+    #[arg(value_name = "UNIT", required = true, add = crate::complete::units())]
+    units: Vec<String>,
+
+    /// How many journal lines to show
+    #[arg(long, short = 'n', default_value_t = LAST_LINES, value_name = "N")]
+    lines: u32,
+}
+
+/// Runs the command. As with systemctl, the exit status is 3 when a unit is not active.
+pub(crate) async fn run(client: &Client, args: &Args, output: Output) -> anyhow::Result<Exit> {
+    let units = matching(client, &args.units).await?;
+    let mut all = Vec::new();
+    let mut exit = Exit::Done;
+    let mut first = true;
+    for unit in &units {
+        let statuses = if unit.placements.is_empty() {
+            Vec::new()
+        } else {
+            client.status(unit.name.as_str(), args.lines).await?
+        };
+        if statuses.is_empty()
+            || statuses.iter().any(|s| !matches!(s.active.as_str(), "active" | "reloading"))
+        {
+            exit = Exit::NotActive;
+        }
+        if output != Output::Json {
+            let mut out = anstream::stdout().lock();
+            if !std::mem::take(&mut first) {
+                writeln!(out)?;
+            }
+            write!(out, "{}", if statuses.is_empty() { nowhere(unit) } else { render_all(&statuses) })?;
+        }
+        all.extend(statuses);
+    }
+    if output == Output::Json {
+        println!("{}", serde_json::to_string_pretty(&all)?);
+    }
+    Ok(exit)
+}
+
+/// Prints the last journal lines of a unit that died, where they can be had.
+pub(crate) async fn last_lines(client: &Client, unit: &UnitName) {
+    match client.status(unit.as_str(), LAST_LINES).await {
+        Ok(statuses) => {
+            for line in statuses.iter().flat_map(|status| &status.journal) {
+                anstream::eprintln!("  {}", journal_line(line));
+            }
+        }
+        Err(e) => anstream::eprintln!("  (its last lines could not be had: {e})"),
+    }
+}
+
+fn nowhere(unit: &Unit) -> String {
+    let mut out = format!("○ {}", unit.name);
+    if let Some(description) = &unit.description {
+        let _ = write!(out, " - {description}");
+    }
+    let _ = write!(out, "\n     Target: {}\n", unit.target);
+    let why = unit.unplaced.as_deref().unwrap_or("on no machine");
+    let _ = writeln!(out, "    Machine: {why}");
+    out
+}
+
+fn render_all(statuses: &[UnitStatus]) -> String {
+    let rendered: Vec<String> = statuses.iter().map(|status| render(status, Timestamp::now())).collect();
+    rendered.join("\n")
+}
+
+fn render(status: &UnitStatus, now: Timestamp) -> String {
+    let mut out = String::new();
+    let mark = match status.active.as_str() {
+        "failed" => "×",
+        "active" | "reloading" => "●",
+        _ => "○",
+    };
+    let _ = writeln!(out, "{} {} - {}", paint::active(&status.active, mark), status.unit, status.description);
+    let mut row = |name: &str, value: String| {
+        let _ = writeln!(out, "{name:>11}: {value}");
+    };
+    row("Machine", format!("{} ({})", status.host, status.machine));
+    row("Loaded", format!("{} ({})", status.load, status.fragment));
+    row("Active", active(status, now));
+    if let Some(invocation) = &status.invocation {
+        row("Invocation", invocation.clone());
+    }
+    if let Some(pid) = status.main_pid {
+        row("Main PID", format!("{pid} ({})", status.main_command.as_deref().unwrap_or("?")));
+    } else if let (Some(code), Some(exit)) = (&status.exit_code, status.exit_status) {
+        row("Process", format!("code={code}, status={exit}"));
+    }
+    if let Some(text) = &status.status_text {
+        row("Status", format!("\"{text}\""));
+    }
+    if status.restarts > 0 {
+        row("Restarts", status.restarts.to_string());
+    }
+    if let Some(tasks) = status.tasks {
+        row("Tasks", tasks.to_string());
+    }
+    if let Some(memory) = status.memory_bytes {
+        row("Memory", text::bytes(memory));
+    }
+    if let Some(cpu) = status.cpu_ns {
+        row("CPU", text::cpu(cpu));
+    }
+    if let Some(problem) = &status.problem {
+        row("Problem", problem.clone());
+    }
+    if let Some(group) = &status.control_group {
+        row("CGroup", group.clone());
+    }
+    for (i, process) in status.processes.iter().enumerate() {
+        let branch = if i + 1 == status.processes.len() { "└─" } else { "├─" };
+        let group = if process.group.is_empty() { String::new() } else { format!("{} ", process.group) };
+        let _ = writeln!(out, "             {branch}{group}{} {}", process.pid, process.command);
+    }
+    if !status.journal.is_empty() {
+        out.push('\n');
+    }
+    for line in &status.journal {
+        let _ = writeln!(out, "{}", journal_line(line));
+    }
+    out
+}
+
+fn active(status: &UnitStatus, now: Timestamp) -> String {
+    let state = paint::active(&status.active, format!("{} ({})", status.active, status.sub));
+    let mut out = state.to_string();
+    if status.active == "failed" {
+        let _ = write!(out, " ({})", order::death(Some(&status.result), status.exit_status));
+    }
+    if let Some(since) = status.since {
+        let _ = write!(out, " since {}; {} ago", text::local(since), text::ago(since, now));
+    }
+    out
+}
+
+/// Writes a journal line as journalctl's short format does.
+fn journal_line(line: &JournalLine) -> String {
+    let identifier = line.identifier.as_deref().unwrap_or(&line.unit);
+    let pid = line.pid.map(|pid| format!("[{pid}]")).unwrap_or_default();
+    format!("{} {} {identifier}{pid}: {}", text::journal_time(line.realtime_us), line.host, line.message)
+}
+
+#[cfg(test)]
+mod tests {
+    use flotilla_api::unit::Process;
+
+    use super::*;
+
+    #[test]
+    fn a_status_reads_like_systemctls() {
+        let since = Timestamp::from_second(1_000_000).expect("valid");
+        let status = UnitStatus {
+            unit: "hello.service".to_owned(),
+            description: "Says hello".to_owned(),
+            host: "m1".to_owned(),
+            machine: "113f16a7".to_owned(),
+            load: "loaded".to_owned(),
+            fragment: "/run/flotilla/units/hello.service".to_owned(),
+            active: "active".to_owned(),
+            sub: "running".to_owned(),
+            result: "success".to_owned(),
+            main_pid: Some(42),
+            main_command: Some("sh".to_owned()),
+            tasks: Some(2),
+            memory_bytes: Some(1_572_864),
+            cpu_ns: Some(5_000_000),
+            control_group: Some("/system.slice/hello.service".to_owned()),
+            processes: vec![
+                Process { pid: 42, command: "sh -c loop".to_owned(), group: String::new() },
+                Process { pid: 43, command: "sleep 1".to_owned(), group: String::new() },
+            ],
+            ..UnitStatus::default()
+        };
+        let plain = anstream::adapter::strip_str(&render(&status, since)).to_string();
+        insta::assert_snapshot!(plain, @r"
+        ● hello.service - Says hello
+            Machine: m1 (113f16a7)
+             Loaded: loaded (/run/flotilla/units/hello.service)
+             Active: active (running)
+           Main PID: 42 (sh)
+              Tasks: 2
+             Memory: 1.5M
+                CPU: 5ms
+             CGroup: /system.slice/hello.service
+                     ├─42 sh -c loop
+                     └─43 sleep 1
+        ");
+    }
+}

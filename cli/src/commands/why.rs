@@ -1,0 +1,56 @@
+//! `flotctl why`: what the engine says about a unit's place.
+
+use std::io::Write as _;
+
+use flotilla_api::{client::Client, why::Why};
+
+use super::matching;
+use crate::{args::Output, exit::Exit, paint};
+
+/// Says why a unit is where it is, or nowhere.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Units, names or globs
+    #[arg(value_name = "UNIT", required = true, add = crate::complete::units())]
+    units: Vec<String>,
+}
+
+/// Runs the command. The exit status is 5 when a unit that should be on a machine can be on none.
+pub(crate) async fn run(client: &Client, args: &Args, output: Output) -> anyhow::Result<Exit> {
+    let units = matching(client, &args.units).await?;
+    let mut answers = Vec::new();
+    let mut exit = Exit::Done;
+    for unit in &units {
+        if unit.unplaced.is_some() {
+            exit = Exit::CannotBePlaced;
+        }
+        answers.push(client.why(unit.name.as_str()).await?);
+    }
+    if output == Output::Json {
+        println!("{}", serde_json::to_string_pretty(&answers)?);
+        return Ok(exit);
+    }
+    for why in &answers {
+        print(why)?;
+    }
+    Ok(exit)
+}
+
+fn print(why: &Why) -> anyhow::Result<()> {
+    let mut out = anstream::stdout().lock();
+    writeln!(out, "{}: {}", why.unit, why.summary)?;
+    let width = why.machines.iter().map(|machine| machine.host.len()).max().unwrap_or(0);
+    for machine in &why.machines {
+        let host = &machine.host;
+        match (machine.placed, machine.eligible) {
+            (true, _) => writeln!(out, "  {host:width$}  {}", paint::good("here"))?,
+            (false, true) => writeln!(out, "  {host:width$}  could run here")?,
+            (false, false) => {
+                let rule = machine.rule.as_deref().unwrap_or("no");
+                let reason = machine.reason.as_deref().unwrap_or_default();
+                writeln!(out, "  {host:width$}  {}: {reason}", paint::pending(rule))?;
+            }
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,134 @@
+//! Which flotillad to ask, and as whom.
+//!
+//! From the strongest: options, environment, the configuration file, the unix
+//! socket of this machine.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use anyhow::Context as _;
+use flotilla_api::{
+    DEFAULT_SOCKET,
+    client::{Client, ClientError, Endpoint, Identity},
+};
+use serde::Deserialize;
+
+use crate::args::Global;
+
+/// `flotctl.toml`, as it is written.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    #[serde(default)]
+    endpoints: Vec<String>,
+    ca: Option<PathBuf>,
+    certificate: Option<PathBuf>,
+    key: Option<PathBuf>,
+}
+
+/// Connects to the first endpoint that answers.
+pub(crate) async fn connect(global: &Global) -> anyhow::Result<Client> {
+    let clients = clients(global)?;
+    let [only] = clients.as_slice() else {
+        let mut last = None;
+        for client in clients {
+            match client.version().await {
+                Ok(_) => return Ok(client),
+                Err(e @ ClientError::Unreachable { .. }) => last = Some(e),
+                Err(e) => return Err(e.into()),
+            }
+        }
+        return Err(last.map_or_else(|| anyhow::anyhow!("there is no endpoint to ask"), Into::into));
+    };
+    Ok(only.clone())
+}
+
+fn clients(global: &Global) -> anyhow::Result<Vec<Client>> {
+    let file = read(global.config.as_deref())?;
+    let endpoints = match (global.endpoint.as_slice(), file.endpoints.as_slice()) {
+        ([], []) => vec![default_socket()],
+        ([], from_file) => from_file.to_vec(),
+        (given, _) => given.to_vec(),
+    };
+    let pick = |given: &Option<PathBuf>, from_file: Option<PathBuf>| given.clone().or(from_file);
+    let paths =
+        (pick(&global.ca, file.ca), pick(&global.certificate, file.certificate), pick(&global.key, file.key));
+    let mut identity = None;
+    let mut clients = Vec::new();
+    for endpoint in endpoints {
+        let endpoint: Endpoint = endpoint.parse()?;
+        let secure = matches!(&endpoint, Endpoint::Url(url) if url.scheme() == "https");
+        if secure && identity.is_none() {
+            identity = Some(load(&paths)?);
+        }
+        clients.push(Client::new(endpoint, if secure { identity.as_ref() } else { None })?);
+    }
+    Ok(clients)
+}
+
+/// Returns the socket of this user's own `flotillad --dev` where there is one, else the system's.
+fn default_socket() -> String {
+    let own = std::env::var_os("XDG_RUNTIME_DIR").map(|dir| PathBuf::from(dir).join("flotilla/api.sock"));
+    match own {
+        Some(path) if path.exists() && !Path::new(DEFAULT_SOCKET).exists() => {
+            format!("unix://{}", path.display())
+        }
+        _ => format!("unix://{DEFAULT_SOCKET}"),
+    }
+}
+
+fn load(paths: &(Option<PathBuf>, Option<PathBuf>, Option<PathBuf>)) -> anyhow::Result<Identity> {
+    let read = |path: &Option<PathBuf>, option: &str| {
+        let path = path.as_deref().with_context(|| {
+            format!("an https endpoint needs certificates: give --{option} or write it to flotctl.toml")
+        })?;
+        fs::read(path).with_context(|| format!("cannot read {}", path.display()))
+    };
+    Ok(Identity {
+        ca_pem: read(&paths.0, "ca")?,
+        certificate_pem: read(&paths.1, "certificate")?,
+        key_pem: read(&paths.2, "key")?,
+    })
+}
+
+fn read(given: Option<&Path>) -> anyhow::Result<File> {
+    let home = std::env::var_os("XDG_CONFIG_HOME")
+        .map(PathBuf::from)
+        .or_else(|| std::env::home_dir().map(|home| home.join(".config")));
+    let usual = home.map(|config| config.join("flotilla/flotctl.toml"));
+    let candidates = [usual, Some(PathBuf::from("/etc/flotilla/flotctl.toml"))];
+    let path = match given {
+        Some(path) => path.to_owned(),
+        None => match candidates.into_iter().flatten().find(|path| path.exists()) {
+            Some(path) => path,
+            None => return Ok(File::default()),
+        },
+    };
+    let text = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+    let mut file: File = toml::from_str(&text).with_context(|| format!("{} is not valid", path.display()))?;
+    // Paths in the file are relative to it, so that its folder can be copied anywhere.
+    let folder = path.parent().unwrap_or_else(|| Path::new("."));
+    for path in [&mut file.ca, &mut file.certificate, &mut file.key].into_iter().flatten() {
+        *path = folder.join(&*path);
+    }
+    Ok(file)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_of_the_file_are_relative_to_it_and_unknown_keys_are_refused() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("flotctl.toml");
+        fs::write(&path, "endpoints = [\"https://a:7400\"]\nca = \"ca.pem\"\n").expect("written");
+        let file = read(Some(&path)).expect("valid");
+        assert_eq!(file.ca, Some(directory.path().join("ca.pem")));
+        fs::write(&path, "endpoint = \"https://a:7400\"\n").expect("written");
+        let error = format!("{:#}", read(Some(&path)).expect_err("unknown key"));
+        assert!(error.contains("endpoint") && error.contains("line 1"), "{error}");
+    }
+}

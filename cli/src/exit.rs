@@ -1,0 +1,114 @@
+//! What the program's exit status means, decided in one place.
+
+use std::process::ExitCode;
+
+use flotilla_api::{client::ClientError, error::ErrorKind};
+
+/// How a command ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u8)]
+pub(crate) enum Exit {
+    /// Done.
+    Done = 0,
+    /// It failed.
+    Failed = 1,
+    /// A unit is not active.
+    NotActive = 3,
+    /// There is no such unit or machine.
+    NoSuch = 4,
+    /// A unit cannot be placed.
+    CannotBePlaced = 5,
+    /// The cluster could not be reached.
+    Unreachable = 6,
+    /// It took too long.
+    TimedOut = 124,
+}
+
+/// A failure whose exit status the command chose itself.
+#[derive(Debug, thiserror::Error)]
+#[error("{message}")]
+pub(crate) struct Failure {
+    pub(crate) exit: Exit,
+    pub(crate) message: String,
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(exit as u8)
+    }
+}
+
+impl Failure {
+    /// Returns an error with this exit status.
+    pub(crate) fn error(exit: Exit, message: impl Into<String>) -> anyhow::Error {
+        anyhow::Error::new(Self { exit, message: message.into() })
+    }
+}
+
+/// Prints an error and returns its exit status.
+pub(crate) fn report(error: &anyhow::Error) -> ExitCode {
+    // Whoever closed the pipe has seen enough: `flotctl list-units | head` is a success.
+    let broken = |e: &(dyn std::error::Error + 'static)| {
+        e.downcast_ref::<std::io::Error>().is_some_and(|e| e.kind() == std::io::ErrorKind::BrokenPipe)
+    };
+    if error.chain().any(broken) {
+        return Exit::Done.into();
+    }
+    anstream::eprintln!("{} {error:#}", crate::paint::bad("error:"));
+    if let Some(hint) = hint(error) {
+        anstream::eprintln!("{hint}");
+    }
+    of(error).into()
+}
+
+/// Returns the exit status of an error.
+pub(crate) fn of(error: &anyhow::Error) -> Exit {
+    if let Some(failure) = error.downcast_ref::<Failure>() {
+        return failure.exit;
+    }
+    match error.downcast_ref::<ClientError>() {
+        Some(e) if e.is_unreachable() => Exit::Unreachable,
+        Some(e) => match e.kind() {
+            Some(ErrorKind::NotFound) => Exit::NoSuch,
+            Some(ErrorKind::NotPlaced) => Exit::NotActive,
+            _ => Exit::Failed,
+        },
+        None => Exit::Failed,
+    }
+}
+
+/// Says what to try next, where the error itself cannot know.
+fn hint(error: &anyhow::Error) -> Option<String> {
+    match error.downcast_ref::<ClientError>()? {
+        ClientError::Unreachable { endpoint, .. } if endpoint.starts_with("unix://") => Some(
+            "Is flotillad running on this machine (systemctl status flotillad)? From elsewhere, name a \
+             machine of the cluster with --endpoint https://HOST:7400."
+                .to_owned(),
+        ),
+        ClientError::Unreachable { endpoint, .. } => {
+            Some(format!("Is flotillad running there, and is {endpoint} the address it listens on?"))
+        }
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use flotilla_api::error::ErrorBody;
+
+    use super::*;
+
+    fn refused(kind: ErrorKind) -> anyhow::Error {
+        ClientError::Refused(ErrorBody { kind, message: "no".to_owned(), details: Vec::new() }).into()
+    }
+
+    #[test]
+    fn exit_statuses_are_those_that_the_manual_promises() {
+        assert_eq!(of(&refused(ErrorKind::NotFound)), Exit::NoSuch);
+        assert_eq!(of(&refused(ErrorKind::Unavailable)), Exit::Unreachable);
+        assert_eq!(of(&refused(ErrorKind::Frozen)), Exit::Unreachable);
+        assert_eq!(of(&refused(ErrorKind::Conflict)), Exit::Failed);
+        assert_eq!(of(&Failure::error(Exit::CannotBePlaced, "no").context("more")), Exit::CannotBePlaced);
+        assert_eq!(of(&anyhow::anyhow!("any")), Exit::Failed);
+    }
+}

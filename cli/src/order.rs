@@ -1,0 +1,327 @@
+//! When an order has come true: what a unit's state says about it. Pure.
+
+use std::collections::BTreeMap;
+
+use flotilla_api::{
+    action::{Action, UnitOutcome},
+    unit::{Placement, Target, Unit},
+};
+use flotilla_units::UnitName;
+
+/// What a unit's state says about an order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    /// It has come true.
+    Done(String),
+    /// It may still come true; what is being waited for.
+    Pending(String),
+    /// The unit died, or could not be started, on this machine.
+    Failed {
+        /// Host name or id.
+        machine: String,
+        /// In one line.
+        why: String,
+    },
+    /// No machine may run it.
+    CannotBePlaced(String),
+}
+
+/// The units of an order that is being waited for.
+#[derive(Debug)]
+pub(crate) struct Waiting {
+    action: Action,
+    units: BTreeMap<UnitName, Waited>,
+}
+
+#[derive(Debug)]
+struct Waited {
+    generation: u64,
+    run: u64,
+    verdict: Verdict,
+}
+
+impl Waiting {
+    /// Begins to wait for an order's outcome.
+    pub(crate) fn new(action: Action, units: &[UnitOutcome]) -> Self {
+        let wait = |unit: &UnitOutcome| {
+            let verdict = Verdict::Pending("waiting for the engine".to_owned());
+            (unit.unit.clone(), Waited { generation: unit.generation, run: unit.run, verdict })
+        };
+        Self { action, units: units.iter().map(wait).collect() }
+    }
+
+    /// Takes in a unit's state. Returns its verdict if that changed.
+    pub(crate) fn see(&mut self, unit: &Unit) -> Option<&Verdict> {
+        let action = self.action;
+        let waited = self.units.get_mut(&unit.name)?;
+        let verdict = judge(action, unit, waited.generation, waited.run);
+        if verdict == waited.verdict {
+            return None;
+        }
+        waited.verdict = verdict;
+        Some(&waited.verdict)
+    }
+
+    /// Takes in that a unit is gone.
+    pub(crate) fn gone(&mut self, name: &UnitName) -> Option<&Verdict> {
+        let waited = self.units.get_mut(name)?;
+        waited.verdict = match self.action {
+            Action::Destroy => Verdict::Done("destroyed".to_owned()),
+            _ => Verdict::Failed { machine: String::new(), why: "it was destroyed meanwhile".to_owned() },
+        };
+        Some(&waited.verdict)
+    }
+
+    /// Takes in that a unit was not among everything that there is.
+    pub(crate) fn absent(&mut self, seen: impl Fn(&UnitName) -> bool) -> Vec<UnitName> {
+        let names: Vec<UnitName> = self.units.keys().filter(|name| !seen(name)).cloned().collect();
+        for name in &names {
+            self.gone(name);
+        }
+        names
+    }
+
+    /// Returns the verdicts, by name.
+    pub(crate) fn verdicts(&self) -> impl Iterator<Item = (&UnitName, &Verdict)> {
+        self.units.iter().map(|(name, waited)| (name, &waited.verdict))
+    }
+
+    /// Counts the units that are still being waited for.
+    pub(crate) fn pending(&self) -> usize {
+        self.units.values().filter(|waited| matches!(waited.verdict, Verdict::Pending(_))).count()
+    }
+
+    /// Counts all units.
+    pub(crate) fn len(&self) -> usize {
+        self.units.len()
+    }
+}
+
+/// Judges one unit.
+fn judge(action: Action, unit: &Unit, generation: u64, run: u64) -> Verdict {
+    if unit.generation < generation {
+        return Verdict::Pending("waiting for the engine".to_owned());
+    }
+    match action {
+        Action::Destroy => leaving(unit),
+        Action::Unload if unit.placements.is_empty() => Verdict::Done("unloaded".to_owned()),
+        Action::Unload => leaving(unit),
+        Action::Load | Action::Stop => placed(unit, stopped),
+        Action::Start | Action::Restart => placed(unit, |placement| started(placement, run)),
+    }
+}
+
+fn leaving(unit: &Unit) -> Verdict {
+    let machines: Vec<String> = unit.placements.iter().map(machine).collect();
+    Verdict::Pending(match machines.as_slice() {
+        [] => "waiting for the engine".to_owned(),
+        machines => format!("stopping on {}", machines.join(", ")),
+    })
+}
+
+/// Judges a unit by each of its placements: the worst of them counts.
+fn placed(unit: &Unit, judge: impl Fn(&Placement) -> Verdict) -> Verdict {
+    let staying: Vec<&Placement> = unit.placements.iter().filter(|p| p.departing.is_none()).collect();
+    if staying.is_empty() {
+        return match &unit.unplaced {
+            _ if unit.target == Target::Inactive => {
+                Verdict::Failed { machine: String::new(), why: "it was unloaded meanwhile".to_owned() }
+            }
+            Some(why) => Verdict::CannotBePlaced(why.clone()),
+            None => Verdict::Pending("waiting to be placed".to_owned()),
+        };
+    }
+    let mut done = Vec::new();
+    let mut pending = None;
+    for verdict in staying.into_iter().map(judge) {
+        match verdict {
+            Verdict::Done(text) => done.push(text),
+            Verdict::Pending(text) => pending = Some(text),
+            failed => return failed,
+        }
+    }
+    pending.map_or_else(|| Verdict::Done(done.join("; ")), Verdict::Pending)
+}
+
+fn stopped(placement: &Placement) -> Verdict {
+    let on = machine(placement);
+    match placement
+        .state
+        .as_ref()
+        .filter(|state| state.token == Some(placement.token) || state.token.is_none())
+    {
+        Some(state) if matches!(state.active.as_str(), "inactive" | "failed") => {
+            Verdict::Done(format!("loaded on {on}"))
+        }
+        Some(state) => Verdict::Pending(format!("{} on {on}", state.active)),
+        None => Verdict::Pending(format!("waiting for {on}")),
+    }
+}
+
+fn started(placement: &Placement, run: u64) -> Verdict {
+    let on = machine(placement);
+    let current = placement.state.as_ref().filter(|_| placement.run >= run);
+    let Some(state) = current else { return Verdict::Pending(format!("waiting for {on}")) };
+    let this = state.token == Some(placement.token) && state.run >= run;
+    if let Some(problem) = state.problem.as_ref().filter(|_| state.active != "active" || !this) {
+        return Verdict::Failed { machine: on, why: problem.clone() };
+    }
+    if !this {
+        return Verdict::Pending(format!("waiting for {on}"));
+    }
+    match (state.active.as_str(), state.sub.as_str()) {
+        ("active", "exited") => Verdict::Done(format!("finished on {on}")),
+        ("active" | "reloading", _) => Verdict::Done(format!("active on {on}")),
+        // Between two tries of systemd's own Restart=: it has died already.
+        ("failed", _) | ("activating", "auto-restart" | "auto-restart-queued") => {
+            Verdict::Failed { machine: on, why: death(state.result.as_deref(), state.exit_status) }
+        }
+        // A oneshot without RemainAfterExit= is inactive once it has succeeded.
+        ("inactive", _) if state.result.is_none() => Verdict::Done(format!("finished on {on}")),
+        ("inactive", _) => {
+            Verdict::Failed { machine: on, why: death(state.result.as_deref(), state.exit_status) }
+        }
+        (active, _) => Verdict::Pending(format!("{active} on {on}")),
+    }
+}
+
+/// Says how a unit died, as systemctl would.
+pub(crate) fn death(result: Option<&str>, exit_status: Option<i32>) -> String {
+    let result = result.unwrap_or("unknown");
+    match exit_status {
+        Some(status) if result == "exit-code" => format!("result {result}, exit status {status}"),
+        Some(status) if result == "signal" || result == "core-dump" => {
+            format!("result {result}, killed by signal {status}")
+        }
+        _ => format!("result {result}"),
+    }
+}
+
+/// Names a placement's machine.
+pub(crate) fn machine(placement: &Placement) -> String {
+    placement.host.clone().unwrap_or_else(|| placement.machine.short())
+}
+
+#[cfg(test)]
+mod tests {
+    use flotilla_api::unit::UnitState;
+    use jiff::Timestamp;
+
+    use super::*;
+
+    fn state(active: &str, sub: &str) -> UnitState {
+        UnitState {
+            load: "loaded".to_owned(),
+            active: active.to_owned(),
+            sub: sub.to_owned(),
+            since: None,
+            token: Some(7),
+            run: 2,
+            hash: None,
+            invocation: None,
+            result: None,
+            exit_status: None,
+            restarts: 0,
+            stray: false,
+            stopped_locally: false,
+            problem: None,
+        }
+    }
+
+    fn unit(states: &[UnitState]) -> Unit {
+        let place = |state: &UnitState| Placement {
+            machine: "113f16a7a0f84c4c8a3f9e3b2f4d6c01".parse().expect("valid"),
+            host: Some("m1".to_owned()),
+            machine_alive: true,
+            token: 7,
+            run: 2,
+            departing: None,
+            state: Some(state.clone()),
+        };
+        Unit {
+            name: "a.service".parse().expect("valid"),
+            target: Target::Launched,
+            generation: 3,
+            run: 2,
+            hash: None,
+            template: None,
+            description: None,
+            global: false,
+            deleting: false,
+            by: "tester".to_owned(),
+            at: Timestamp::UNIX_EPOCH,
+            placements: states.iter().map(place).collect(),
+            unplaced: None,
+        }
+    }
+
+    fn start(unit: &Unit) -> Verdict {
+        judge(Action::Start, unit, 3, 2)
+    }
+
+    fn died(why: &str) -> Verdict {
+        Verdict::Failed { machine: "m1".to_owned(), why: why.to_owned() }
+    }
+
+    #[test]
+    fn a_start_is_done_when_this_run_of_this_placement_is_active() {
+        assert_eq!(start(&unit(&[state("active", "running")])), Verdict::Done("active on m1".to_owned()));
+        assert!(matches!(start(&unit(&[state("activating", "start")])), Verdict::Pending(_)));
+        let mut earlier = state("active", "running");
+        earlier.run = 1;
+        assert!(matches!(start(&unit(&[earlier])), Verdict::Pending(_)), "an earlier run proves nothing");
+        let mut other = state("active", "running");
+        other.token = Some(6);
+        assert!(matches!(start(&unit(&[other])), Verdict::Pending(_)), "nor an earlier placement");
+        assert_eq!(judge(Action::Start, &unit(&[state("active", "running")]), 4, 2), {
+            Verdict::Pending("waiting for the engine".to_owned())
+        });
+    }
+
+    #[test]
+    fn a_unit_that_died_says_how() {
+        let mut dead = state("failed", "failed");
+        (dead.result, dead.exit_status) = (Some("exit-code".to_owned()), Some(3));
+        assert_eq!(start(&unit(std::slice::from_ref(&dead))), died("result exit-code, exit status 3"));
+        (dead.active, dead.sub) = ("activating".to_owned(), "auto-restart".to_owned());
+        assert_eq!(start(&unit(&[dead])), died("result exit-code, exit status 3"));
+        assert_eq!(
+            start(&unit(&[state("inactive", "dead")])),
+            Verdict::Done("finished on m1".to_owned()),
+            "a oneshot that succeeded"
+        );
+    }
+
+    #[test]
+    fn the_worst_placement_of_a_global_unit_counts() {
+        let mixed = unit(&[state("active", "running"), state("activating", "start")]);
+        assert!(matches!(start(&mixed), Verdict::Pending(_)));
+        let mixed = unit(&[state("active", "running"), state("failed", "failed")]);
+        assert!(matches!(start(&mixed), Verdict::Failed { .. }));
+    }
+
+    #[test]
+    fn a_unit_on_no_machine_says_why() {
+        let mut nowhere = unit(&[]);
+        assert!(matches!(start(&nowhere), Verdict::Pending(_)));
+        nowhere.unplaced = Some("no machine has zone=b".to_owned());
+        assert_eq!(start(&nowhere), Verdict::CannotBePlaced("no machine has zone=b".to_owned()));
+    }
+
+    #[test]
+    fn stopping_and_leaving() {
+        let running = unit(&[state("active", "running")]);
+        let stopped = unit(&[state("inactive", "dead")]);
+        assert!(matches!(judge(Action::Stop, &running, 3, 2), Verdict::Pending(_)));
+        assert_eq!(judge(Action::Stop, &stopped, 3, 2), Verdict::Done("loaded on m1".to_owned()));
+        assert!(matches!(judge(Action::Unload, &stopped, 3, 2), Verdict::Pending(_)));
+        assert_eq!(judge(Action::Unload, &unit(&[]), 3, 2), Verdict::Done("unloaded".to_owned()));
+        assert!(matches!(judge(Action::Destroy, &unit(&[]), 3, 2), Verdict::Pending(_)));
+        let outcome =
+            UnitOutcome { unit: "a.service".parse().expect("valid"), changed: true, generation: 3, run: 2 };
+        let mut waiting = Waiting::new(Action::Destroy, &[outcome]);
+        assert_eq!(waiting.pending(), 1);
+        waiting.gone(&"a.service".parse().expect("valid"));
+        assert_eq!((waiting.pending(), waiting.len()), (0, 1));
+    }
+}

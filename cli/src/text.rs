@@ -1,0 +1,77 @@
+//! Times, sizes and names as people read them.
+
+use jiff::{SignedDuration, Timestamp, tz::TimeZone};
+
+/// Says how long ago, in the two largest units: `2min 5s`.
+pub(crate) fn ago(at: Timestamp, now: Timestamp) -> String {
+    let seconds = now.duration_since(at).max(SignedDuration::ZERO).as_secs();
+    let units = [("d", 86_400), ("h", 3_600), ("min", 60), ("s", 1)];
+    let mut rest = seconds;
+    let mut parts = Vec::new();
+    for (name, length) in units {
+        if rest >= length {
+            parts.push(format!("{}{name}", rest / length));
+            rest %= length;
+        }
+    }
+    match parts.as_slice() {
+        [] => "0s".to_owned(),
+        [one] => one.clone(),
+        [first, second, ..] => format!("{first} {second}"),
+    }
+}
+
+/// Says when, in the local time zone.
+pub(crate) fn local(at: Timestamp) -> String {
+    at.to_zoned(TimeZone::system()).strftime("%a %Y-%m-%d %H:%M:%S %Z").to_string()
+}
+
+/// Says when, as journalctl's short format does.
+pub(crate) fn journal_time(realtime_us: u64) -> String {
+    let at = i64::try_from(realtime_us).ok().and_then(|us| Timestamp::from_microsecond(us).ok());
+    at.map_or_else(
+        || "?".to_owned(),
+        |at| at.to_zoned(TimeZone::system()).strftime("%b %d %H:%M:%S").to_string(),
+    )
+}
+
+/// Writes bytes as systemctl does: `1.5M`.
+pub(crate) fn bytes(count: u64) -> String {
+    let mut value = count as f64;
+    let mut names = ["B", "K", "M", "G", "T", "P"].into_iter();
+    let mut name = names.next().unwrap_or("B");
+    for larger in names {
+        if value < 1024.0 {
+            break;
+        }
+        value /= 1024.0;
+        name = larger;
+    }
+    if name == "B" { format!("{count}B") } else { format!("{value:.1}{name}") }
+}
+
+/// Writes processor time as systemctl does: `1.234s`.
+pub(crate) fn cpu(ns: u64) -> String {
+    if ns < 1_000_000_000 {
+        format!("{}ms", ns / 1_000_000)
+    } else {
+        format!("{}.{:03}s", ns / 1_000_000_000, ns % 1_000_000_000 / 1_000_000)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn spans_sizes_and_times_read_as_systemctl_writes_them() {
+        let now = Timestamp::from_second(1_000_000).expect("valid");
+        let before = |seconds: i64| Timestamp::from_second(1_000_000 - seconds).expect("valid");
+        assert_eq!(ago(before(0), now), "0s");
+        assert_eq!(ago(before(125), now), "2min 5s");
+        assert_eq!(ago(before(86_400 * 3 + 3_600 * 2 + 59), now), "3d 2h");
+        assert_eq!(ago(before(-5), now), "0s", "a machine's clock may be ahead");
+        assert_eq!((bytes(512), bytes(1_572_864)), ("512B".to_owned(), "1.5M".to_owned()));
+        assert_eq!((cpu(5_000_000), cpu(1_234_000_000)), ("5ms".to_owned(), "1.234s".to_owned()));
+    }
+}
