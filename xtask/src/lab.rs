@@ -1,6 +1,8 @@
 //! `cargo xtask lab`: makes sure the lab's parts are there, then hands over to it.
 
-use anyhow::{Result, bail};
+use std::{os::unix::process::CommandExt, process::Command};
+
+use anyhow::{Context, Result, bail};
 
 use crate::{
     deps,
@@ -14,12 +16,16 @@ pub fn main(arguments: &[String]) -> Result<()> {
     if !is_root() {
         bail!("the lab makes network namespaces, mounts and control groups: run `cargo xtask lab` as root");
     }
-    deps::build()?;
-    let user = arguments.windows(2).any(|pair| pair[0] == "--image" && pair[1] == "user");
-    deps::lab(if user { Image::User } else { Image::Plain })?;
-    // One feature set for everything: with --package alone cargo would compile
-    // the dependencies again for this crate.
-    run(cargo().args(["build", "--quiet", "--workspace", "--bins"]))?;
-    let mut lab = std::process::Command::new(workspace::target().join("debug/flotilla-lab"));
-    run(lab.arg("--directory").arg(workspace::lab()).args(arguments))
+    if arguments.first().is_some_and(|command| command == "up") {
+        let user = arguments.windows(2).any(|pair| pair[0] == "--image" && pair[1] == "user")
+            || arguments.iter().any(|argument| argument == "--image=user");
+        deps::lab(if user { Image::User } else { Image::Plain })?;
+    }
+    // Of the whole workspace, so that the features are those of every other build
+    // and nothing is compiled twice.
+    run(cargo().args(["build", "--quiet", "--workspace", "--bin", "flotilla-lab"]))?;
+    // Becomes the lab: a shell in a machine has the terminal to itself, and a
+    // command's exit status is ours.
+    let mut lab = Command::new(workspace::target().join("debug/flotilla-lab"));
+    Err(lab.arg("--directory").arg(workspace::lab()).args(arguments).exec()).context("starting flotilla-lab")
 }

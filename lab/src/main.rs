@@ -1,0 +1,266 @@
+//! `flotilla-lab`: the lab for people, behind `cargo xtask lab`.
+//!
+//! Owns the words of the command line. What they do is in the library, which
+//! finds a lab by its name, so every command is a process of its own.
+
+use std::{
+    fs,
+    io::Write,
+    path::PathBuf,
+    process::ExitCode,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Result, bail};
+use clap::{Parser, Subcommand};
+use flotilla_lab::{Image, Lab, Name, Node, Options};
+
+/// A cluster of real systemd machines on this computer.
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask lab", version)]
+struct Arguments {
+    /// The directory with the images and etcd, in which labs live
+    #[arg(long, default_value = "target/lab")]
+    directory: PathBuf,
+    /// Which lab, when there are several
+    #[arg(long, global = true, default_value = "dev")]
+    name: Name,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Boot a lab and leave it running
+    Up {
+        /// How many machines: m1, m2, ..
+        #[arg(long, default_value_t = 3)]
+        machines: usize,
+        /// How many etcd members: etcd1, ..
+        #[arg(long, default_value_t = 1)]
+        etcd: usize,
+        /// `plain`, or `user` for machines with logins and user managers
+        #[arg(long, default_value = "plain", value_parser = image)]
+        image: Image,
+        /// Programs for /usr/local/bin of every machine
+        #[arg(long)]
+        program: Vec<PathBuf>,
+    },
+    /// End the lab; nothing of it is left
+    Down,
+    /// Show what runs, and where it is reached
+    Status,
+    /// Open a shell in a machine
+    Shell {
+        /// The machine
+        machine: String,
+    },
+    /// Run a command in a machine
+    Exec {
+        /// The machine
+        machine: String,
+        /// The command and its arguments
+        #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
+        words: Vec<String>,
+    },
+    /// Take the power from a machine or etcd member
+    Kill {
+        /// Machine or member
+        node: String,
+    },
+    /// Switch a machine or etcd member on again
+    Boot {
+        /// Machine or member
+        node: String,
+    },
+    /// Shut a machine down in order
+    Poweroff {
+        /// The machine
+        machine: String,
+    },
+    /// Reboot a machine in order
+    Reboot {
+        /// The machine
+        machine: String,
+    },
+    /// Pull the network cable of a machine or etcd member
+    Cut {
+        /// Machine or member
+        node: String,
+        /// Cut it from this one only
+        #[arg(long)]
+        from: Option<String>,
+        /// With --from: drop only what `node` sends
+        #[arg(long, requires = "from")]
+        one_way: bool,
+    },
+    /// Put the cable back; without a name, all cables, and end the cuts between pairs
+    Heal {
+        /// Machine or member
+        node: Option<String>,
+    },
+    /// Stop every process of a machine or etcd member where it is
+    Freeze {
+        /// Machine or member
+        node: String,
+    },
+    /// Let the processes go on
+    Thaw {
+        /// Machine or member
+        node: String,
+    },
+    /// Put a program into /usr/local/bin of every machine
+    Install {
+        /// The program
+        program: PathBuf,
+    },
+    /// Print a machine's journal, or an etcd member's log
+    Logs {
+        /// Machine or member
+        node: String,
+        /// Only these units
+        #[arg(long, short)]
+        unit: Vec<String>,
+    },
+    /// Ask the lab's etcd
+    Etcdctl {
+        /// What to ask, as etcdctl takes it
+        #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
+        words: Vec<String>,
+    },
+}
+
+fn main() -> ExitCode {
+    match run(Arguments::parse()) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("lab: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(arguments: Arguments) -> Result<ExitCode> {
+    let Arguments { directory, name, command } = arguments;
+    match command {
+        Command::Up { machines, etcd, image, program } => {
+            let options = Options {
+                machines,
+                members: etcd,
+                image,
+                programs: program,
+                ..Options::new(directory, name)
+            };
+            up(&options)?;
+        }
+        Command::Down => {
+            let start = Instant::now();
+            Lab::remove(&directory, &name)?;
+            println!("the lab {name} is down, nothing is left of it ({})", seconds(start.elapsed()));
+        }
+        other => return in_lab(&Lab::attach(&directory, &name)?, other),
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn up(options: &Options) -> Result<()> {
+    fs::create_dir_all(&options.directory)?;
+    let start = Instant::now();
+    let lab = Lab::up(options)?;
+    println!("the lab {} is up ({})", options.name, seconds(start.elapsed()));
+    status(&lab)?;
+    lab.leave_running()
+}
+
+/// The commands that a running lab is needed for.
+fn in_lab(lab: &Lab, command: Command) -> Result<ExitCode> {
+    match command {
+        Command::Up { .. } | Command::Down => bail!("not a command for a running lab"),
+        Command::Status => status(lab)?,
+        Command::Shell { machine } => match lab.machine(&machine)?.become_command(&["/bin/bash", "-l"])? {},
+        Command::Exec { machine, words } => return exec(lab, &machine, &words),
+        Command::Kill { node } => match lab.member(&node) {
+            Ok(member) => member.kill()?,
+            Err(_) => lab.machine(&node)?.kill()?,
+        },
+        Command::Boot { node } => match lab.member(&node) {
+            Ok(member) => member.start().and_then(|()| member.wait_healthy())?,
+            Err(_) => lab.machine(&node)?.boot()?,
+        },
+        Command::Poweroff { machine } => lab.machine(&machine)?.poweroff()?,
+        Command::Reboot { machine } => lab.machine(&machine)?.reboot()?,
+        Command::Cut { node, from: None, .. } => find(lab, &node)?.cut()?,
+        Command::Cut { node, from: Some(other), one_way: true } => {
+            find(lab, &node)?.cut_one_way(find(lab, &other)?)?
+        }
+        Command::Cut { node, from: Some(other), one_way: false } => {
+            find(lab, &node)?.cut_from(find(lab, &other)?)?
+        }
+        Command::Heal { node: Some(node) } => find(lab, &node)?.heal()?,
+        Command::Heal { node: None } => heal_all(lab)?,
+        Command::Freeze { node } => find(lab, &node)?.freeze()?,
+        Command::Thaw { node } => find(lab, &node)?.thaw()?,
+        Command::Install { program } => lab.install(&program)?,
+        Command::Logs { node, unit } => print!("{}", logs(lab, &node, &unit)?),
+        Command::Etcdctl { words } => print!("{}", lab.etcdctl(&borrowed(&words))?),
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn status(lab: &Lab) -> Result<()> {
+    for member in lab.members() {
+        println!("{:<7} {:<15} {}", member.name(), state(member), member.endpoint());
+    }
+    for machine in lab.machines() {
+        println!("{:<7} {:<15} {:<13} {}", machine.name(), state(machine), machine.address(), machine.id());
+    }
+    Ok(())
+}
+
+fn state(node: &Node) -> String {
+    let power = if node.is_running() { "running" } else { "off" };
+    if node.is_cut() { format!("{power}, cut") } else { power.to_owned() }
+}
+
+fn exec(lab: &Lab, machine: &str, words: &[String]) -> Result<ExitCode> {
+    let output = lab.machine(machine)?.exec(&borrowed(words))?;
+    std::io::stdout().write_all(&output.stdout)?;
+    std::io::stderr().write_all(&output.stderr)?;
+    let code = output.status.code().and_then(|code| u8::try_from(code).ok());
+    Ok(code.map_or(ExitCode::FAILURE, ExitCode::from))
+}
+
+fn heal_all(lab: &Lab) -> Result<()> {
+    lab.heal_pairs()?;
+    lab.nodes().filter(|node| node.is_cut()).try_for_each(Node::heal)
+}
+
+fn logs(lab: &Lab, node: &str, units: &[String]) -> Result<String> {
+    match lab.member(node) {
+        Ok(member) => Ok(member.log()),
+        Err(_) => lab.machine(node)?.journal(&borrowed(units)),
+    }
+}
+
+fn find<'a>(lab: &'a Lab, name: &str) -> Result<&'a Node> {
+    match lab.nodes().find(|node| node.name() == name) {
+        Some(node) => Ok(node),
+        None => bail!("no machine or etcd member {name:?}; `cargo xtask lab status` lists them"),
+    }
+}
+
+fn image(word: &str) -> Result<Image> {
+    match word {
+        "plain" => Ok(Image::Plain),
+        "user" => Ok(Image::User),
+        other => bail!("{other:?} is neither `plain` nor `user`"),
+    }
+}
+
+fn borrowed(words: &[String]) -> Vec<&str> {
+    words.iter().map(String::as_str).collect()
+}
+
+fn seconds(time: Duration) -> String {
+    format!("{:.2} s", time.as_secs_f64())
+}
