@@ -146,7 +146,8 @@ impl Agent {
     /// Another machine has the same id.
     pub async fn run(self, stop: CancellationToken) -> Result<(), RegistrationError> {
         let clock = Instant::now();
-        let ended = stop.child_token();
+        // Not a child of `stop`: the last report is written while the other tasks go on.
+        let ended = CancellationToken::new();
         // Whatever ends this function ends its tasks.
         let _end = ended.clone().drop_guard();
         let board = watch::Sender::new(Board::default());

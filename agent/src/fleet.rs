@@ -303,7 +303,11 @@ impl Fleet {
         if ended.is_err() || rung || !slot.orders.borrow().entries.is_empty() {
             self.spawn(&unit, &slot, None);
             self.units.insert(unit, slot);
+            return;
         }
+        // Nothing is ordered and nothing is there: that is taken up, also behind a gate.
+        self.pending.remove(&unit);
+        self.set_seen();
     }
 
     fn hear(&mut self, told: Told) {

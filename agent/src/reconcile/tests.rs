@@ -254,7 +254,10 @@ fn nothing_is_done_in_a_circle() {
     let mut clinging = under(1, 1, true, "failed");
     clinging.state.cgroup_empty = false;
     let done = (Step::Stop, Outcome::Job(JobResult::Done));
-    assert_eq!(decide(&orders, Some(&clinging), &after(&[done.clone()])).next, Next::Do(Step::Stop));
+    assert_eq!(
+        decide(&orders, Some(&clinging), &after(std::slice::from_ref(&done))).next,
+        Next::Do(Step::Stop)
+    );
     let twice = decide(&orders, Some(&clinging), &after(&[done.clone(), done]));
     assert!(matches!(twice.next, Next::Wait(_)));
     assert!(twice.reports[0].problem.is_some());
