@@ -13,6 +13,7 @@ mod memory;
 mod publisher;
 pub mod reconcile;
 mod registration;
+pub mod status;
 pub mod systemd;
 mod unit;
 

@@ -12,8 +12,16 @@ use flotilla_units::{ContentHash, UnitName};
 use jiff::Timestamp;
 use tokio::sync::mpsc;
 
+mod bus;
+mod cgroup;
 mod changes;
+mod escape;
 pub mod fake;
+mod files;
+mod layout;
+
+pub use bus::DbusSystemd;
+pub use layout::Layout;
 
 use changes::Outbox;
 

@@ -1,0 +1,416 @@
+//! The machine's real systemd, over D-Bus.
+//!
+//! [`DbusSystemd`] owns the connections ([`link`]), the files below `/run/flotilla`
+//! ([`files`](super::files)) and the number of jobs outstanding ([`window`]). It decides nothing
+//! about what should run, and it never reads a state by polling: it asks when it is asked.
+
+use std::{fmt, sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+use flotilla_units::{MachineId, UnitName};
+use futures_util::{StreamExt as _, TryStreamExt as _, stream};
+use tokio::{
+    sync::{Semaphore, mpsc},
+    time::{Instant, sleep, timeout},
+};
+use zbus::proxy::CacheProperties;
+
+use self::{
+    jobs::Ended,
+    link::{Link, Shared},
+    proxy::{ManagerProxy, PropertiesProxy},
+    reload::Reloads,
+    window::Windows,
+};
+use super::{
+    Change, Evidence, History, JobResult, Layout, Present, Systemd, SystemdError, escape,
+    files::{Files, foreign},
+};
+
+mod error;
+mod history;
+mod jobs;
+mod link;
+mod proxy;
+mod reload;
+mod status;
+pub(super) mod unit;
+mod window;
+
+use error::is_no_such;
+use unit::Properties;
+
+/// The longest that one call may take. It is what libdbus and sd-bus have always waited, so a
+/// systemd that is merely busy is not given up.
+const METHOD_TIMEOUT: Duration = Duration::from_secs(25);
+
+/// Calls waiting for a reply: the bus allows 128 for each connection.
+const CALLS: usize = 100;
+
+/// Units read at a time when all are: enough to keep systemd busy, and few enough to leave room
+/// among the calls for orders.
+const READS: usize = 32;
+
+/// How often the end of a job is made sure of while no signal tells it. Signals are not lost on a
+/// connection that lives, so this is for faults only.
+const JOB_CHECK: Duration = Duration::from_secs(5);
+
+/// How long an inactive unit is given to be forgotten by systemd, which does so between events.
+/// One that stays longer is referred to by another unit.
+const COLLECTED_WITHIN: Duration = Duration::from_millis(250);
+
+/// The machine's systemd, over its bus.
+pub struct DbusSystemd {
+    layout: Layout,
+    files: Files,
+    shared: Arc<Shared>,
+    link: Link,
+    calls: Semaphore,
+    windows: Windows,
+    reloads: Reloads,
+}
+
+impl fmt::Debug for DbusSystemd {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DbusSystemd").field("layout", &self.layout).finish_non_exhaustive()
+    }
+}
+
+impl DbusSystemd {
+    /// Connects to systemd's bus and makes flotilla's directories.
+    ///
+    /// # Errors
+    /// The bus cannot be reached, or the directories cannot be made.
+    pub async fn open(layout: Layout, machine: MachineId) -> Result<Self, SystemdError> {
+        let files = Files::new(layout.clone(), machine);
+        files.prepare()?;
+        let shared = Arc::new(Shared::default());
+        for unit in files.names()? {
+            shared.add(&unit);
+        }
+        let link = Link::open(layout.bus.clone(), shared.clone()).await?;
+        Ok(Self {
+            layout,
+            files,
+            shared,
+            link,
+            calls: Semaphore::new(CALLS),
+            windows: Windows::default(),
+            reloads: Reloads::default(),
+        })
+    }
+
+    /// Returns how often systemd was told to read all unit files again: the expensive thing that is
+    /// only done for a unit that another one keeps loaded.
+    #[must_use]
+    pub fn reloads(&self) -> u64 {
+        self.reloads.done()
+    }
+
+    pub(super) const fn layout(&self) -> &Layout {
+        &self.layout
+    }
+
+    /// Returns everything that systemd tells of a unit; `None` when it is not loaded.
+    pub(super) async fn properties(&self, unit: &UnitName) -> Result<Option<Properties>, SystemdError> {
+        let name = unit.as_str();
+        // Reading an object would load its unit, so it is asked for first.
+        match self.call("GetUnit", name, |m| async move { m.get_unit(name).await }).await {
+            Ok(_) => {}
+            Err(e) if is_no_such(&e) => return Ok(None),
+            Err(e) => return Err(e),
+        }
+        let path = escape::object_path(name);
+        let all = self.call("GetAll", name, |m| async move {
+            let proxy = PropertiesProxy::builder(m.inner().connection())
+                .path(path.as_str())
+                .cache_properties(CacheProperties::No)
+                .build()
+                .await?;
+            proxy.get_all("").await
+        });
+        Ok(Some(Properties(all.await?)))
+    }
+
+    /// Makes one call on the manager.
+    async fn call<T, F: Future<Output = zbus::Result<T>> + Send>(
+        &self,
+        call: &'static str,
+        unit: &str,
+        f: impl FnOnce(ManagerProxy<'static>) -> F + Send,
+    ) -> Result<T, SystemdError> {
+        let began = Instant::now();
+        let late = |_| SystemdError::NoAnswer { call, seconds: METHOD_TIMEOUT.as_secs() };
+        let whole = async {
+            // Never closed, so always granted.
+            let _permit = self.calls.acquire().await.ok();
+            let mut live = self.link.live.clone();
+            let manager = match live.wait_for(Option::is_some).await {
+                Ok(live) => live.clone(),
+                Err(_) => None,
+            };
+            let Some(manager) = manager else {
+                return Err(SystemdError::NoAnswer { call, seconds: began.elapsed().as_secs() });
+            };
+            f(manager).await.map_err(|e| {
+                self.shared.broken.notify_one();
+                error::told(call, unit, &self.layout.bus, &e, began.elapsed())
+            })
+        };
+        timeout(METHOD_TIMEOUT, whole).await.map_err(late)?
+    }
+
+    /// Asks for a job and waits until it has ended.
+    async fn job(&self, unit: &UnitName, starts: bool) -> Result<JobResult, SystemdError> {
+        let window = if starts { &self.windows.starts } else { &self.windows.stops };
+        let mut place = window.enter().await;
+        let job = if starts { self.ask_start(unit).await } else { self.ask_stop(unit).await }?;
+        let mut ended = self.shared.jobs.wait(&job);
+        loop {
+            tokio::select! {
+                biased;
+                told = &mut ended => if let Ok(Ended::With(result)) = told {
+                    return Ok(result);
+                },
+                () = sleep(JOB_CHECK) => if let Some(place) = &mut place {
+                    place.lasts();
+                },
+            }
+            if !self.is_under_way(unit, &job).await? {
+                // The signal may have come meanwhile.
+                return match ended.try_recv() {
+                    Ok(Ended::With(result)) => Ok(result),
+                    _ => self.outcome(unit, starts).await,
+                };
+            }
+            if ended.is_terminated() {
+                ended = self.shared.jobs.wait(&job);
+            }
+        }
+    }
+
+    async fn ask_start(&self, unit: &UnitName) -> Result<String, SystemdError> {
+        let name = unit.as_str();
+        let asked = self.call("StartUnit", name, |m| async move {
+            match m.start_unit_with_flags(name, "replace", 0).await {
+                Err(e) if error::is_unknown_method(&e) => m.start_unit(name, "replace").await,
+                other => other,
+            }
+        });
+        Ok(asked.await?.to_string())
+    }
+
+    async fn ask_stop(&self, unit: &UnitName) -> Result<String, SystemdError> {
+        let name = unit.as_str();
+        Ok(self
+            .call("StopUnit", name, |m| async move { m.stop_unit(name, "replace").await })
+            .await?
+            .to_string())
+    }
+
+    async fn is_under_way(&self, unit: &UnitName, job: &str) -> Result<bool, SystemdError> {
+        let Some(id) = job.rsplit('/').next().and_then(|id| id.parse().ok()) else { return Ok(false) };
+        match self.call("GetJob", unit.as_str(), |m| async move { m.get_job(id).await }).await {
+            Ok(_) => Ok(true),
+            Err(e) if is_no_such(&e) => Ok(false),
+            Err(e) => Err(e),
+        }
+    }
+
+    /// Works out how a job ended whose signal was lost.
+    async fn outcome(&self, unit: &UnitName, starts: bool) -> Result<JobResult, SystemdError> {
+        let unknown = JobResult::Other("unknown".to_owned());
+        let active = self.properties(unit).await?.map_or_else(|| "inactive".to_owned(), |p| p.active());
+        Ok(match (starts, active.as_str()) {
+            (true, "active" | "reloading") | (false, "inactive" | "failed") => JobResult::Done,
+            (true, "failed") => JobResult::Failed,
+            (true, "inactive") => self.history(unit).await?.start.unwrap_or(unknown),
+            _ => unknown,
+        })
+    }
+
+    async fn reset_failed(&self, unit: &UnitName) -> Result<(), SystemdError> {
+        let name = unit.as_str();
+        match self.call("ResetFailedUnit", name, |m| async move { m.reset_failed_unit(name).await }).await {
+            Err(e) if !is_no_such(&e) => Err(e),
+            _ => Ok(()),
+        }
+    }
+
+    /// Waits for systemd to forget a unit that is at rest; returns whether it did.
+    async fn is_collected(&self, unit: &UnitName) -> Result<bool, SystemdError> {
+        let (began, mut pause) = (Instant::now(), Duration::from_millis(1));
+        loop {
+            match self
+                .call("GetUnit", unit.as_str(), |m| async move { m.get_unit(unit.as_str()).await })
+                .await
+            {
+                Ok(_) if began.elapsed() > COLLECTED_WITHIN => return Ok(false),
+                Ok(_) => sleep(pause).await,
+                Err(e) if is_no_such(&e) => return Ok(true),
+                Err(e) => return Err(e),
+            }
+            pause *= 2;
+        }
+    }
+
+    /// Brings a unit to where its files may change; returns whether systemd still has it loaded,
+    /// at rest, because another unit refers to it.
+    async fn release(&self, unit: &UnitName) -> Result<bool, SystemdError> {
+        let Some(loaded) = self.properties(unit).await? else { return Ok(false) };
+        self.refuse_loaded_foreign(unit, &loaded)?;
+        match loaded.active().as_str() {
+            _ if !loaded.cgroup_empty(&self.layout) => return Err(still_loaded(unit)),
+            "failed" => self.reset_failed(unit).await?,
+            "inactive" => {}
+            _ => return Err(still_loaded(unit)),
+        }
+        Ok(!self.is_collected(unit).await?)
+    }
+
+    fn refuse_loaded_foreign(&self, unit: &UnitName, loaded: &Properties) -> Result<(), SystemdError> {
+        let fragment = loaded.text("FragmentPath");
+        if fragment.is_empty() || self.files.is_ours(unit, &fragment) {
+            return Ok(());
+        }
+        Err(foreign(unit, fragment.as_ref()))
+    }
+
+    async fn reload(&self) -> Result<(), SystemdError> {
+        self.reloads.coalesced(self.call("Reload", "all units", |m| async move { m.reload().await })).await
+    }
+
+    async fn present(&self, unit: &UnitName, is_loaded: bool) -> Result<Option<Present>, SystemdError> {
+        let disk = self.files.read(unit)?;
+        if disk.file.is_none() && disk.evidence.is_none() {
+            return Ok(None);
+        }
+        let loaded = if is_loaded { self.properties(unit).await? } else { None };
+        let state = match loaded {
+            Some(loaded) => loaded.state(&self.layout),
+            None => unit::unloaded(
+                disk.file.is_some(),
+                self.layout.links.join(unit.as_str()).display().to_string(),
+            ),
+        };
+        Ok(Some(Present { unit: unit.clone(), evidence: disk.evidence, file: disk.file, state }))
+    }
+
+    /// Makes sure that starting the unit starts what its file says; returns `None` when it is to be
+    /// started, and otherwise how the start that this one repeats has ended.
+    async fn ready_to_start(
+        &self,
+        unit: &UnitName,
+        evidence: &Evidence,
+    ) -> Result<Option<JobResult>, SystemdError> {
+        let Some(loaded) = self.properties(unit).await? else { return Ok(None) };
+        self.refuse_loaded_foreign(unit, &loaded)?;
+        let before = self.files.read(unit)?.evidence;
+        let same = before.is_some_and(|e| (e.token, e.run) == (evidence.token, evidence.run));
+        match loaded.active().as_str() {
+            "active" | "reloading" if same => return Ok(Some(JobResult::Done)),
+            "activating" if same => return self.job(unit, true).await.map(Some),
+            "inactive" | "failed" if loaded.cgroup_empty(&self.layout) => {}
+            _ => return Err(still_loaded(unit)),
+        }
+        if loaded.active() == "failed" {
+            // Also forgets how often it was started lately: the caller's back-off counts.
+            self.reset_failed(unit).await?;
+        }
+        if loaded.needs_reload() && !self.is_collected(unit).await? {
+            self.reload().await?;
+        }
+        Ok(None)
+    }
+}
+
+fn still_loaded(unit: &UnitName) -> SystemdError {
+    SystemdError::StillLoaded(unit.to_string())
+}
+
+#[async_trait]
+impl Systemd for DbusSystemd {
+    async fn list(&self) -> Result<Vec<Present>, SystemdError> {
+        let names = self.files.names()?;
+        let rows = self.call("ListUnits", "all units", |m| async move { m.list_units().await }).await?;
+        let loaded: std::collections::HashSet<&str> = rows.iter().map(|row| row.name.as_str()).collect();
+        names.iter().for_each(|unit| self.shared.add(unit));
+        let reads: Vec<_> =
+            names.iter().map(|unit| self.present(unit, loaded.contains(unit.as_str()))).collect();
+        let all: Vec<Option<Present>> = stream::iter(reads).buffered(READS).try_collect().await?;
+        Ok(all.into_iter().flatten().collect())
+    }
+
+    async fn get(&self, unit: &UnitName) -> Result<Option<Present>, SystemdError> {
+        self.present(unit, true).await
+    }
+
+    async fn install(&self, unit: &UnitName, text: &str) -> Result<(), SystemdError> {
+        self.files.refuse_foreign(unit)?;
+        if self.files.is_installed(unit, text)? {
+            return Ok(());
+        }
+        let kept_loaded = self.release(unit).await?;
+        self.shared.add(unit);
+        self.files.install(unit, text)?;
+        if kept_loaded {
+            self.reload().await?;
+        }
+        Ok(())
+    }
+
+    async fn start(&self, unit: &UnitName, evidence: &Evidence) -> Result<JobResult, SystemdError> {
+        self.files.refuse_foreign(unit)?;
+        if let Some(result) = self.ready_to_start(unit, evidence).await? {
+            return Ok(result);
+        }
+        self.shared.add(unit);
+        self.files.write_evidence(unit, evidence)?;
+        self.job(unit, true).await
+    }
+
+    async fn mark_started(&self, unit: &UnitName) -> Result<(), SystemdError> {
+        self.files.mark_started(unit)
+    }
+
+    async fn stop(&self, unit: &UnitName) -> Result<JobResult, SystemdError> {
+        let Some(loaded) = self.properties(unit).await? else { return Ok(JobResult::Done) };
+        self.refuse_loaded_foreign(unit, &loaded)?;
+        let result = match loaded.active().as_str() {
+            "inactive" | "failed" => JobResult::Done,
+            _ => match self.job(unit, false).await {
+                Err(e) if is_no_such(&e) => JobResult::Done,
+                other => other?,
+            },
+        };
+        match self.properties(unit).await? {
+            Some(after) if after.active() == "failed" && after.cgroup_empty(&self.layout) => {
+                self.reset_failed(unit).await?;
+            }
+            _ => {}
+        }
+        Ok(result)
+    }
+
+    async fn remove(&self, unit: &UnitName) -> Result<(), SystemdError> {
+        match self.release(unit).await {
+            // A unit that is another's now is left alone; what we had of it goes.
+            Ok(_) | Err(SystemdError::Foreign { .. }) => {}
+            Err(e) => return Err(e),
+        }
+        self.files.remove(unit)?;
+        self.shared.forget(unit);
+        Ok(())
+    }
+
+    async fn history(&self, unit: &UnitName) -> Result<History, SystemdError> {
+        match self.files.read(unit)?.at {
+            Some(since) => history::read(unit, since, self.layout.user).await,
+            None => Ok(History::default()),
+        }
+    }
+
+    async fn changes(&self) -> Result<mpsc::Receiver<Change>, SystemdError> {
+        Ok(self.shared.outbox.reader())
+    }
+}

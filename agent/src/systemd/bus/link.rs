@@ -1,0 +1,251 @@
+//! The two connections to the bus: one for signals, one for calls.
+//!
+//! One task owns the signals. It reads them as they come, forwards what they say and never calls
+//! anything: a stream that is not read stops every reply on its connection too. The task that
+//! looks after the connections makes them anew when the bus goes, and subscribes again when
+//! another PID 1 takes systemd's name; after either, everything has to be read again.
+//!
+//! ```text
+//! connecting ──▶ live ──(a connection ends, or a call finds it dead)──▶ waiting ──▶ connecting
+//!                 │ ▲
+//!                 └─┘ systemd's name has a new owner: subscribe, tell everything
+//! ```
+
+use std::{
+    collections::HashMap,
+    num::NonZeroUsize,
+    sync::{Arc, PoisonError, RwLock},
+    time::Duration,
+};
+
+use flotilla_units::UnitName;
+use futures_util::StreamExt as _;
+use tokio::{
+    sync::{Notify, watch},
+    task::JoinSet,
+    time::{sleep, timeout},
+};
+use zbus::{
+    Connection, Message, MessageStream, connection::Builder, proxy::CacheProperties, wire::OwnedObjectPath,
+};
+
+use super::{
+    METHOD_TIMEOUT,
+    jobs::Jobs,
+    proxy::{BusProxy, ManagerProxy, SYSTEMD},
+};
+use crate::systemd::{Outbox, SystemdError, escape};
+
+/// How long to wait before the first new attempt after the bus went: dbus restarts in some 100 ms.
+const FIRST_BACK_OFF: Duration = Duration::from_millis(50);
+
+/// The longest wait between attempts: a machine without its bus can do nothing else.
+const LONGEST_BACK_OFF: Duration = Duration::from_secs(5);
+
+/// Signals queued by the connection before it stops reading, a number of messages. A start is 15
+/// signals, so this is some 250 starts at once while the reader is off the processor.
+const QUEUED: NonZeroUsize = NonZeroUsize::new(4_096).unwrap();
+
+/// What is listened to. systemd sends a unit's changes once for each interface, always all of
+/// them, so one interface is enough to know that something changed.
+const MATCHES: [&str; 3] = [
+    "type='signal',sender='org.freedesktop.systemd1',interface='org.freedesktop.DBus.Properties',\
+     member='PropertiesChanged',path_namespace='/org/freedesktop/systemd1/unit',\
+     arg0='org.freedesktop.systemd1.Unit'",
+    "type='signal',sender='org.freedesktop.systemd1',interface='org.freedesktop.systemd1.Manager',\
+     member='JobRemoved',path='/org/freedesktop/systemd1'",
+    "type='signal',sender='org.freedesktop.DBus',interface='org.freedesktop.DBus',\
+     member='NameOwnerChanged',arg0='org.freedesktop.systemd1'",
+];
+
+/// What both tasks and the callers share.
+#[derive(Debug, Default)]
+pub(super) struct Shared {
+    pub(super) jobs: Jobs,
+    pub(super) outbox: Outbox,
+    /// The units that flotilla has here, by object path: signals of all others are dropped before
+    /// they are decoded.
+    ours: RwLock<HashMap<String, UnitName>>,
+    /// A call found its connection dead.
+    pub(super) broken: Notify,
+    /// systemd's name has a new owner.
+    new_owner: Notify,
+}
+
+/// The connections, and the task that looks after them.
+#[derive(Debug)]
+pub(super) struct Link {
+    pub(super) live: watch::Receiver<Option<ManagerProxy<'static>>>,
+    /// Ends the task with the link.
+    _task: JoinSet<()>,
+}
+
+struct Connected {
+    /// Kept for as long as it is subscribed.
+    signals: Connection,
+    manager: ManagerProxy<'static>,
+    forward: JoinSet<()>,
+}
+
+impl Shared {
+    pub(super) fn add(&self, unit: &UnitName) {
+        let path = escape::object_path(unit.as_str());
+        self.ours.write().unwrap_or_else(PoisonError::into_inner).insert(path, unit.clone());
+    }
+
+    pub(super) fn forget(&self, unit: &UnitName) {
+        let path = escape::object_path(unit.as_str());
+        self.ours.write().unwrap_or_else(PoisonError::into_inner).remove(&path);
+    }
+
+    fn find(&self, path: &str) -> Option<UnitName> {
+        self.ours.read().unwrap_or_else(PoisonError::into_inner).get(path).cloned()
+    }
+}
+
+impl Link {
+    /// Connects, and keeps connecting.
+    pub(super) async fn open(address: String, shared: Arc<Shared>) -> Result<Self, SystemdError> {
+        let connected = connect(&address, &shared).await.map_err(|e| no_bus(&address, &e))?;
+        let (sender, live) = watch::channel(None);
+        let mut task = JoinSet::new();
+        task.spawn(look_after(address, shared, connected, sender));
+        Ok(Self { live, _task: task })
+    }
+}
+
+pub(super) fn no_bus(address: &str, why: &zbus::Error) -> SystemdError {
+    SystemdError::NoBus { address: address.to_owned(), why: why.to_string() }
+}
+
+async fn look_after(
+    address: String,
+    shared: Arc<Shared>,
+    first: Connected,
+    live: watch::Sender<Option<ManagerProxy<'static>>>,
+) {
+    let mut connected = Some(first);
+    let mut back_off = FIRST_BACK_OFF;
+    loop {
+        if let Some(connection) = connected.take() {
+            back_off = FIRST_BACK_OFF;
+            live.send_replace(Some(connection.manager.clone()));
+            attend(connection, &shared).await;
+            live.send_replace(None);
+            shared.jobs.signals_were_lost();
+            tracing::warn!(%address, "the bus is gone, connecting again");
+        }
+        sleep(back_off).await;
+        back_off = (back_off * 2).min(LONGEST_BACK_OFF);
+        match connect(&address, &shared).await {
+            Ok(connection) => {
+                connected = Some(connection);
+                tracing::info!(%address, "the bus is back");
+                shared.outbox.everything();
+            }
+            Err(why) => tracing::debug!(%address, %why, "the bus cannot be reached"),
+        }
+        if live.is_closed() {
+            return;
+        }
+    }
+}
+
+/// Returns when the connections are of no use any more.
+async fn attend(mut connected: Connected, shared: &Shared) {
+    loop {
+        tokio::select! {
+            _ = connected.forward.join_next() => return,
+            () = shared.broken.notified() => {
+                if connected.manager.inner().connection().is_closed() || connected.signals.is_closed() {
+                    return;
+                }
+            }
+            () = shared.new_owner.notified() => {
+                // The list of subscribers goes with a PID 1 that crashed; one that was executed
+                // anew may still have it, and then refuses, which is as good.
+                let subscribed = subscribe(&connected.signals).await;
+                tracing::info!(?subscribed, "another systemd answers on the bus, reading everything");
+                shared.jobs.signals_were_lost();
+                shared.outbox.everything();
+            }
+        }
+    }
+}
+
+async fn connect(address: &str, shared: &Arc<Shared>) -> zbus::Result<Connected> {
+    let build = async {
+        let signals = builder(address).max_queued(QUEUED).build().await?;
+        let mut forward = JoinSet::new();
+        // Reads from now on, so that the calls below get their replies.
+        forward.spawn(forward_signals(MessageStream::from(&signals), shared.clone()));
+        let bus = BusProxy::builder(&signals).cache_properties(CacheProperties::No).build().await?;
+        for rule in MATCHES {
+            bus.add_match(rule).await?;
+        }
+        subscribe(&signals).await?;
+        let calls = builder(address).build().await?;
+        let manager = manager(&calls).await?;
+        Ok(Connected { signals, manager, forward })
+    };
+    let late = |_| zbus::Error::Failure(format!("no answer within {} s", METHOD_TIMEOUT.as_secs()));
+    timeout(METHOD_TIMEOUT, build).await.map_err(late)?
+}
+
+fn builder(address: &str) -> Builder<'_> {
+    Builder::address(address).method_timeout(METHOD_TIMEOUT)
+}
+
+async fn manager(connection: &Connection) -> zbus::Result<ManagerProxy<'static>> {
+    ManagerProxy::builder(connection).cache_properties(CacheProperties::No).build().await
+}
+
+async fn subscribe(signals: &Connection) -> zbus::Result<()> {
+    match manager(signals).await?.subscribe().await {
+        Err(zbus::Error::MethodError(name, ..)) if name.as_str() == ALREADY_SUBSCRIBED => Ok(()),
+        other => other,
+    }
+}
+
+const ALREADY_SUBSCRIBED: &str = "org.freedesktop.systemd1.AlreadySubscribed";
+
+/// Reads signals until the connection ends.
+async fn forward_signals(mut messages: MessageStream, shared: Arc<Shared>) {
+    while let Some(message) = messages.next().await {
+        match message {
+            Ok(message) => forward_signal(&message, &shared),
+            Err(why) => {
+                tracing::warn!(%why, "a message from the bus cannot be read");
+                shared.outbox.everything();
+            }
+        }
+    }
+}
+
+fn forward_signal(message: &Message, shared: &Shared) {
+    let header = message.header();
+    let (Some(path), Some(member)) = (header.path(), header.member()) else { return };
+    match member.as_str() {
+        "PropertiesChanged" => {
+            if let Some(unit) = shared.find(path.as_str()) {
+                shared.outbox.unit(&unit);
+            }
+        }
+        "JobRemoved" => {
+            if let Ok((_id, job, _unit, result)) =
+                message.body().deserialize::<(u32, OwnedObjectPath, String, String)>()
+            {
+                shared.jobs.ended(job.to_string(), result.as_str().into());
+            }
+        }
+        "NameOwnerChanged" => {
+            if let Ok((name, _old, new)) = message.body().deserialize::<(String, String, String)>()
+                && name == SYSTEMD
+                && !new.is_empty()
+            {
+                shared.new_owner.notify_one();
+            }
+        }
+        _ => {}
+    }
+}

@@ -1,0 +1,135 @@
+//! What systemd tells of a unit that is loaded.
+
+use std::collections::HashMap;
+
+use jiff::Timestamp;
+use zbus::wire::OwnedVariant;
+
+use crate::systemd::{Layout, UnitState, cgroup};
+
+/// All properties of one unit.
+#[derive(Debug)]
+pub(in crate::systemd) struct Properties(pub(super) HashMap<String, OwnedVariant>);
+
+impl Properties {
+    /// Returns a property of this type; `None` when the unit's type has none of this name.
+    pub(in crate::systemd) fn get<T: TryFrom<OwnedVariant>>(&self, name: &str) -> Option<T> {
+        self.0.get(name)?.try_clone().ok()?.try_into().ok()
+    }
+
+    /// Returns a string, empty where there is none.
+    pub(in crate::systemd) fn text(&self, name: &str) -> String {
+        self.get(name).unwrap_or_default()
+    }
+
+    /// Returns a number; systemd writes "not set" as the highest.
+    pub(in crate::systemd) fn number(&self, name: &str) -> Option<u64> {
+        self.get::<u64>(name).filter(|&n| n != u64::MAX)
+    }
+
+    /// Returns a time of day in microseconds; systemd writes "never" as zero.
+    pub(in crate::systemd) fn time(&self, name: &str) -> Option<Timestamp> {
+        let us = self.number(name).filter(|&us| us != 0)?;
+        Timestamp::from_microsecond(i64::try_from(us).ok()?).ok()
+    }
+
+    pub(super) fn active(&self) -> String {
+        self.text("ActiveState")
+    }
+
+    pub(super) fn needs_reload(&self) -> bool {
+        self.get("NeedDaemonReload").unwrap_or(false)
+    }
+
+    pub(super) fn state(&self, layout: &Layout) -> UnitState {
+        UnitState {
+            load: self.text("LoadState"),
+            active: self.active(),
+            sub: self.text("SubState"),
+            since: self.time("StateChangeTimestamp"),
+            invocation: self.invocation(),
+            result: self.text("Result"),
+            exit_status: self.exit_status(),
+            restarts: self.get("NRestarts").unwrap_or(0),
+            fragment: self.text("FragmentPath"),
+            cgroup_empty: self.cgroup_empty(layout),
+        }
+    }
+
+    pub(super) fn cgroup_empty(&self, layout: &Layout) -> bool {
+        cgroup::is_empty(&layout.cgroups, &self.text("ControlGroup"))
+    }
+
+    fn invocation(&self) -> Option<String> {
+        let bytes: Vec<u8> = self.get("InvocationID")?;
+        (bytes.len() == 16).then(|| bytes.iter().map(|b| format!("{b:02x}")).collect())
+    }
+
+    fn exit_status(&self) -> Option<i32> {
+        self.time("ExecMainExitTimestamp")?;
+        self.get("ExecMainStatus")
+    }
+}
+
+/// What a unit is that systemd has not loaded.
+pub(super) fn unloaded(has_file: bool, fragment: String) -> UnitState {
+    UnitState {
+        load: if has_file { "loaded" } else { "not-found" }.to_owned(),
+        active: "inactive".to_owned(),
+        sub: "dead".to_owned(),
+        since: None,
+        invocation: None,
+        result: String::new(),
+        exit_status: None,
+        restarts: 0,
+        fragment: if has_file { fragment } else { String::new() },
+        cgroup_empty: true,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use zbus::wire::Variant;
+
+    use super::*;
+
+    fn properties(list: Vec<(&str, Variant<'_>)>) -> Properties {
+        Properties(list.into_iter().map(|(n, v)| (n.to_owned(), v.try_to_owned().unwrap())).collect())
+    }
+
+    #[test]
+    fn a_failed_service_is_read() {
+        let p = properties(vec![
+            ("LoadState", "loaded".into()),
+            ("ActiveState", "failed".into()),
+            ("SubState", "failed".into()),
+            ("Result", "exit-code".into()),
+            ("StateChangeTimestamp", 1_795_378_005_516_522_u64.into()),
+            ("ExecMainExitTimestamp", 1_795_378_005_516_522_u64.into()),
+            ("ExecMainStatus", 203_i32.into()),
+            ("NRestarts", 4_u32.into()),
+            ("InvocationID", Variant::from(vec![0xab_u8; 16])),
+            ("ControlGroup", "".into()),
+        ]);
+        let state = p.state(&Layout::system());
+        assert_eq!((state.active.as_str(), state.result.as_str()), ("failed", "exit-code"));
+        assert_eq!((state.exit_status, state.restarts), (Some(203), 4));
+        assert_eq!(state.invocation.as_deref(), Some("abababababababababababababababab"));
+        assert_eq!(state.since.unwrap().as_microsecond(), 1_795_378_005_516_522);
+        assert!(state.cgroup_empty);
+    }
+
+    #[test]
+    fn what_is_missing_or_of_another_type_is_not_made_up() {
+        let p = properties(vec![
+            ("InvocationID", Variant::from(Vec::<u8>::new())),
+            ("StateChangeTimestamp", 0_u64.into()),
+            ("ExecMainStatus", 0_i32.into()),
+            ("NRestarts", "three".into()),
+            ("MemoryCurrent", u64::MAX.into()),
+        ]);
+        let state = p.state(&Layout::system());
+        assert_eq!((state.invocation, state.since, state.exit_status), (None, None, None));
+        assert_eq!((state.restarts, p.number("MemoryCurrent")), (0, None));
+    }
+}

@@ -1,0 +1,143 @@
+use super::*;
+
+const TEXT: &str = "[Service]\nExecStart=/bin/sleep infinity\n";
+
+struct Place {
+    _dir: tempfile::TempDir,
+    etc: PathBuf,
+    layout: Layout,
+    files: Files,
+}
+
+fn place() -> Place {
+    let dir = tempfile::tempdir().unwrap();
+    let (links, etc) = (dir.path().join("run/systemd/system"), dir.path().join("etc/systemd/system"));
+    fs::create_dir_all(&etc).unwrap();
+    let layout = Layout {
+        run: dir.path().join("run/flotilla"),
+        search: vec![etc.clone(), links.clone()],
+        links,
+        ..Layout::system()
+    };
+    let machine = "0123456789abcdef0123456789abcdef".parse().unwrap();
+    let files = Files::new(layout.clone(), machine);
+    files.prepare().unwrap();
+    Place { _dir: dir, etc, layout, files }
+}
+
+fn name(text: &str) -> UnitName {
+    text.parse().unwrap()
+}
+
+fn evidence(token: i64) -> Evidence {
+    Evidence { token: Token(token), run: 3, hash: ContentHash::of(TEXT.as_bytes()), started: false }
+}
+
+fn everything_below(path: &Path) -> Vec<String> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(path).unwrap().flatten() {
+        if entry.file_type().unwrap().is_dir() {
+            found.extend(everything_below(&entry.path()));
+        }
+        found.push(entry.path().display().to_string());
+    }
+    found
+}
+
+#[test]
+fn a_unit_is_written_listed_and_removed_without_a_trace() {
+    let p = place();
+    let before = everything_below(&p.layout.run);
+    for unit in ["a.service", "web@1.service", "a\\x2db.service", "t.timer"].map(name) {
+        assert!(!p.files.is_installed(&unit, TEXT).unwrap());
+        p.files.refuse_foreign(&unit).unwrap();
+        p.files.install(&unit, TEXT).unwrap();
+        assert!(p.files.is_installed(&unit, TEXT).unwrap());
+        p.files.refuse_foreign(&unit).unwrap();
+        assert!(p.files.is_ours(&unit, p.layout.links.join(unit.as_str()).to_str().unwrap()));
+        p.files.write_evidence(&unit, &evidence(7)).unwrap();
+        let there = p.files.read(&unit).unwrap();
+        assert_eq!(there.file, Some(ContentHash::of(TEXT.as_bytes())));
+        assert_eq!(there.evidence, Some(evidence(7)));
+        assert!(there.at.unwrap() <= Timestamp::now());
+        assert_eq!(p.files.names().unwrap(), BTreeSet::from([unit.clone()]));
+        p.files.remove(&unit).unwrap();
+        assert_eq!(everything_below(&p.layout.run), before);
+        assert_eq!(everything_below(&p.layout.links), [""; 0]);
+    }
+}
+
+#[test]
+fn started_belongs_to_one_token() {
+    let (p, unit) = (place(), name("a.service"));
+    p.files.mark_started(&unit).unwrap();
+    p.files.write_evidence(&unit, &evidence(7)).unwrap();
+    p.files.mark_started(&unit).unwrap();
+    assert!(p.files.read(&unit).unwrap().evidence.unwrap().started);
+    p.files.write_evidence(&unit, &evidence(8)).unwrap();
+    assert!(!p.files.read(&unit).unwrap().evidence.unwrap().started);
+}
+
+#[test]
+fn the_drop_in_fits_the_type_and_the_name() {
+    let p = place();
+    for (unit, section, pattern) in [
+        ("a.service", "[Service]", "/env/%n\n"),
+        ("a.socket", "[Socket]", "/env/%n\n"),
+        ("a\\x2db.service", "[Service]", "/env/a\\\\x2db.service\n"),
+    ] {
+        p.files.install(&name(unit), TEXT).unwrap();
+        let text = fs::read_to_string(p.layout.links.join(format!("{unit}.d/50-flotilla.conf"))).unwrap();
+        assert!(
+            text.contains(section) && text.contains(pattern) && text.contains("After=flotillad"),
+            "{text}"
+        );
+    }
+    p.files.install(&name("a.timer"), TEXT).unwrap();
+    let text = fs::read_to_string(p.layout.links.join("a.timer.d/50-flotilla.conf")).unwrap();
+    assert!(!text.contains("EnvironmentFile") && text.contains("After="), "{text}");
+}
+
+#[test]
+fn the_machines_own_units_masks_and_templates_are_refused() {
+    let p = place();
+    fs::write(p.etc.join("own.service"), TEXT).unwrap();
+    symlink("/dev/null", p.etc.join("masked.service")).unwrap();
+    fs::write(p.etc.join("local@.service"), TEXT).unwrap();
+    fs::write(p.layout.links.join("runtime.service"), TEXT).unwrap();
+    symlink("/elsewhere/alias.service", p.layout.links.join("alias.service")).unwrap();
+    for unit in ["own.service", "masked.service", "local@1.service", "runtime.service", "alias.service"] {
+        let refused = p.files.refuse_foreign(&name(unit)).unwrap_err().to_string();
+        assert!(refused.contains("of this machine's own"), "{refused}");
+    }
+}
+
+#[test]
+fn names_that_leave_no_room_are_refused() {
+    // A name this long is one to systemd too, but not with what the temporary name adds.
+    let long = name(&format!("{}.service", "a".repeat(245)));
+    assert!(matches!(place().files.refuse_foreign(&long), Err(SystemdError::Refused { .. })));
+}
+
+#[test]
+fn torn_or_strange_evidence_is_none() {
+    let (p, unit) = (place(), name("a.service"));
+    for text in ["", "FLOTILLA_TOKEN=7\nFLOTILLA_RUN=", "FLOTILLA_TOKEN=x\nFLOTILLA_RUN=1\n", "\u{fffd}"] {
+        fs::write(p.layout.env().join("a.service"), text).unwrap();
+        assert_eq!(p.files.read(&unit).unwrap().evidence, None);
+        assert!(p.files.names().unwrap().contains(&unit));
+    }
+}
+
+#[test]
+fn what_cannot_be_written_leaves_the_old_file_and_no_other() {
+    let (p, unit) = (place(), name("a.service"));
+    p.files.install(&unit, TEXT).unwrap();
+    // A directory in the way of the temporary file fails the write, for root too.
+    let way = p.layout.units().join(format!("a.service{TEMPORARY}"));
+    fs::create_dir(&way).unwrap();
+    let failed = p.files.install(&unit, "[Service]\n").unwrap_err().to_string();
+    assert!(failed.starts_with("cannot write") && failed.contains("a.service"), "{failed}");
+    assert!(p.files.is_installed(&unit, TEXT).unwrap());
+    assert_eq!(p.files.names().unwrap(), BTreeSet::from([unit]));
+}
