@@ -7,6 +7,12 @@ use std::{
 
 use flotilla_units::{MachineId, UnitName};
 
+use super::{
+    Placement,
+    bits::Homes,
+    model::{Status, UnitIx},
+};
+
 /// How many units or values one line of an [`Explanation`] names before it only counts: a screen is
 /// 80 columns and unit names are about 20.
 const NAMED_AT_MOST: usize = 3;
@@ -134,6 +140,57 @@ impl Explanation {
             }
         }
         rules.into_iter().map(|(rule, (count, named))| (count, rule.in_words(&some_of(&named)))).collect()
+    }
+}
+
+impl Placement {
+    pub(super) fn explain_unit(&self, name: &UnitName) -> Explanation {
+        let ix = self.by_name.get(name).copied();
+        let known = ix.filter(|ix| {
+            let it = self.unit(*ix);
+            it.status != Status::Unknown || !it.placed.is_empty() || !it.departing.is_empty()
+        });
+        let Some(unit) = known else {
+            return Explanation { unit: name.clone(), standing: Standing::Unknown, machines: Vec::new() };
+        };
+        let living = (0..).zip(&self.machines).filter_map(|(slot, m)| Some((slot, m, m.view.as_ref()?)));
+        let mut machines: Vec<Verdict> = living
+            .map(|(slot, machine, view)| Verdict {
+                machine: machine.id,
+                host: view.host.clone(),
+                load: machine.load,
+                here: self.unit(unit).placed.contains(slot),
+                reasons: self.refusals(unit, slot),
+            })
+            .collect();
+        machines.sort_by_key(|verdict| verdict.machine);
+        Explanation { unit: name.clone(), standing: self.standing(unit), machines }
+    }
+
+    fn standing(&self, unit: UnitIx) -> Standing {
+        let it = self.unit(unit);
+        let living = |homes: &Homes| {
+            let slots = homes.iter().filter(|slot| self.lives(*slot));
+            let mut ids: Vec<MachineId> = slots.map(|slot| self.machine(slot).id).collect();
+            ids.sort_unstable();
+            ids
+        };
+        let (placed, departing) = (living(&it.placed), living(&it.departing));
+        if !placed.is_empty() {
+            return Standing::Placed(placed);
+        }
+        let room = if it.status != Status::Wanted {
+            return if departing.is_empty() { Standing::NotWanted } else { Standing::Departing(departing) };
+        } else if self.globals.contains(&unit) {
+            self.missing(unit)
+        } else if departing.is_empty() {
+            self.bundle_room(unit).1
+        } else {
+            return Standing::Departing(departing);
+        };
+        let lightest = self.levels.lightest(&room);
+        let ids = lightest.iter().map(|slot| self.machine(slot).id);
+        ids.min().map_or(Standing::Unplaceable, Standing::Placeable)
     }
 }
 

@@ -1,0 +1,66 @@
+//! Prints what one placement costs: `cargo run -p flotilla-engine --release --example placement_rate`.
+//!
+//! An order of magnitude, not a benchmark: one run each, from an empty cluster of the given size.
+
+use std::{error::Error, sync::Arc, time::Instant};
+
+use flotilla_engine::placement::{MachineView, Placement, UnitView, Wanted};
+use flotilla_units::{Glob, UnitName, UnitRequirements};
+
+/// Units with what they ask for.
+type Names = Vec<(UnitName, Arc<UnitRequirements>)>;
+
+fn main() -> Result<(), Box<dyn Error>> {
+    println!("{:>8} {:>9} {:<26} {:>7} {:>10}", "machines", "units", "kind", "set ns", "decide ns");
+    for (machines, units) in [(100, 10_000), (1_000, 100_000), (10_000, 1_000_000)] {
+        run(machines, "unconstrained", plain(units, &UnitRequirements::default())?)?;
+        let mut zone = UnitRequirements::default();
+        zone.metadata.entry("zone".to_owned()).or_default().insert("a".to_owned());
+        run(machines, "zone=a, half the machines", plain(units, &zone)?)?;
+        run(machines, "one per machine", spread(machines, units)?)?;
+    }
+    Ok(())
+}
+
+fn plain(units: u32, asks: &UnitRequirements) -> Result<Names, Box<dyn Error>> {
+    let asks = Arc::new(asks.clone());
+    (0..units).map(|n| Ok((format!("web@{n:07}.service").parse()?, asks.clone()))).collect()
+}
+
+/// As many templates as it takes, each with as many instances as there are machines.
+fn spread(machines: u32, units: u32) -> Result<Names, Box<dyn Error>> {
+    let mut names = Names::new();
+    for template in 0..units / machines {
+        let glob: Glob = format!("t{template}@*.service").parse()?;
+        let asks = Arc::new(UnitRequirements { conflicts: [glob].into(), ..UnitRequirements::default() });
+        for n in 0..machines {
+            names.push((format!("t{template}@{n:07}.service").parse()?, asks.clone()));
+        }
+    }
+    Ok(names)
+}
+
+fn run(machines: u32, kind: &str, units: Names) -> Result<(), Box<dyn Error>> {
+    let mut placement = Placement::new();
+    for n in 0..machines {
+        let zone = if n % 2 == 0 { "a" } else { "b" };
+        let metadata = [("zone".to_owned(), zone.to_owned())].into();
+        let view = MachineView { host: format!("m{n}"), metadata, schedulable: true, draining: false };
+        placement.set_machine(format!("{:032x}", n + 1).parse()?, view);
+    }
+    let start = Instant::now();
+    for (name, requirements) in &units {
+        let requirements = requirements.clone();
+        placement.set_unit(name, UnitView { requirements, wanted: Wanted::Placed });
+    }
+    let set = start.elapsed();
+    let start = Instant::now();
+    let decided = placement.decide(usize::MAX).len();
+    let took = start.elapsed();
+    if decided != units.len() {
+        return Err(format!("{decided} of {} units were placed", units.len()).into());
+    }
+    let each = |all: std::time::Duration| all.as_nanos() / units.len() as u128;
+    println!("{machines:>8} {decided:>9} {kind:<26} {:>7} {:>10}", each(set), each(took));
+    Ok(())
+}

@@ -1,0 +1,174 @@
+//! What has to be decided, and in which order.
+//!
+//! ```text
+//! touched ──► suspects ──► Depart          a fact about a placed unit changed
+//! waiting ──► ready ──► queue ──► Place    a unit needs a machine
+//!    ▲                     │
+//!    └──── stuck ◄─────────┘               no machine can take it: woken by a change that may help
+//! globals ──► Place                        a global unit may be missing somewhere
+//! ```
+//!
+//! Units that wait are kept in groups: what holds for one of a group holds for all of it, so that a
+//! group without a machine costs one question, however many units it has.
+
+use std::collections::BTreeSet;
+
+use flotilla_units::UnitName;
+use rustc_hash::{FxHashMap, FxHashSet};
+
+use super::{
+    classes::ClassIx,
+    model::{Unit, UnitIx},
+    patterns::MatchIx,
+    rules::Precedence,
+};
+
+pub(super) type GroupIx = u32;
+
+/// How many entries a group may have beyond its units before it is swept: keeps the cost of taking a
+/// unit out constant, and the memory within twice the need.
+const STALE_AT_MOST: usize = 64;
+
+/// What units of a group have in common.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) struct GroupKey {
+    pub(super) class: ClassIx,
+    pub(super) matched: MatchIx,
+    /// Others follow them.
+    pub(super) leads: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum State {
+    Idle,
+    Ready,
+    Queued,
+    Stuck,
+}
+
+#[derive(Debug)]
+pub(super) struct Group {
+    pub(super) key: GroupKey,
+    /// By name, the first one last. A unit that is no longer of this group is stale.
+    pub(super) waiting: Vec<UnitIx>,
+    sorted: bool,
+    live: usize,
+    pub(super) state: State,
+}
+
+/// Which group comes first: the most constrained. Phase, number of machines that can take it, first
+/// name.
+pub(super) type Order = (u8, u32, UnitName);
+
+/// Everything that waits to be decided.
+#[derive(Debug, Default)]
+pub(super) struct Batch {
+    pub(super) groups: Vec<Group>,
+    group_of: FxHashMap<GroupKey, GroupIx>,
+    pub(super) ready: Vec<GroupIx>,
+    pub(super) queue: BTreeSet<(Order, GroupIx)>,
+    stuck: FxHashSet<GroupIx>,
+    pub(super) touched: Vec<UnitIx>,
+    /// Those that leave by themselves before those that have to be compared.
+    pub(super) suspects: BTreeSet<(bool, Precedence, UnitIx)>,
+    pub(super) globals: BTreeSet<(UnitName, UnitIx)>,
+    pub(super) waiting: usize,
+}
+
+impl Batch {
+    pub(super) fn group(&self, group: GroupIx) -> &Group {
+        &self.groups[group as usize]
+    }
+
+    /// Lets a unit wait in the group with this key; returns the group when it is a new one.
+    pub(super) fn queue(&mut self, units: &mut [Unit], unit: UnitIx, key: GroupKey) -> Option<GroupIx> {
+        let known = self.group_of.get(&key).copied();
+        let ix = known.unwrap_or_else(|| {
+            self.groups.push(Group { key, waiting: Vec::new(), sorted: true, live: 0, state: State::Idle });
+            let ix = self.groups.len() as GroupIx - 1;
+            self.group_of.insert(key, ix);
+            ix
+        });
+        if units[unit as usize].group != Some(ix) {
+            self.unqueue(units, unit);
+            units[unit as usize].group = Some(ix);
+            self.waiting += 1;
+            let group = &mut self.groups[ix as usize];
+            group.live += 1;
+            group.waiting.push(unit);
+            group.sorted = false;
+            if group.state == State::Idle {
+                group.state = State::Ready;
+                self.ready.push(ix);
+            }
+            if group.waiting.len() > 2 * group.live + STALE_AT_MOST {
+                self.sort(units, ix);
+            }
+        }
+        known.is_none().then_some(ix)
+    }
+
+    /// Lets a unit wait no longer.
+    pub(super) fn unqueue(&mut self, units: &mut [Unit], unit: UnitIx) {
+        if let Some(group) = units[unit as usize].group.take() {
+            self.waiting -= 1;
+            let it = &mut self.groups[group as usize];
+            it.live -= 1;
+            if it.live == 0 && it.state == State::Stuck {
+                // The number of its class may be another class's tomorrow.
+                self.set_state(group, State::Idle);
+            }
+        }
+    }
+
+    /// Returns the first unit that waits in a group, by name.
+    pub(super) fn first(&mut self, units: &[Unit], ix: GroupIx) -> Option<UnitIx> {
+        if !self.groups[ix as usize].sorted {
+            self.sort(units, ix);
+        }
+        let group = &mut self.groups[ix as usize];
+        while let Some(unit) = group.waiting.last() {
+            if units[*unit as usize].group == Some(ix) {
+                return Some(*unit);
+            }
+            group.waiting.pop();
+        }
+        None
+    }
+
+    fn sort(&mut self, units: &[Unit], ix: GroupIx) {
+        let group = &mut self.groups[ix as usize];
+        group.waiting.retain(|unit| units[*unit as usize].group == Some(ix));
+        // Names that come in order, as they do from a listing, are a single run for the sort.
+        group.waiting.sort_by(|a, b| units[*b as usize].name.cmp(&units[*a as usize].name));
+        group.waiting.dedup();
+        group.sorted = true;
+    }
+
+    /// Sets what a group is doing, and keeps the lists of those that are stuck or ready.
+    pub(super) fn set_state(&mut self, ix: GroupIx, state: State) {
+        let before = std::mem::replace(&mut self.groups[ix as usize].state, state);
+        if before == State::Stuck {
+            self.stuck.remove(&ix);
+        }
+        match state {
+            State::Stuck => drop(self.stuck.insert(ix)),
+            State::Ready if before != State::Ready => self.ready.push(ix),
+            _ => {}
+        }
+    }
+
+    /// Has a group that is stuck looked at again.
+    pub(super) fn wake(&mut self, ix: GroupIx) {
+        if self.groups[ix as usize].state == State::Stuck {
+            self.set_state(ix, State::Ready);
+        }
+    }
+
+    /// Has those stuck groups looked at again that a change may help.
+    pub(super) fn wake_if(&mut self, may: impl Fn(&GroupKey) -> bool) {
+        let woken: Vec<GroupIx> =
+            self.stuck.iter().copied().filter(|ix| may(&self.groups[*ix as usize].key)).collect();
+        woken.into_iter().for_each(|ix| self.wake(ix));
+    }
+}

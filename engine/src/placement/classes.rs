@@ -1,0 +1,172 @@
+//! Units with equal requirements are one class; metadata that is asked for is a set of machines.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use flotilla_units::UnitRequirements;
+use rustc_hash::{FxHashMap, FxHashSet};
+
+use super::{
+    batch::GroupIx,
+    bits::{Bits, Slot},
+    model::UnitIx,
+    patterns::PatternIx,
+};
+
+pub(super) type ClassIx = u32;
+pub(super) type SelectorIx = u32;
+
+/// One class. Class 0 asks for nothing, and is never given up.
+#[derive(Debug, Default)]
+pub(super) struct Class {
+    pub(super) requirements: Arc<UnitRequirements>,
+    pub(super) units: u32,
+    pub(super) selectors: Vec<SelectorIx>,
+    pub(super) leaders: Vec<UnitIx>,
+    pub(super) conflicts: Vec<PatternIx>,
+    pub(super) replaces: Vec<PatternIx>,
+    /// Its units, kept only where there are leaders: to find who follows.
+    pub(super) members: FxHashSet<UnitIx>,
+    /// The groups that its units ever waited in.
+    pub(super) groups: Vec<GroupIx>,
+}
+
+#[derive(Debug)]
+pub(super) struct Classes {
+    all: Vec<Class>,
+    free: Vec<ClassIx>,
+    by_requirements: FxHashMap<Arc<UnitRequirements>, ClassIx>,
+}
+
+impl Default for Classes {
+    fn default() -> Self {
+        let none: Arc<UnitRequirements> = Arc::default();
+        let class = Class { requirements: none.clone(), units: 1, ..Class::default() };
+        Self { all: vec![class], free: Vec::new(), by_requirements: FxHashMap::from_iter([(none, 0)]) }
+    }
+}
+
+impl Classes {
+    pub(super) fn get(&self, class: ClassIx) -> &Class {
+        &self.all[class as usize]
+    }
+
+    pub(super) fn get_mut(&mut self, class: ClassIx) -> &mut Class {
+        &mut self.all[class as usize]
+    }
+
+    /// Finds the class with these requirements; `guess` is looked at first.
+    pub(super) fn find(&self, requirements: &Arc<UnitRequirements>, guess: ClassIx) -> Option<ClassIx> {
+        if Arc::ptr_eq(&self.get(guess).requirements, requirements) {
+            return Some(guess);
+        }
+        self.by_requirements.get(requirements).copied()
+    }
+
+    pub(super) fn add(&mut self, class: Class) -> ClassIx {
+        let requirements = class.requirements.clone();
+        let ix = match self.free.pop() {
+            Some(ix) => {
+                // Groups are keyed by class number and outlive the class: a later one finds them.
+                let groups = std::mem::take(&mut self.all[ix as usize].groups);
+                self.all[ix as usize] = Class { groups, ..class };
+                ix
+            }
+            None => {
+                self.all.push(class);
+                self.all.len() as ClassIx - 1
+            }
+        };
+        self.by_requirements.insert(requirements, ix);
+        ix
+    }
+
+    /// Forgets a class without units and returns it.
+    pub(super) fn remove(&mut self, ix: ClassIx) -> Class {
+        self.free.push(ix);
+        let mut class = std::mem::take(&mut self.all[ix as usize]);
+        self.by_requirements.remove(&class.requirements);
+        self.all[ix as usize].groups = std::mem::take(&mut class.groups);
+        class
+    }
+}
+
+/// One `MachineMetadata=` key with its values, and the living machines that meet it.
+#[derive(Debug)]
+pub(super) struct Selector {
+    pub(super) key: String,
+    pub(super) values: BTreeSet<String>,
+    pub(super) machines: Bits,
+    users: u32,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Selectors {
+    all: Vec<Option<Selector>>,
+    free: Vec<SelectorIx>,
+    known: FxHashMap<(String, BTreeSet<String>), SelectorIx>,
+}
+
+impl Selectors {
+    pub(super) fn get(&self, selector: SelectorIx) -> Option<&Selector> {
+        self.all.get(selector as usize)?.as_ref()
+    }
+
+    /// Takes a selector into use; `machines` says who meets a new one.
+    pub(super) fn acquire(
+        &mut self,
+        key: &str,
+        values: &BTreeSet<String>,
+        machines: impl FnOnce() -> Bits,
+    ) -> SelectorIx {
+        let known = (key.to_owned(), values.clone());
+        if let Some(ix) = self.known.get(&known) {
+            if let Some(selector) = &mut self.all[*ix as usize] {
+                selector.users += 1;
+            }
+            return *ix;
+        }
+        let selector =
+            Selector { key: known.0.clone(), values: known.1.clone(), machines: machines(), users: 1 };
+        let ix = self.free.pop().unwrap_or_else(|| {
+            self.all.push(None);
+            self.all.len() as SelectorIx - 1
+        });
+        self.all[ix as usize] = Some(selector);
+        self.known.insert(known, ix);
+        ix
+    }
+
+    pub(super) fn release(&mut self, ix: SelectorIx) {
+        let Some(selector) = &mut self.all[ix as usize] else { return };
+        selector.users -= 1;
+        if selector.users == 0
+            && let Some(selector) = self.all[ix as usize].take()
+        {
+            self.known.remove(&(selector.key, selector.values));
+            self.free.push(ix);
+        }
+    }
+
+    /// Notes what a machine's metadata is; `None` when it is dead.
+    pub(super) fn set_machine(&mut self, slot: Slot, metadata: Option<&BTreeMap<String, String>>) {
+        for selector in self.all.iter_mut().flatten() {
+            if metadata.is_some_and(|metadata| meets(metadata, &selector.key, &selector.values)) {
+                selector.machines.set(slot);
+            } else {
+                selector.machines.clear(slot);
+            }
+        }
+    }
+
+    pub(super) fn renumber(&mut self, new_of: &[Option<Slot>]) {
+        self.all.iter_mut().flatten().for_each(|selector| selector.machines.renumber(new_of));
+    }
+}
+
+/// Tells whether metadata has, for a key, one of the values.
+pub(super) fn meets(metadata: &BTreeMap<String, String>, key: &str, values: &BTreeSet<String>) -> bool {
+    metadata.get(key).is_some_and(|value| values.contains(value))
+}

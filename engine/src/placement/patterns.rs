@@ -1,0 +1,193 @@
+//! The patterns of `Conflicts=` and `Replaces=`: which names they match, and on which machines those are.
+//!
+//! A pattern is kept as long as a class uses it. Two indexes lead from a name to the patterns that
+//! match it (exact names, and literal beginnings of the others), so that a unit costs a few look-ups,
+//! however many patterns there are.
+
+use std::collections::BTreeMap;
+
+use flotilla_units::Glob;
+use rustc_hash::{FxHashMap, FxHashSet};
+
+use super::{
+    batch::GroupIx,
+    bits::{Slot, Tally},
+    model::UnitIx,
+};
+
+pub(super) type PatternIx = u32;
+/// A set of patterns, interned: units that the same patterns match are equal for `Conflicts=`.
+pub(super) type MatchIx = u32;
+
+/// Who has to be asked again when a machine becomes free of something.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) enum Waiter {
+    Group(GroupIx),
+    Global(UnitIx),
+}
+
+#[derive(Debug)]
+pub(super) struct Pattern {
+    pub(super) glob: Glob,
+    users: u32,
+    /// Units that it matches, placed or departing.
+    pub(super) matched: Tally,
+    /// Units that have it in `Conflicts=`, placed or departing.
+    pub(super) conflicting: Tally,
+    /// Units that have it in `Replaces=`, placed.
+    pub(super) replacing: Tally,
+    pub(super) waiters: FxHashSet<Waiter>,
+}
+
+#[derive(Debug)]
+pub(super) struct Patterns {
+    all: Vec<Pattern>,
+    free: Vec<PatternIx>,
+    by_text: FxHashMap<Box<str>, PatternIx>,
+    exact: FxHashMap<Box<str>, Vec<PatternIx>>,
+    /// By the text before the first wildcard.
+    begins: FxHashMap<Box<str>, Vec<PatternIx>>,
+    /// How many patterns begin with a literal text of this length.
+    lengths: BTreeMap<usize, u32>,
+    matches: Vec<Box<[PatternIx]>>,
+    match_of: FxHashMap<Box<[PatternIx]>, MatchIx>,
+}
+
+impl Default for Patterns {
+    fn default() -> Self {
+        // Match 0 is the empty set: nearly every unit's.
+        let none: Box<[PatternIx]> = Box::default();
+        Self {
+            all: Vec::new(),
+            free: Vec::new(),
+            by_text: FxHashMap::default(),
+            exact: FxHashMap::default(),
+            begins: FxHashMap::default(),
+            lengths: BTreeMap::new(),
+            matches: vec![none.clone()],
+            match_of: FxHashMap::from_iter([(none, 0)]),
+        }
+    }
+}
+
+impl Patterns {
+    pub(super) fn get(&self, pattern: PatternIx) -> &Pattern {
+        &self.all[pattern as usize]
+    }
+
+    pub(super) fn get_mut(&mut self, pattern: PatternIx) -> &mut Pattern {
+        &mut self.all[pattern as usize]
+    }
+
+    /// Returns the patterns of an interned set, in order.
+    pub(super) fn matches(&self, set: MatchIx) -> &[PatternIx] {
+        &self.matches[set as usize]
+    }
+
+    /// Takes a pattern into use. `true` when it is new: then units that it matches have to be told.
+    pub(super) fn acquire(&mut self, glob: &Glob) -> (PatternIx, bool) {
+        if let Some(found) = self.by_text.get(glob.as_str()) {
+            self.all[*found as usize].users += 1;
+            return (*found, false);
+        }
+        let pattern = Pattern {
+            glob: glob.clone(),
+            users: 1,
+            matched: Tally::default(),
+            conflicting: Tally::default(),
+            replacing: Tally::default(),
+            waiters: FxHashSet::default(),
+        };
+        let ix = match self.free.pop() {
+            Some(ix) => {
+                self.all[ix as usize] = pattern;
+                ix
+            }
+            None => {
+                self.all.push(pattern);
+                self.all.len() as PatternIx - 1
+            }
+        };
+        self.by_text.insert(glob.as_str().into(), ix);
+        match glob.literal() {
+            Some(name) => self.exact.entry(name.into()).or_default().push(ix),
+            None => {
+                let begin = beginning(glob);
+                self.begins.entry(begin.into()).or_default().push(ix);
+                *self.lengths.entry(begin.len()).or_default() += 1;
+            }
+        }
+        (ix, true)
+    }
+
+    /// Gives a pattern back. `true` when nobody uses it any more: it matches nothing from now on, and
+    /// once the units it matched are told, [`Patterns::retire`] makes its number free.
+    pub(super) fn release(&mut self, ix: PatternIx) -> bool {
+        let pattern = &mut self.all[ix as usize];
+        pattern.users -= 1;
+        if pattern.users > 0 {
+            return false;
+        }
+        let glob = pattern.glob.clone();
+        self.by_text.remove(glob.as_str());
+        let (index, key) = match glob.literal() {
+            Some(name) => (&mut self.exact, name),
+            None => (&mut self.begins, beginning(&glob)),
+        };
+        if let Some(list) = index.get_mut(key) {
+            list.retain(|other| *other != ix);
+            if list.is_empty() {
+                index.remove(key);
+            }
+        }
+        if glob.literal().is_none()
+            && let Some(count) = self.lengths.get_mut(&key.len())
+        {
+            *count -= 1;
+            if *count == 0 {
+                self.lengths.remove(&key.len());
+            }
+        }
+        true
+    }
+
+    pub(super) fn retire(&mut self, ix: PatternIx) {
+        self.free.push(ix);
+    }
+
+    /// Finds the patterns that match a name.
+    pub(super) fn matching(&mut self, name: &str) -> MatchIx {
+        if self.by_text.is_empty() {
+            return 0;
+        }
+        let mut found: Vec<PatternIx> = self.exact.get(name).cloned().unwrap_or_default();
+        for length in self.lengths.keys() {
+            let Some(begin) = name.get(..*length) else { continue };
+            let candidates = self.begins.get(begin).into_iter().flatten().copied();
+            found.extend(candidates.filter(|ix| self.all[*ix as usize].glob.matches(name)));
+        }
+        found.sort_unstable();
+        let found = found.into_boxed_slice();
+        if let Some(known) = self.match_of.get(&found) {
+            return *known;
+        }
+        let ix = self.matches.len() as MatchIx;
+        self.matches.push(found.clone());
+        self.match_of.insert(found, ix);
+        ix
+    }
+
+    pub(super) fn renumber(&mut self, new_of: &[Option<Slot>]) {
+        for pattern in &mut self.all {
+            for tally in [&mut pattern.matched, &mut pattern.conflicting, &mut pattern.replacing] {
+                tally.renumber(new_of);
+            }
+        }
+    }
+}
+
+/// Returns the literal text that every name a pattern matches begins with.
+pub(super) fn beginning(glob: &Glob) -> &str {
+    let text = glob.as_str();
+    text.split(['*', '?', '[', '\\']).next().unwrap_or(text)
+}
