@@ -1,1 +1,10 @@
 //! Tests that cross crates: simulated clusters and real clusters in the lab.
+//!
+//! The library is what such tests share: how one gets a booted lab, and what is
+//! printed when it fails. The tests themselves are in `tests/`; those that need
+//! root are behind the feature `lab`, which `cargo xtask test` switches on.
+
+mod real;
+
+pub use flotilla_lab::eventually;
+pub use real::{TestLab, binary, lab, lab_directory, lab_with};

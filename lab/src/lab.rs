@@ -215,7 +215,7 @@ impl Lab {
         others.iter().try_for_each(|machine| machine.install_shared(&installed))
     }
 
-    /// Asks the lab's etcd with Debian's `etcdctl`, for people and for tests that
+    /// Asks those of the lab's etcd members that run, with Debian's `etcdctl`: for people, and for tests that
     /// want to see what is written with other eyes than the project's own.
     pub fn etcdctl(&self, words: &[&str]) -> Result<String> {
         let mut etcdctl = command([etcd_program(&self.territory, "etcdctl")]);

@@ -6,7 +6,7 @@
 use std::{fs, io, path::Path, time::Duration};
 
 use anyhow::{Context, Result};
-use rustix::process::Pid;
+use rustix::process::{Pid, Signal, kill_process};
 
 use crate::{
     command::run,
@@ -26,6 +26,7 @@ const TIDY_TIME: Duration = Duration::from_secs(3);
 /// there is nothing.
 pub fn remove(territory: &Territory) -> Result<()> {
     let group = Group::new(territory.group())?;
+    end_orphans(territory);
     end_processes(&group)?;
     unmount(&territory.directory())?;
     for space in network::spaces(&territory.prefix()) {
@@ -40,13 +41,33 @@ pub fn remove(territory: &Territory) -> Result<()> {
     gone(fs::remove_dir_all(territory.directory())).context("removing the lab's directory")
 }
 
+/// Kills the tools that a crashed lab had started and that would still make
+/// something: each has the lab's name in its arguments.
+fn end_orphans(territory: &Territory) {
+    let (prefix, this) = (territory.prefix(), std::process::id().to_string());
+    for process in fs::read_dir("/proc").into_iter().flatten().flatten() {
+        let arguments = fs::read(process.path().join("cmdline")).unwrap_or_default();
+        let name = process.file_name();
+        let pid =
+            name.to_str().filter(|name| *name != this).and_then(|name| Pid::from_raw(name.parse().ok()?));
+        if let Some(pid) = pid
+            && String::from_utf8_lossy(&arguments).contains(&prefix)
+            && !is_nspawn(pid)
+        {
+            // One that is gone meanwhile is what we want.
+            let _ = kill_process(pid, Signal::KILL);
+        }
+    }
+}
+
+fn is_nspawn(pid: Pid) -> bool {
+    let name = fs::read_to_string(format!("/proc/{}/comm", pid.as_raw_nonzero())).unwrap_or_default();
+    name.trim() == "systemd-nspawn"
+}
+
 /// Kills everything. systemd-nspawn itself ends when its machine is gone, and is
 /// given the time to tidy up after itself (its locks in /run/systemd/nspawn).
 fn end_processes(group: &Group) -> Result<()> {
-    let is_nspawn = |pid: Pid| {
-        let name = fs::read_to_string(format!("/proc/{}/comm", pid.as_raw_nonzero())).unwrap_or_default();
-        name.trim() == "systemd-nspawn"
-    };
     group.kill_each(|pid| !is_nspawn(pid));
     let ended = || Ok(group.processes().is_empty().then_some(()));
     // One that does not end is killed with the rest.

@@ -302,6 +302,18 @@ mod tests {
     use super::*;
 
     #[test]
+    fn nothing_is_started_outside_its_own_control_group() {
+        let mut launch = command(["sh", "-c", LAUNCH, "launch.sh", "echo", "started"]);
+        launch.env("LAB_GROUP", "flotilla-no-such-group/m1").env("LAB_GROUPS", "");
+        launch.env("LAB_OVERLAY", "").env("LAB_ROOT", "/nonexistent");
+        let output = launch.output().unwrap();
+        assert!(!output.status.success());
+        assert_eq!(String::from_utf8_lossy(&output.stdout), "");
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(said.contains("refusing to start a systemd"), "{said}");
+    }
+
+    #[test]
     fn init_is_the_first_of_its_namespace_and_named_systemd() {
         assert!(is_init_status("Name:\tsystemd\nNSpid:\t4711\t1\n"));
         assert!(!is_init_status("Name:\tsystemd\nNSpid:\t4711\t80\n"));

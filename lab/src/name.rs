@@ -54,7 +54,11 @@ pub struct Territory {
 impl Territory {
     /// Claims the names; makes nothing.
     pub fn new(root: &Path, name: &Name) -> Result<Self> {
-        let root = std::path::absolute(root).with_context(|| format!("finding {}", root.display()))?;
+        // One directory, one name, whichever way it was written.
+        let root = root
+            .canonicalize()
+            .or_else(|_| std::path::absolute(root))
+            .context("finding the labs' directory")?;
         // These three mean something in the options of an overlay mount.
         if root.to_string_lossy().contains([':', ',', '\\']) {
             bail!(
@@ -121,6 +125,14 @@ pub fn machine_address(number: u8) -> Ipv4Addr {
     Ipv4Addr::new(10, 77, 1, number)
 }
 
+/// The hardware address that goes with an address. The same after a reboot, as with
+/// a real network card: the neighbours remember it.
+pub fn hardware_address(address: Ipv4Addr) -> String {
+    let [a, b, c, d] = address.octets();
+    // 02: a locally administered address.
+    format!("02:00:{a:02x}:{b:02x}:{c:02x}:{d:02x}")
+}
+
 /// The address of the etcd member with a number from 1.
 pub fn member_address(number: u8) -> Ipv4Addr {
     Ipv4Addr::new(10, 77, 0, 10 + number)
@@ -138,6 +150,12 @@ mod tests {
         for bad in ["", "2lab", "a-b", "A", "a/b", "..", &"a".repeat(LETTERS_MAX + 1)] {
             assert!(bad.parse::<Name>().is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn hardware_addresses_follow_the_addresses() {
+        assert_eq!(hardware_address(machine_address(250)), "02:00:0a:4d:01:fa");
+        assert_ne!(hardware_address(machine_address(1)), hardware_address(member_address(1)));
     }
 
     #[test]

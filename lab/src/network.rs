@@ -11,7 +11,7 @@ use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 use crate::{
     command::{command, run, with_input},
-    name::{PREFIX_LENGTH, SWITCH, Territory},
+    name::{PREFIX_LENGTH, SWITCH, Territory, hardware_address},
 };
 
 /// Where `ip netns` keeps its names.
@@ -59,8 +59,9 @@ impl Network {
         let (switch, space) = (&self.switch, self.territory.of(node));
         run(["ip", "netns", "add", &space])?;
         let state = if plugged { "up" } else { "down" };
+        let hardware = hardware_address(address);
         let port = format!(
-            "link add {node} type veth peer name eth0 netns {space}\nlink set {node} master bridge {state}\n"
+            "link add {node} type veth peer name eth0 address {hardware} netns {space}\nlink set {node} master bridge {state}\n"
         );
         batch(switch, &port)?;
         let inside =

@@ -1,13 +1,17 @@
 //! Who a lab belongs to: the process that holds its lock, or nobody once that has
 //! left it running.
 
-use std::{fs, path::PathBuf};
+use std::{fs, path::PathBuf, time::Duration};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use rustix::fs::{FlockOperation, flock};
 
 use super::is_same_file;
-use crate::name::Territory;
+use crate::{name::Territory, wait::eventually};
+
+/// How long a dead owner's lock may live on: in a child that it had forked and that
+/// has not become another program yet.
+const LETTING_GO: Duration = Duration::from_secs(2);
 
 /// The lock, held as long as this lives. The kernel lets go of it when the process
 /// dies, however it dies.
@@ -26,17 +30,16 @@ impl Ownership {
     pub fn take(territory: &Territory) -> Result<Self> {
         let path = territory.lock();
         fs::create_dir_all(path.parent().unwrap_or(&path)).context("making the directory of labs")?;
-        loop {
+        let owned =
+            format!("the lab {} belongs to a process that is alive: {}", territory.name(), path.display());
+        let file = eventually(LETTING_GO, owned, || {
             let opened = fs::OpenOptions::new().create(true).truncate(false).write(true).open(&path);
             let file = opened.with_context(|| format!("opening {}", path.display()))?;
-            if flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
-                bail!("the lab {} belongs to a process that is alive ({})", territory.name(), path.display());
-            }
+            let locked = flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok();
             // The last owner may have removed the file between the two steps.
-            if is_same_file(&path, &file) {
-                return Ok(Self { file, path });
-            }
-        }
+            Ok((locked && is_same_file(&path, &file)).then_some(file))
+        })?;
+        Ok(Self { file, path })
     }
 
     /// Lets go of the lock and removes its file.
