@@ -8,6 +8,7 @@ mod contents;
 mod files;
 mod fleet;
 mod identity;
+pub mod journal;
 mod manifest;
 mod memory;
 mod publisher;

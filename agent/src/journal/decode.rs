@@ -1,0 +1,174 @@
+//! One line of `journalctl -o json`.
+//!
+//! Every value is a string, except one that is too long (`null`), one with bytes that are not
+//! printable (an array of numbers; a colour is enough), and one of a field that the entry has more
+//! than once (an array of any of these).
+
+use std::collections::HashMap;
+
+use flotilla_units::UnitName;
+use serde::Deserialize;
+
+use super::{Cursor, LogEntry, LogMessage};
+
+/// The fields that are asked for; cursor and times come by themselves.
+pub(super) const FIELDS: &str = "MESSAGE,PRIORITY,_PID,SYSLOG_IDENTIFIER,_SYSTEMD_UNIT,_SYSTEMD_USER_UNIT,UNIT,USER_UNIT,\
+OBJECT_SYSTEMD_UNIT,COREDUMP_UNIT,_SYSTEMD_INVOCATION_ID,INVOCATION_ID,USER_INVOCATION_ID";
+
+/// Whose line it is, most telling first: what PID 1 or a crash handler writes about a unit is the
+/// unit's, although another unit wrote it.
+const OWNERS: [&str; 6] =
+    ["UNIT", "USER_UNIT", "OBJECT_SYSTEMD_UNIT", "COREDUMP_UNIT", "_SYSTEMD_USER_UNIT", "_SYSTEMD_UNIT"];
+
+const INVOCATIONS: [&str; 3] = ["INVOCATION_ID", "USER_INVOCATION_ID", "_SYSTEMD_INVOCATION_ID"];
+
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+enum Field {
+    Null(()),
+    Text(String),
+    Bytes(Vec<u8>),
+    Many(Vec<Self>),
+}
+
+type Fields = HashMap<String, Field>;
+
+/// Decodes a line; the entry's unit is the first of its owners that `wanted` says yes to. `None`
+/// when there is none.
+pub(super) fn decode(
+    line: &str,
+    wanted: impl Fn(&UnitName) -> bool,
+) -> Result<(Cursor, Option<LogEntry>), String> {
+    let fields: Fields = serde_json::from_str(line).map_err(|e| e.to_string())?;
+    let cursor = Cursor(text(&fields, "__CURSOR").ok_or("it has no __CURSOR")?.to_owned());
+    let owner = OWNERS
+        .iter()
+        .flat_map(|owner| texts(&fields, owner))
+        .filter_map(|name| name.parse().ok())
+        .find(|name| wanted(name));
+    let Some(unit) = owner else { return Ok((cursor, None)) };
+    let entry = LogEntry {
+        unit,
+        realtime_us: number(&fields, "__REALTIME_TIMESTAMP").ok_or("it has no __REALTIME_TIMESTAMP")?,
+        monotonic_us: number(&fields, "__MONOTONIC_TIMESTAMP").unwrap_or(0),
+        priority: number(&fields, "PRIORITY"),
+        pid: number(&fields, "_PID"),
+        identifier: text(&fields, "SYSLOG_IDENTIFIER").map(str::to_owned),
+        message: fields.get("MESSAGE").map_or_else(|| LogMessage::Text(String::new()), message),
+        invocation: INVOCATIONS.iter().find_map(|name| text(&fields, name)).map(str::to_owned),
+        cursor: cursor.clone(),
+    };
+    Ok((cursor, Some(entry)))
+}
+
+fn message(field: &Field) -> LogMessage {
+    match field {
+        Field::Null(()) => LogMessage::Text("(left out by journalctl: too long)".to_owned()),
+        Field::Text(text) => LogMessage::Text(text.clone()),
+        // Escape sequences make text come as bytes too.
+        Field::Bytes(bytes) => match String::from_utf8(bytes.clone()) {
+            Ok(text) => LogMessage::Text(text),
+            Err(e) => LogMessage::Bytes(e.into_bytes()),
+        },
+        Field::Many(many) => {
+            let lines: Vec<_> = many.iter().map(|one| message(one).to_text().into_owned()).collect();
+            LogMessage::Text(lines.join("\n"))
+        }
+    }
+}
+
+fn texts<'a>(fields: &'a Fields, name: &str) -> Vec<&'a str> {
+    match fields.get(name) {
+        Some(Field::Text(text)) => vec![text.as_str()],
+        Some(Field::Many(many)) => many
+            .iter()
+            .filter_map(|f| if let Field::Text(text) = f { Some(text.as_str()) } else { None })
+            .collect(),
+        _ => Vec::new(),
+    }
+}
+
+fn text<'a>(fields: &'a Fields, name: &str) -> Option<&'a str> {
+    texts(fields, name).into_iter().next()
+}
+
+fn number<T: std::str::FromStr>(fields: &Fields, name: &str) -> Option<T> {
+    text(fields, name)?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn line(rest: &str) -> String {
+        format!(
+            r#"{{"__CURSOR":"s=1;i=2","__REALTIME_TIMESTAMP":"1795378005516522","__MONOTONIC_TIMESTAMP":"7",
+                "_SYSTEMD_UNIT":"a.service",{rest}}}"#
+        )
+    }
+
+    fn entry(rest: &str) -> LogEntry {
+        decode(&line(rest), |_| true).unwrap().1.unwrap()
+    }
+
+    #[test]
+    fn an_ordinary_line() {
+        let e = entry(
+            r#""MESSAGE":"hello","PRIORITY":"6","_PID":"42","SYSLOG_IDENTIFIER":"sh","_SYSTEMD_INVOCATION_ID":"ab""#,
+        );
+        assert_eq!((e.unit.as_str(), e.realtime_us, e.monotonic_us), ("a.service", 1_795_378_005_516_522, 7));
+        assert_eq!((e.priority, e.pid), (Some(6), Some(42)));
+        assert_eq!((e.identifier.as_deref(), e.invocation.as_deref()), (Some("sh"), Some("ab")));
+        assert_eq!(e.message, LogMessage::Text("hello".to_owned()));
+    }
+
+    #[test]
+    fn messages_come_in_many_shapes() {
+        let message = |json: &str| entry(&format!("\"MESSAGE\":{json}")).message;
+        assert_eq!(message("[27,91,49,109,104,105]"), LogMessage::Text("\u{1b}[1mhi".to_owned()));
+        assert_eq!(message("[255,254]"), LogMessage::Bytes(vec![255, 254]));
+        assert_eq!(message("[]"), LogMessage::Text(String::new()));
+        assert!(matches!(message("null"), LogMessage::Text(t) if t.contains("too long")));
+        assert_eq!(message(r#"["one",[116,119,111],null]"#).to_text().lines().count(), 3);
+        assert_eq!(message(r#"["one","two"]"#), LogMessage::Text("one\ntwo".to_owned()));
+        assert_eq!(entry("\"PRIORITY\":\"x\"").message, LogMessage::Text(String::new()));
+        assert_eq!(entry("\"PRIORITY\":\"999\"").priority, None);
+        assert_eq!(entry(r#""SYSLOG_IDENTIFIER":["x","y"]"#).identifier.as_deref(), Some("x"));
+    }
+
+    #[test]
+    fn what_pid_1_writes_about_a_unit_is_the_units() {
+        let text = line(r#""UNIT":"b.service","INVOCATION_ID":"cd","MESSAGE":"Started b.service.""#);
+        let about_b = decode(&text, |unit| unit.as_str() == "b.service").unwrap().1.unwrap();
+        assert_eq!((about_b.unit.as_str(), about_b.invocation.as_deref()), ("b.service", Some("cd")));
+        let of_a = decode(&text, |unit| unit.as_str() == "a.service").unwrap().1.unwrap();
+        assert_eq!(of_a.unit.as_str(), "a.service");
+        assert_eq!(decode(&text, |_| false).unwrap(), (Cursor("s=1;i=2".to_owned()), None));
+    }
+
+    #[test]
+    fn rubbish_is_an_error() {
+        for line in ["", "{", "[]", "{}", "-- No entries --", r#"{"__CURSOR":[1,2]}"#, r#"{"__CURSOR":{}}"#] {
+            assert!(decode(line, |_| true).is_err(), "{line}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn never_panics(line in "\\PC*") {
+            let _ = decode(&line, |_| true);
+        }
+
+        #[test]
+        fn any_message_comes_back(bytes in proptest::collection::vec(any::<u8>(), 0..64)) {
+            let json = serde_json::to_string(&bytes).unwrap();
+            let e = entry(&format!("\"MESSAGE\":{json}"));
+            match e.message {
+                LogMessage::Text(text) => prop_assert_eq!(text.into_bytes(), bytes),
+                LogMessage::Bytes(same) => prop_assert_eq!(same, bytes),
+            }
+        }
+    }
+}

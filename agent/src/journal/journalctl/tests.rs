@@ -1,0 +1,118 @@
+use std::{fs, os::unix::fs::PermissionsExt as _};
+
+use super::*;
+use crate::journal::LogMessage;
+
+/// A journalctl of our own: a shell script that sees the arguments.
+fn scripted(directory: &tempfile::TempDir, script: &str) -> Journalctl {
+    let program = directory.path().join("journalctl");
+    fs::write(&program, format!("#!/bin/sh\ndir={}\n{script}", directory.path().display())).unwrap();
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+    Journalctl::of(program.display().to_string(), false)
+}
+
+fn query(units: &[&str]) -> Query {
+    let units = units.iter().map(|unit| unit.parse().unwrap()).collect();
+    Query { units, follow: true, ..Query::default() }
+}
+
+/// Prints lines `$1` to `$2`, each with a cursor of its number.
+const LINES: &str = r#"
+lines() {
+  i=$1
+  while [ $i -le $2 ]; do
+    printf '{"__CURSOR":"s=a;i=%x;t=1","__REALTIME_TIMESTAMP":"%d","_SYSTEMD_UNIT":"a.service","MESSAGE":"%d"}\n' $i $i $i
+    i=$((i+1))
+  done
+}
+from() { for a; do case $a in --after-cursor=s=a\;i=*) a=${a#*i=}; echo $((0x${a%%;*})); return;; esac; done; echo 0; }
+"#;
+
+fn text(entry: Result<LogEntry, JournalError>) -> String {
+    entry.unwrap().message.to_text().into_owned()
+}
+
+#[tokio::test]
+async fn a_child_that_dies_is_replaced_where_it_stopped() {
+    let dir = tempfile::tempdir().unwrap();
+    // Gives 10 lines and half of the next, and dies by a signal.
+    let script =
+        format!("{LINES}\nf=$(from \"$@\"); lines $((f+1)) $((f+10)); printf '{{\"__CURS'; kill -9 $$");
+    let lines: Vec<_> =
+        scripted(&dir, &script).follow(query(&["a.service"])).take(95).map(text).collect().await;
+    let expected: Vec<_> = (1..=95).map(|n: u32| n.to_string()).collect();
+    assert_eq!(lines, expected);
+}
+
+#[tokio::test]
+async fn what_the_asker_has_is_left_out() {
+    let dir = tempfile::tempdir().unwrap();
+    let script = format!("{LINES}\nlines 1 20\nexec sleep 60");
+    let mut query = query(&["a.service", "b.service"]);
+    query.cursors.insert("a.service".parse().unwrap(), Cursor("s=a;i=f;t=1".to_owned()));
+    let lines: Vec<_> = scripted(&dir, &script).follow(query).take(5).map(text).collect().await;
+    assert_eq!(lines, ["16", "17", "18", "19", "20"]);
+}
+
+#[tokio::test]
+async fn without_follow_the_stream_ends() {
+    let dir = tempfile::tempdir().unwrap();
+    let query = Query { follow: false, ..query(&["a.service"]) };
+    let journal = scripted(&dir, &format!("{LINES}\nlines 1 3"));
+    assert_eq!(journal.follow(query).map(text).collect::<Vec<_>>().await, ["1", "2", "3"]);
+}
+
+#[tokio::test]
+async fn a_child_that_only_fails_is_given_up_with_its_last_words() {
+    let dir = tempfile::tempdir().unwrap();
+    let journal = scripted(&dir, "echo first >&2; echo 'no such option' >&2; exit 1");
+    let all: Vec<_> = journal.follow(query(&["a.service"])).collect().await;
+    assert_eq!(all.len(), 1);
+    let failed = all.into_iter().next().unwrap().unwrap_err().to_string();
+    assert!(failed.contains("no such option") && failed.contains("exit status: 1"), "{failed}");
+}
+
+#[tokio::test]
+async fn a_line_that_cannot_be_read_is_told_and_the_next_one_comes() {
+    let dir = tempfile::tempdir().unwrap();
+    let script = format!("{LINES}\nlines 1 1; echo '{{\"__CURSOR\":7}}'; lines 2 2; exec sleep 60");
+    let got: Vec<_> = scripted(&dir, &script).follow(query(&["a.service"])).take(3).collect().await;
+    assert!(matches!(&got[1], Err(JournalError::Unreadable { .. })));
+    assert_eq!(got[2].as_ref().unwrap().message, LogMessage::Text("2".to_owned()));
+}
+
+#[tokio::test]
+async fn patterns_take_units_that_come_later_and_nothing_else() {
+    let dir = tempfile::tempdir().unwrap();
+    let script = format!(
+        "{LINES}\nlines 1 4 | sed '2s/a.service/b@1.service/;4s/a.service/b@2.service/'; exec sleep 60"
+    );
+    let query = Query { units: Vec::new(), globs: vec!["b@*".parse().unwrap()], ..query(&[]) };
+    let got: Vec<_> = scripted(&dir, &script).follow(query).take(2).map(text).collect().await;
+    assert_eq!(got, ["2", "4"]);
+}
+
+#[tokio::test]
+async fn an_end_of_the_stream_ends_the_child_and_readers_are_bounded() {
+    let dir = tempfile::tempdir().unwrap();
+    let journal = scripted(&dir, &format!("{LINES}\necho $$ > $dir/pid; lines 1 1; exec sleep 60"));
+    let mut stream = journal.follow(query(&["a.service"]));
+    stream.next().await.unwrap().unwrap();
+    let pid = fs::read_to_string(dir.path().join("pid")).unwrap();
+    drop(stream);
+    let alive = || {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", pid.trim())).unwrap_or_default();
+        !stat.is_empty() && !stat.contains(") Z ")
+    };
+    timeout(Duration::from_secs(10), async {
+        while alive() || journal.readers.available_permits() < READERS {
+            sleep(Duration::from_millis(5)).await;
+        }
+    })
+    .await
+    .unwrap();
+    let _all = journal.readers.clone().try_acquire_many_owned(u32::try_from(READERS).unwrap()).unwrap();
+    let refused = journal.follow(query(&["a.service"])).next().await.unwrap();
+    assert!(matches!(refused, Err(JournalError::TooMany { limit: READERS })));
+    assert!(matches!(journal.follow(query(&[])).next().await.unwrap(), Err(JournalError::NoUnit)));
+}
