@@ -1,0 +1,130 @@
+//! What the store wants of one unit, resolved through template and content.
+
+use std::{fmt, sync::Arc};
+
+use flotilla_registry::records::{RecordError, Target, UnitRecord};
+use flotilla_units::{ContentHash, UnitName, UnitRequirements};
+
+use super::{ClusterState, ContentError, readable};
+
+/// What is wanted of a unit.
+#[derive(Debug, Clone)]
+pub enum Wish {
+    /// There is no such unit. Entries without a unit are left as they are: absence orders nothing.
+    Unknown,
+    /// Its record cannot be read: it is left exactly as it is.
+    Unreadable(Arc<RecordError>),
+    /// It is to be on no machine.
+    Gone {
+        /// Its record is to go too, once each placement is proven gone.
+        deleting: bool,
+    },
+    /// It is to be on a machine, and what it is cannot be told: it stays where it is, as it is, and
+    /// is placed nowhere.
+    Stuck(Obstacle),
+    /// It is to be on a machine.
+    Wanted(Wanted),
+}
+
+/// What is to be on a machine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Wanted {
+    /// The name that systemd knows it by.
+    pub runtime: UnitName,
+    /// The content.
+    pub hash: ContentHash,
+    /// [`Target::Loaded`] or [`Target::Launched`].
+    pub target: Target,
+    /// The run that was ordered last.
+    pub run: u64,
+    /// Where it may be.
+    pub requirements: Arc<UnitRequirements>,
+}
+
+/// Why it cannot be told what a unit is.
+#[derive(Debug, Clone)]
+pub enum Obstacle {
+    /// It is an instance, and its template has no record.
+    TemplateMissing(UnitName),
+    /// It is an instance, and its template's record cannot be read.
+    TemplateUnreadable(Arc<RecordError>),
+    /// Its record, or its template's, names no content.
+    NoContent(UnitName),
+    /// The content that it names is not in the store.
+    ContentMissing(ContentHash),
+    /// The content is there and is not a unit file that can be run.
+    Content(ContentHash, ContentError),
+}
+
+impl fmt::Display for Obstacle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::TemplateMissing(name) => write!(f, "its template {name} is not in the cluster: submit it"),
+            Self::TemplateUnreadable(error) => write!(f, "its template cannot be read: {error}"),
+            Self::NoContent(name) => write!(f, "{name} has no content: submit it again"),
+            Self::ContentMissing(hash) => {
+                write!(f, "its content {} is not in the store: submit it again", hash.short())
+            }
+            Self::Content(hash, error) => write!(f, "its content {} cannot be used: {error}", hash.short()),
+        }
+    }
+}
+
+impl ClusterState {
+    /// Returns what is wanted of a unit.
+    #[must_use]
+    pub fn wish(&self, unit: &UnitName) -> Wish {
+        let Some(kept) = self.units.get(unit) else { return Wish::Unknown };
+        let record = match (kept.record(), kept.unreadable()) {
+            (Some(record), _) => record,
+            (None, Some(error)) => return Wish::Unreadable(Arc::clone(error)),
+            (None, None) => return Wish::Unknown,
+        };
+        if record.deleting || record.target == Target::Inactive || unit.is_template() {
+            return Wish::Gone { deleting: record.deleting };
+        }
+        match self.resolve(unit, record) {
+            Ok((hash, requirements)) => Wish::Wanted(Wanted {
+                runtime: record.runtime.clone(),
+                hash,
+                target: record.target,
+                run: record.run,
+                requirements,
+            }),
+            Err(obstacle) => Wish::Stuck(obstacle),
+        }
+    }
+
+    /// Returns what a unit asks of machines when it runs a content, whatever its record says.
+    #[must_use]
+    pub fn requirements_of(&self, unit: &UnitName, hash: ContentHash) -> Option<Arc<UnitRequirements>> {
+        self.contents.get(&hash)?.requirements(unit).ok()
+    }
+
+    /// Returns the content that a unit has, or that its template gives it.
+    ///
+    /// # Errors
+    /// What stands in the way of knowing it.
+    pub fn content_of(&self, unit: &UnitName, record: &UnitRecord) -> Result<ContentHash, Obstacle> {
+        if let Some(hash) = record.current {
+            return Ok(hash);
+        }
+        let Some(template) = unit.template() else { return Err(Obstacle::NoContent(unit.clone())) };
+        let kept = self.units.get(&template).ok_or_else(|| Obstacle::TemplateMissing(template.clone()))?;
+        if let Some(error) = kept.unreadable() {
+            return Err(Obstacle::TemplateUnreadable(Arc::clone(error)));
+        }
+        readable(Some(kept)).and_then(|record| record.current).ok_or(Obstacle::NoContent(template))
+    }
+
+    fn resolve(
+        &self,
+        unit: &UnitName,
+        record: &UnitRecord,
+    ) -> Result<(ContentHash, Arc<UnitRequirements>), Obstacle> {
+        let hash = self.content_of(unit, record)?;
+        let content = self.contents.get(&hash).ok_or(Obstacle::ContentMissing(hash))?;
+        let requirements = content.requirements(unit).map_err(|error| Obstacle::Content(hash, error))?;
+        Ok((hash, requirements))
+    }
+}
