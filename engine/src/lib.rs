@@ -1,4 +1,20 @@
 //! Who runs what: the placement core, the cluster state and the leader loop that feeds it.
+//!
+//! [`run`] starts an engine: it waits for one of the few seats, holds the [cluster state](state)
+//! fed by list-then-watch, answers from it through a [`StateReader`], and campaigns for the lead.
+//! The leader asks the pure [placement core](placement) what to do and writes manifests. The engine
+//! never talks to an agent: the two meet in the store.
 
+mod hot;
+mod leader;
+mod model;
 pub mod placement;
+mod reader;
+mod seat;
 pub mod state;
+
+pub use hot::EngineStatus;
+pub use reader::{
+    ClusterRow, Delta, MachineRow, PAGE_MAX, Page, PlacementRow, StateReader, TooOld, UnitRow, Why,
+};
+pub use seat::{Engine, EngineConfig, run};

@@ -1,0 +1,194 @@
+//! What a seat holds: the cluster state, the placement model, and what changed lately.
+//!
+//! One writer (the seat's feed) and many readers share it behind a lock that is held for one
+//! revision, one page or one step, and never across an await. Readers get owned rows and `Arc`s, so
+//! nobody copies the state, however large it is.
+
+use std::{
+    collections::{BTreeSet, VecDeque},
+    sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
+};
+
+use flotilla_registry::{
+    keys::Keys,
+    store::{KeyValue, Revision, WatchEvent},
+    witness::WentBack,
+};
+use flotilla_units::{MachineId, UnitName};
+use tokio::sync::watch;
+
+use crate::{
+    model::Model,
+    state::{Changes, ClusterState},
+};
+
+/// How many changes of units and machines are remembered for watchers. A hundred thousand names
+/// are some 5 MB; a watcher further behind lists anew.
+const RING_MAX: usize = 100_000;
+
+/// The hot state with its doorbell.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    hot: RwLock<Hot>,
+    /// Rung after every change, with the revision.
+    bell: watch::Sender<Revision>,
+}
+
+/// The hot state.
+#[derive(Debug)]
+pub(crate) struct Hot {
+    /// The store's picture.
+    pub state: ClusterState,
+    /// The placement core beside it.
+    pub model: Model,
+    /// What changed since the leader looked last.
+    pub fresh: Changes,
+    /// A listing has arrived: the picture is one.
+    pub synced: bool,
+    ring: Ring,
+    /// What this engine does and what keeps it from it.
+    pub engine: EngineStatus,
+}
+
+/// What this engine does, and what keeps it from it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct EngineStatus {
+    /// It leads.
+    pub leads: bool,
+    /// The mass-loss brake holds: why, for people. Known to the leader only.
+    pub hold: Option<String>,
+    /// Nothing is decided: why.
+    pub standstill: Option<String>,
+    /// What the store said when it was asked or written to last, if that failed.
+    pub trouble: Option<String>,
+}
+
+#[derive(Debug, Default)]
+struct Ring {
+    changes: VecDeque<(Revision, BTreeSet<UnitName>, BTreeSet<MachineId>)>,
+    names: usize,
+    /// Everything after this revision is in the ring.
+    from: Revision,
+}
+
+impl Shared {
+    pub fn new(keys: Keys) -> Self {
+        let hot = Hot {
+            state: ClusterState::new(keys),
+            model: Model::default(),
+            fresh: Changes::default(),
+            synced: false,
+            ring: Ring::default(),
+            engine: EngineStatus::default(),
+        };
+        Self { hot: RwLock::new(hot), bell: watch::Sender::new(Revision(0)) }
+    }
+
+    pub fn read(&self) -> RwLockReadGuard<'_, Hot> {
+        // A panic while it was written is a defect that has been reported; what is there is still
+        // the best picture, and the next revision goes on from it.
+        self.hot.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub fn write(&self) -> RwLockWriteGuard<'_, Hot> {
+        self.hot.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub fn subscribe(&self) -> watch::Receiver<Revision> {
+        self.bell.subscribe()
+    }
+
+    /// Replaces everything by a listing.
+    pub fn reset(&self, revision: Revision, kvs: &[KeyValue]) {
+        let mut hot = self.write();
+        let Hot { state, model, fresh, synced, ring, .. } = &mut *hot;
+        let changes = state.reset(revision, kvs);
+        model.sync(state, &changes);
+        fresh.extend(changes);
+        *synced = true;
+        *ring = Ring { from: revision, ..Ring::default() };
+        drop(hot);
+        self.bell.send_replace(revision);
+    }
+
+    /// Applies one revision.
+    pub fn apply(&self, revision: Revision, events: &[WatchEvent]) {
+        let mut hot = self.write();
+        let Hot { state, model, fresh, ring, .. } = &mut *hot;
+        let changes = state.apply(revision, events);
+        model.sync(state, &changes);
+        ring.push(revision, &changes);
+        fresh.extend(changes);
+        drop(hot);
+        self.bell.send_replace(revision);
+    }
+
+    /// Notes that nothing changed up to a revision.
+    pub fn advance(&self, revision: Revision) {
+        self.write().state.advance(revision);
+        self.bell.send_if_modified(|seen| {
+            let newer = revision > *seen;
+            *seen = revision.max(*seen);
+            newer
+        });
+    }
+
+    /// Notes that the store went back.
+    pub fn went_back(&self, why: WentBack) {
+        self.write().state.note_went_back(why);
+        self.bell.send_modify(|_| {});
+    }
+
+    /// Changes what is told of this engine.
+    pub fn tell(&self, change: impl FnOnce(&mut EngineStatus)) {
+        change(&mut self.write().engine);
+    }
+
+    /// Waits until the state has reached a revision.
+    pub async fn reached(&self, revision: Revision) {
+        let mut bell = self.subscribe();
+        loop {
+            {
+                let hot = self.read();
+                if hot.synced && hot.state.revision() >= revision {
+                    return;
+                }
+            }
+            // The sender lives as long as `self`.
+            if bell.changed().await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        }
+    }
+}
+
+impl Hot {
+    /// Returns the names of what changed after a revision; `None` when that is too long ago.
+    pub fn since(&self, revision: Revision) -> Option<(BTreeSet<UnitName>, BTreeSet<MachineId>)> {
+        if revision < self.ring.from || revision > self.state.revision() {
+            return None;
+        }
+        let (mut units, mut machines) = (BTreeSet::new(), BTreeSet::new());
+        for (_, of_units, of_machines) in self.ring.changes.iter().rev().take_while(|(at, ..)| *at > revision)
+        {
+            units.extend(of_units.iter().cloned());
+            machines.extend(of_machines);
+        }
+        Some((units, machines))
+    }
+}
+
+impl Ring {
+    fn push(&mut self, revision: Revision, changes: &Changes) {
+        if changes.is_empty() {
+            return;
+        }
+        self.names += changes.units.len() + changes.machines.len();
+        self.changes.push_back((revision, changes.units.clone(), changes.machines.clone()));
+        while self.names > RING_MAX {
+            let Some((revision, units, machines)) = self.changes.pop_front() else { break };
+            self.names -= units.len() + machines.len();
+            self.from = revision;
+        }
+    }
+}

@@ -1,0 +1,335 @@
+//! The leader loop: the one writer of manifests.
+//!
+//! Owns the term: from the moment the lead is won to the moment it is lost or given up. It reads
+//! the hot state, decides by the pure [`step`](step::step), writes, waits until the state shows
+//! what was written, and sleeps until something changes. It never decides from a state older than
+//! its own election or its own last write, and never repeats a write whose outcome it does not
+//! know.
+//!
+//! ```text
+//!            the state has reached                        something changed,
+//!            the leader key                               a bucket cooled down
+//!  elected ────────────────────────► ┌──────┐ ◄──────────────────────────────── ┌─────────┐
+//!                                    │ Step │ ────────────────────────────────► │ Waiting │
+//!          ┌───────────────────────► └──────┘          nothing to write         └─────────┘
+//!          │  the state shows it        │ transactions
+//!   ┌────────────┐                 ┌─────────┐ compare failed: the state catches up, decide anew
+//!   │ Catching up│ ◄────────────── │ Writing │ refused: wait, decide anew
+//!   └────────────┘   acknowledged  └─────────┘
+//!          ▲                            │ outcome unknown
+//!          │    fenced write of       ┌─────────┐
+//!          └───────────────────────── │ Barrier │  late duplicates fail from here on
+//!                `cluster`            └─────────┘
+//! ```
+
+mod batch;
+mod brake;
+mod compaction;
+mod plan;
+mod step;
+mod tokens;
+
+use std::{sync::Arc, time::Duration};
+
+use flotilla_registry::{
+    election::{KeyLost, Leadership},
+    keys::Key,
+    records::{Cluster, Record as _},
+    store::{CALL_TIMEOUT, Compare, KeyRange, Operation, Revision, Store, StoreError, Txn, TxnResponse},
+    timing::{Backoff, Timing},
+};
+use jiff::Timestamp;
+use tokio::{
+    sync::Notify,
+    time::{Instant, sleep, sleep_until, timeout},
+};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, error, info, warn};
+
+use self::{
+    brake::BrakeChange,
+    compaction::Compaction,
+    step::{Memory, Now, Step, step},
+    tokens::Tokens,
+};
+use crate::hot::{Hot, Shared};
+
+/// How long the state gets to show what a failed compare was about. A second: the watch delivers
+/// in milliseconds, and deciding from an older state only fails the compare again.
+const CATCH_UP: Duration = Duration::from_secs(1);
+
+/// Why a term ended.
+#[derive(Debug)]
+pub(crate) enum TermEnd {
+    /// The engine stops.
+    Stopped,
+    /// The lead is lost.
+    Lost(Option<KeyLost>),
+}
+
+/// One term.
+#[derive(Debug)]
+pub(crate) struct Term<'a> {
+    pub store: Arc<dyn Store>,
+    pub shared: &'a Shared,
+    pub leadership: &'a Leadership,
+    pub timing: &'a Timing,
+    /// Rung when an operator ends a mass-loss hold.
+    pub release: &'a Notify,
+    /// When the engine started: the zero of the leader's clock.
+    pub started: Instant,
+}
+
+/// What became of a step's writes.
+enum Written {
+    /// All are in the store, or there were none; the state has to reach this revision.
+    Upto(Option<Revision>),
+    /// Some are not: decide anew when the state has caught up with this revision, or after a wait.
+    Again(Option<Revision>, Option<Duration>),
+    /// The leader key is not ours any more.
+    Deposed,
+}
+
+impl Term<'_> {
+    /// Leads until the lead is lost or the engine stops.
+    pub async fn lead(self, stop: &CancellationToken) -> TermEnd {
+        let end = tokio::select! {
+            () = stop.cancelled() => TermEnd::Stopped,
+            why = self.leadership.lost() => TermEnd::Lost(Some(why)),
+            () = self.run() => TermEnd::Lost(None),
+        };
+        let mut hot = self.shared.write();
+        hot.engine.leads = false;
+        hot.engine.hold = None;
+        hot.engine.standstill = None;
+        // The next leader judges losses by itself; until then `why` sees them as they are.
+        let Hot { state, model, .. } = &mut *hot;
+        model.hold(false);
+        let lost = crate::state::Changes {
+            machines: state.machines().keys().copied().collect(),
+            ..crate::state::Changes::default()
+        };
+        model.sync(state, &lost);
+        end
+    }
+
+    /// Returns when the leader key is known not to be ours.
+    async fn run(&self) {
+        self.shared.reached(self.leadership.revision()).await;
+        info!(term = self.leadership.term(), "leading");
+        let mut memory = self.take_office();
+        let mut compaction = Compaction::default();
+        let mut backoff = self.timing.backoff();
+        let mut bell = self.shared.subscribe();
+        let mut release = false;
+        loop {
+            bell.borrow_and_update();
+            let found = self.step(&mut memory, release);
+            release = false;
+            let wait = match self.write(&mut memory, &found).await {
+                Written::Upto(revision) => {
+                    backoff.reset();
+                    if let Some(revision) = revision {
+                        self.shared.reached(revision).await;
+                    }
+                    None
+                }
+                Written::Again(revision, wait) => {
+                    if let Some(revision) = revision {
+                        // Another's write outside the prefix may have raised it: do not insist.
+                        let _ = timeout(CATCH_UP, self.shared.reached(revision)).await;
+                    }
+                    Some(wait.unwrap_or_default())
+                }
+                Written::Deposed => return,
+            };
+            if let Some(wait) = wait {
+                sleep(wait.max(Duration::from_millis(1))).await;
+                continue;
+            }
+            self.compact(&mut compaction).await;
+            if found.more || !found.transactions.is_empty() {
+                continue;
+            }
+            let wake_at = found.wake_at.map(|at| self.started + at);
+            tokio::select! {
+                _ = bell.changed() => {}
+                () = self.release.notified() => release = true,
+                () = until(wake_at) => {}
+            }
+        }
+    }
+
+    /// Starts from everything: what was decided before this term is not known to have been written.
+    fn take_office(&self) -> Memory {
+        let mut hot = self.shared.write();
+        let Hot { state, model, fresh, engine, .. } = &mut *hot;
+        let everything = state.everything();
+        model.hold(false);
+        model.sync(state, &everything);
+        *fresh = everything;
+        engine.leads = true;
+        Memory::new(self.leadership.fence(), self.leadership.term(), self.leadership.cluster())
+    }
+
+    fn step(&self, memory: &mut Memory, release: bool) -> Step {
+        let now = Now { mono: self.started.elapsed(), wall: Timestamp::now() };
+        let mut hot = self.shared.write();
+        let Hot { state, model, fresh, engine, .. } = &mut *hot;
+        let changes = std::mem::take(fresh);
+        let found = step(state, model, memory, changes, now, release);
+        match &found.brake {
+            Some(change @ BrakeChange::Tripped { .. }) => {
+                error!("mass-loss hold: {}", change.why());
+                engine.hold = Some(change.why());
+            }
+            Some(change) => {
+                warn!("the mass-loss hold is over: {}", change.why());
+                engine.hold = None;
+            }
+            None => {}
+        }
+        if engine.standstill != found.standstill {
+            if let Some(why) = &found.standstill {
+                error!("nothing is decided: {why}");
+            }
+            engine.standstill.clone_from(&found.standstill);
+        }
+        found
+    }
+
+    async fn write(&self, memory: &mut Memory, found: &Step) -> Written {
+        let mut upto = None;
+        let mut transactions = found.transactions.iter();
+        while let Some(ready) = transactions.next() {
+            let answer = call(self.store.txn(ready.txn.clone())).await;
+            let again = match answer {
+                Ok(TxnResponse { succeeded: true, revision, .. }) => {
+                    debug!(revision = revision.0, buckets = ready.of.buckets.len(), "written");
+                    memory.wrote(&ready.of, self.started.elapsed());
+                    upto = Some(revision);
+                    continue;
+                }
+                Ok(answer) => self.compare_failed(&answer),
+                Err(StoreError::OutcomeUnknown { what }) => {
+                    warn!(what, "a write's outcome is not known; making sure that it cannot come late");
+                    match self.barrier(memory).await {
+                        Some(revision) => Written::Again(Some(revision), None),
+                        None => Written::Deposed,
+                    }
+                }
+                Err(error) => {
+                    warn!(%error, "a write was refused");
+                    let text = error.to_string();
+                    self.shared.tell(|engine| engine.trouble = Some(text));
+                    Written::Again(upto, Some(self.timing.retry_max / 5))
+                }
+            };
+            // None of what follows was sent: it was made from the same state, so it is made anew.
+            let mut hot = self.shared.write();
+            let Hot { state, model, .. } = &mut *hot;
+            for ready in std::iter::once(ready).chain(transactions) {
+                memory.failed(state, model, &ready.of);
+            }
+            return again;
+        }
+        if upto.is_some() {
+            self.shared.tell(|engine| engine.trouble = None);
+        }
+        Written::Upto(upto)
+    }
+
+    /// A compare failed: the answer brings the keys compared as they are now.
+    fn compare_failed(&self, answer: &TxnResponse) -> Written {
+        let Compare::CreateRevision(_, ours) = self.leadership.fence() else { return Written::Deposed };
+        let leader = answer.gets.first().and_then(|kvs| kvs.first());
+        if leader.is_none_or(|kv| kv.create_revision != ours) {
+            return Written::Deposed;
+        }
+        debug!(revision = answer.revision.0, "somebody wrote meanwhile; deciding anew");
+        let newest = answer.gets.iter().flatten().map(|kv| kv.mod_revision).max();
+        Written::Again(newest.or(Some(answer.revision)), None)
+    }
+
+    /// Makes a transaction of unknown outcome fail if it is still under way: it compares the mod
+    /// revision of `cluster`, which is written here. Returns the revision that the state has to
+    /// reach before anything is decided, or `None` when the lead is lost.
+    async fn barrier(&self, memory: &mut Memory) -> Option<Revision> {
+        let mut backoff = self.timing.backoff();
+        loop {
+            match self.try_barrier().await {
+                Ok(Some((cluster, revision))) => {
+                    memory.skip_tokens(&cluster);
+                    return Some(revision);
+                }
+                Ok(None) => return None,
+                Err(error) => {
+                    warn!(%error, "still not known");
+                    sleep(wait_of(&mut backoff)).await;
+                }
+            }
+        }
+    }
+
+    /// Returns the record as it was before the barrier.
+    async fn try_barrier(&self) -> Result<Option<(Cluster, Revision)>, StoreError> {
+        let fence = self.leadership.fence();
+        let cluster_key = self.shared.read().state.keys().spell(&Key::Cluster);
+        let read = Txn {
+            when: vec![fence.clone()],
+            then: vec![Operation::Get(KeyRange::key(cluster_key.clone()))],
+            or_else: Vec::new(),
+        };
+        let answer = call(self.store.txn(read)).await?;
+        if !answer.succeeded {
+            return Ok(None);
+        }
+        let kv = answer.gets.first().and_then(|kvs| kvs.first());
+        let Some((kv, cluster)) = kv.and_then(|kv| Some((kv, Cluster::from_kv(kv).ok()?))) else {
+            return Err(StoreError::Other("the cluster's record cannot be read".to_owned()));
+        };
+        let write = Txn {
+            when: vec![fence, Compare::ModRevision(cluster_key.clone(), kv.mod_revision)],
+            then: vec![Operation::Put {
+                key: cluster_key,
+                value: Tokens::reserve(&cluster).encode(),
+                lease: None,
+            }],
+            or_else: Vec::new(),
+        };
+        let answer = call(self.store.txn(write)).await?;
+        if answer.succeeded {
+            return Ok(Some((cluster, answer.revision)));
+        }
+        Err(StoreError::Other("the cluster's record was written meanwhile".to_owned()))
+    }
+
+    async fn compact(&self, compaction: &mut Compaction) {
+        let revision = self.shared.read().state.revision();
+        let Some(revision) = compaction.due(revision, self.started.elapsed()) else { return };
+        match call(self.store.compact(revision)).await {
+            Ok(()) => debug!(revision = revision.0, "compacted"),
+            // It is tried again in a while; nothing depends on it.
+            Err(error) => warn!(%error, "the store was not compacted"),
+        }
+    }
+}
+
+/// Bounds a call from the outside too: a store that breaks its promise must not stop the leader.
+async fn call<T>(what: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
+    match timeout(CALL_TIMEOUT + Duration::from_secs(1), what).await {
+        Ok(answer) => answer,
+        Err(_) => Err(StoreError::OutcomeUnknown { what: "a leader's call".to_owned() }),
+    }
+}
+
+fn wait_of(backoff: &mut Backoff) -> Duration {
+    backoff.next_wait()
+}
+
+async fn until(at: Option<Instant>) {
+    match at {
+        Some(at) => sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}

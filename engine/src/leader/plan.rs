@@ -1,0 +1,392 @@
+//! What is to be written for one unit: pure planning from the state and the core's decisions.
+//!
+//! The core says where units should be; this module says what that means for manifests that exist,
+//! and holds what is safe to do against the state itself: it is the last to look before a write.
+//!
+//! ```text
+//!                  place                     order to leave                  proof
+//!   ┌──────────┐ ────────► ┌─────────────┐ ────────────────► ┌───────────┐ ───────► entry dropped,
+//!   │ no entry │           │ entry       │                   │ departing │          in the same
+//!   └──────────┘           │ hash run    │ machine lost and  │ (token    │          transaction
+//!                          │ target token│ place elsewhere:  │  kept)    │          placed elsewhere
+//!                          └─────────────┘ one transaction   └───────────┘          if a place is known
+//!                             │       ▲    that compares
+//!                             └───────┘    its absence
+//!                   new hash or run: new token, in place
+//! ```
+//!
+//! At every revision a unit that is not global has at most one entry that is not departing:
+//! an entry is added only where the state shows none, or in the transaction that makes the one on
+//! a lost machine departing.
+
+use std::collections::BTreeSet;
+
+use flotilla_registry::{
+    records::{Cluster, Departure, EventChange, ManifestEntry, Token},
+    store::Revision,
+};
+use flotilla_units::{MachineId, OnPartition, UnitName};
+
+use super::tokens::Tokens;
+use crate::{
+    model::Decided,
+    placement::Decision,
+    state::{ClusterState, Life, Placed, Wanted, Wish},
+};
+
+/// One change of one manifest bucket.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Edit {
+    /// A new entry.
+    Add {
+        /// Whose manifest.
+        machine: MachineId,
+        /// The entry.
+        entry: ManifestEntry,
+    },
+    /// An entry in place of the one with a token.
+    Replace {
+        /// Whose manifest.
+        machine: MachineId,
+        /// The token of the entry that goes.
+        token: Token,
+        /// The entry that comes.
+        entry: ManifestEntry,
+    },
+    /// An entry that was proven gone.
+    Drop {
+        /// Whose manifest.
+        machine: MachineId,
+        /// Its token.
+        token: Token,
+    },
+}
+
+/// Edits that belong together: all are written at one revision, or none.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Plan {
+    /// The unit that they are about.
+    pub unit: UnitName,
+    /// The edits, of buckets of this unit.
+    pub edits: Vec<Edit>,
+    /// Machines that have to be absent still when it is written.
+    pub absent: BTreeSet<MachineId>,
+    /// The unit's record goes too, if it is still at this revision.
+    pub destroy: Option<Revision>,
+    /// What is told about it.
+    pub changes: Vec<EventChange>,
+}
+
+/// What planning looks at besides the state.
+#[derive(Debug)]
+pub struct Planning<'a> {
+    /// The state.
+    pub state: &'a ClusterState,
+    /// Its cluster record.
+    pub cluster: &'a Cluster,
+    /// The tokens to give out.
+    pub tokens: &'a mut Tokens,
+    /// The mass-loss brake holds: nothing follows from a machine's absence.
+    pub held: bool,
+}
+
+impl Edit {
+    /// Returns whose manifest it changes.
+    #[must_use]
+    pub const fn machine(&self) -> MachineId {
+        match self {
+            Self::Add { machine, .. } | Self::Replace { machine, .. } | Self::Drop { machine, .. } => {
+                *machine
+            }
+        }
+    }
+}
+
+impl Plan {
+    fn new(unit: &UnitName) -> Self {
+        Self {
+            unit: unit.clone(),
+            edits: Vec::new(),
+            absent: BTreeSet::new(),
+            destroy: None,
+            changes: Vec::new(),
+        }
+    }
+
+    /// Tells whether there is nothing to write.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.edits.is_empty() && self.destroy.is_none()
+    }
+
+    fn tell(&mut self, kind: &str, machine: Option<MachineId>, why: Option<String>) {
+        self.changes.push(EventChange { kind: kind.to_owned(), unit: Some(self.unit.clone()), machine, why });
+    }
+
+    fn drop_proven(&mut self, placed: &Placed<'_>) {
+        self.edits.push(Edit::Drop { machine: placed.machine, token: placed.entry.token });
+        self.tell("gone", Some(placed.machine), None);
+    }
+
+    fn depart(&mut self, placed: &Placed<'_>, why: Departure, reason: Option<String>) {
+        let entry = ManifestEntry { departing: Some(why), ..placed.entry.clone() };
+        self.edits.push(Edit::Replace { machine: placed.machine, token: entry.token, entry });
+        let kind = if why == Departure::MachineLost { "machine-lost" } else { "departing" };
+        self.tell(kind, Some(placed.machine), reason.or_else(|| Some(in_words(why).to_owned())));
+    }
+
+    fn add(&mut self, machine: MachineId, wanted: &Wanted, token: Token) {
+        self.edits.push(Edit::Add { machine, entry: entry(&self.unit, wanted, token) });
+        self.tell("placed", Some(machine), None);
+    }
+}
+
+impl Planning<'_> {
+    /// Plans everything that is to be written for a unit now; nothing if it is as it should be.
+    ///
+    /// The second value is false when the tokens ran out before all was planned.
+    pub fn unit(&mut self, unit: &UnitName, decided: &Decided) -> (Vec<Plan>, bool) {
+        let placed = self.state.placed(unit);
+        match self.state.wish(unit) {
+            Wish::Unreadable(_) => (Vec::new(), true),
+            Wish::Unknown | Wish::Stuck(_) => (vec![self.only_proof(unit, &placed)], true),
+            Wish::Gone { deleting } => (self.leave(unit, &placed, deleting), true),
+            Wish::Wanted(wanted) if wanted.requirements.global => {
+                self.global(unit, &placed, &wanted, decided)
+            }
+            Wish::Wanted(wanted) => self.single(unit, &placed, &wanted, decided),
+        }
+    }
+
+    fn only_proof(&self, unit: &UnitName, placed: &[Placed<'_>]) -> Plan {
+        let mut plan = Plan::new(unit);
+        placed.iter().filter(|placed| placed.proven_gone).for_each(|placed| plan.drop_proven(placed));
+        plan
+    }
+
+    /// A unit that is to be nowhere: every entry departs, every proven one goes, and with the last
+    /// of them the record of a destroyed unit.
+    fn leave(&self, unit: &UnitName, placed: &[Placed<'_>], deleting: bool) -> Vec<Plan> {
+        let why = if deleting { Departure::Destroyed } else { Departure::Unloaded };
+        let mut plans = Vec::new();
+        let mut stays = false;
+        for placed in placed {
+            let mut plan = Plan::new(unit);
+            if placed.entry.departing.is_none() {
+                plan.depart(placed, why, None);
+                stays = true;
+            } else if placed.proven_gone {
+                plan.drop_proven(placed);
+            } else {
+                stays |= !self.is_released(placed);
+            }
+            plans.push(plan);
+        }
+        // What may be in a bucket that cannot be read is not proven gone.
+        if !deleting || stays || self.state.hidden_entry(unit).is_some() {
+            return plans;
+        }
+        let Some(record) = self.state.units().get(unit) else { return plans };
+        if plans.iter().filter(|plan| !plan.is_empty()).count() > 1 {
+            // Many entries of a global unit need not fit into one transaction: they go first.
+            return plans;
+        }
+        let mut last = plans.into_iter().find(|plan| !plan.is_empty()).unwrap_or_else(|| Plan::new(unit));
+        last.absent.extend(placed.iter().filter(|p| !p.proven_gone).map(|placed| placed.machine));
+        last.destroy = Some(record.mod_revision());
+        last.tell("destroyed", None, None);
+        vec![last]
+    }
+
+    /// Tells whether an entry stands in nobody's way although it is not proven gone: its machine's
+    /// lease has ended, and its unit's partition policy says that this is enough.
+    fn is_released(&self, placed: &Placed<'_>) -> bool {
+        let requirements = self.state.requirements_of(&placed.entry.unit, placed.entry.hash);
+        // A content that cannot be read might ask for more than a lease's end.
+        let policy = requirements.map(|requirements| requirements.on_partition);
+        placed.life == Life::Lost && !self.held && matches!(policy, Some(OnPartition::Replace))
+    }
+
+    /// A unit that is to be on one machine.
+    fn single(
+        &mut self,
+        unit: &UnitName,
+        placed: &[Placed<'_>],
+        wanted: &Wanted,
+        decided: &Decided,
+    ) -> (Vec<Plan>, bool) {
+        let mut plan = self.only_proof(unit, placed);
+        // Should there ever be several (a global unit that is no longer global), the newest stays.
+        let mut active: Vec<&Placed<'_>> = placed.iter().filter(|p| p.entry.departing.is_none()).collect();
+        active.sort_by_key(|placed| std::cmp::Reverse(placed.entry.token));
+        for extra in active.iter().skip(1) {
+            plan.depart(extra, Departure::Requirements, Some("it is on another machine too".to_owned()));
+        }
+        let target = decided.place.first().copied().filter(|id| self.may_take(unit, placed, *id));
+        let planned = match (active.first(), target) {
+            (Some(on), Some(target)) if on.life == Life::Lost && on.machine != target => {
+                self.move_off_lost(&mut plan, placed, on, target, wanted)
+            }
+            (Some(on), _) => self.keep_or_order_off(&mut plan, on, wanted, decided),
+            (None, Some(target)) => self.start_on(&mut plan, placed, target, wanted),
+            (None, None) => true,
+        };
+        (vec![plan], planned)
+    }
+
+    fn move_off_lost(
+        &mut self,
+        plan: &mut Plan,
+        placed: &[Placed<'_>],
+        on: &Placed<'_>,
+        target: MachineId,
+        wanted: &Wanted,
+    ) -> bool {
+        if !self.is_released(on) {
+            return true;
+        }
+        if !self.start_on(plan, placed, target, wanted) {
+            return false;
+        }
+        if plan.edits.iter().any(|edit| matches!(edit, Edit::Add { .. })) {
+            plan.absent.insert(on.machine);
+            plan.depart(on, Departure::MachineLost, None);
+        }
+        true
+    }
+
+    /// Adds an entry, unless an older one that is not proven gone may still run.
+    fn start_on(
+        &mut self,
+        plan: &mut Plan,
+        placed: &[Placed<'_>],
+        target: MachineId,
+        wanted: &Wanted,
+    ) -> bool {
+        let leaving = placed.iter().filter(|p| p.entry.departing.is_some() && !p.proven_gone);
+        let mut absent = BTreeSet::new();
+        for placed in leaving {
+            if !self.is_released(placed) {
+                return true;
+            }
+            absent.insert(placed.machine);
+        }
+        if placed.iter().all(|p| p.entry.departing.is_some()) && self.state.hidden_entry(&plan.unit).is_some()
+        {
+            return true;
+        }
+        let Some(token) = self.tokens.take(self.cluster) else { return false };
+        plan.absent.append(&mut absent);
+        plan.add(target, wanted, token);
+        true
+    }
+
+    /// Tells whether a machine can get a new entry of a unit now.
+    fn may_take(&self, unit: &UnitName, placed: &[Placed<'_>], id: MachineId) -> bool {
+        let open = self.state.machines().get(&id).is_some_and(|machine| machine.closed().is_none());
+        let leaving = placed.iter().any(|p| p.machine == id && !p.proven_gone && p.entry.unit == *unit);
+        open && !leaving
+    }
+
+    /// An entry that is there: it leaves if the core says so, or becomes what is wanted.
+    fn keep_or_order_off(
+        &mut self,
+        plan: &mut Plan,
+        on: &Placed<'_>,
+        wanted: &Wanted,
+        decided: &Decided,
+    ) -> bool {
+        if let Some(Decision::Depart { why, reason, .. }) = decided.depart.get(&on.machine)
+            && *why != Departure::MachineLost
+            && on.life != Life::Lost
+            && self.state.machines().get(&on.machine).is_some_and(crate::state::Machine::is_legible)
+        {
+            plan.depart(on, *why, reason.as_ref().map(ToString::to_string));
+            return true;
+        }
+        let same_start = on.entry.hash == wanted.hash && on.entry.run == wanted.run;
+        if same_start && *on.entry == entry(&plan.unit, wanted, on.entry.token) {
+            return true;
+        }
+        let token = if same_start {
+            on.entry.token
+        } else {
+            match self.tokens.take(self.cluster) {
+                Some(token) => token,
+                None => return false,
+            }
+        };
+        let kind = match (on.entry.hash == wanted.hash, same_start) {
+            (false, _) => "updated",
+            (true, false) => "restarted",
+            (true, true) => "retargeted",
+        };
+        plan.edits.push(Edit::Replace {
+            machine: on.machine,
+            token: on.entry.token,
+            entry: entry(&plan.unit, wanted, token),
+        });
+        plan.tell(kind, Some(on.machine), None);
+        true
+    }
+
+    /// A unit that is to be on every machine that may have it: each entry stands for itself.
+    fn global(
+        &mut self,
+        unit: &UnitName,
+        placed: &[Placed<'_>],
+        wanted: &Wanted,
+        decided: &Decided,
+    ) -> (Vec<Plan>, bool) {
+        let mut plans = Vec::new();
+        for placed in placed {
+            let mut plan = Plan::new(unit);
+            if placed.proven_gone {
+                plan.drop_proven(placed);
+            } else if placed.entry.departing.is_none()
+                && !self.keep_or_order_off(&mut plan, placed, wanted, decided)
+            {
+                return (plans, false);
+            }
+            plans.push(plan);
+        }
+        let targets: Vec<MachineId> =
+            decided.place.iter().copied().filter(|id| self.may_take(unit, placed, *id)).collect();
+        for target in targets {
+            let mut plan = Plan::new(unit);
+            // Proof and the new entry share a bucket, so they have to share a plan.
+            if let Some(at) = plans.iter().position(|p: &Plan| p.edits.iter().any(|e| e.machine() == target))
+            {
+                plan = plans.swap_remove(at);
+            }
+            let Some(token) = self.tokens.take(self.cluster) else { return (plans, false) };
+            plan.add(target, wanted, token);
+            plans.push(plan);
+        }
+        (plans, true)
+    }
+}
+
+fn entry(unit: &UnitName, wanted: &Wanted, token: Token) -> ManifestEntry {
+    ManifestEntry {
+        unit: unit.clone(),
+        runtime: (wanted.runtime != *unit).then(|| wanted.runtime.clone()),
+        hash: wanted.hash,
+        target: wanted.target,
+        run: wanted.run,
+        token,
+        departing: None,
+    }
+}
+
+const fn in_words(why: Departure) -> &'static str {
+    match why {
+        Departure::Unloaded => "it was unloaded",
+        Departure::Destroyed => "it was destroyed",
+        Departure::Requirements => "its machine no longer meets its requirements",
+        Departure::Drained => "its machine is drained",
+        Departure::Replaced => "another unit replaces it",
+        Departure::MachineLost => "its machine was lost and it was started elsewhere",
+        Departure::Updated => "its content changed",
+    }
+}

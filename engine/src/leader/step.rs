@@ -1,0 +1,362 @@
+//! One step of the leader: what changed in, transactions out. No I/O, no clock of its own.
+//!
+//! ```text
+//!   changes ─► brake ─► core decides ─► plans ─► packed into transactions, each with
+//!                                                fence, cluster's mod revision, event
+//! ```
+//!
+//! Crash points, and why each is harmless:
+//! - after deciding, before writing: nothing happened; the next leader decides from the store.
+//! - between two transactions of a step: each is whole by itself (a move off a lost machine, a
+//!   proof with the new placement, the last proof with the unit's record).
+//! - after the order to leave, before the proof: the departing entry is in the store; whoever leads
+//!   waits for its proof.
+//! - after the tokens were reserved: the rest of the block is skipped by the next leader.
+//! - a transaction whose outcome is not known: nothing is decided before a fenced write of
+//!   `cluster` makes it fail should it still be under way (every transaction compares that
+//!   record's mod revision).
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    mem,
+    time::Duration,
+};
+
+use flotilla_registry::{
+    keys::Key,
+    records::{Cluster, EventChange, EventRecord, Record as _, VERSION},
+    store::{Compare, KeyRange, Operation, Revision, Txn},
+};
+use flotilla_units::{MachineId, UnitName};
+use jiff::Timestamp;
+
+use super::{
+    batch::{Transaction, Warm, pack},
+    brake::{Brake, BrakeChange},
+    plan::{Plan, Planning},
+    tokens::{LOW, Tokens},
+};
+use crate::{
+    model::{Decided, Model, by_unit},
+    state::{Changes, ClusterState, Kept, Life, Machine},
+};
+
+/// The most decisions of one step. Five thousand: what a block of tokens covers twice over, and a
+/// few tens of milliseconds of planning.
+pub const DECISIONS_MAX: usize = 5_000;
+
+/// How long a unit whose decision could not be carried out as things are waits for the next try.
+/// A second: nothing is known to have changed, so there is no hurry, and at rest nothing is tried.
+pub const RETRY: Duration = Duration::from_secs(1);
+
+/// How old an event becomes. A day: long enough to look at what happened over night.
+pub const EVENT_AGE: Duration = Duration::from_secs(24 * 3_600);
+
+/// How many events are kept. Ten thousand: at most some 20 MB of the store when every one is about a
+/// hundred units.
+pub const EVENTS_MAX: usize = 10_000;
+
+/// How many old events one transaction collects. Five: with the fence, the cluster's record and the
+/// event they fit beside [`TXN_OPERATIONS_MAX`](flotilla_registry::store::TXN_OPERATIONS_MAX)
+/// operations, and each transaction writes only one.
+const EVENTS_COLLECTED: usize = 5;
+
+/// Now, as the leader is told.
+#[derive(Debug, Clone, Copy)]
+pub struct Now {
+    /// Since some moment, never going back.
+    pub mono: Duration,
+    /// For people to read.
+    pub wall: Timestamp,
+}
+
+/// What a leader remembers between steps. A new one starts without it.
+#[derive(Debug)]
+pub struct Memory {
+    fence: Compare,
+    term: String,
+    sequence: u64,
+    tokens: Tokens,
+    brake: Brake,
+    warm: Warm,
+    /// Units to look at, with the decisions about them that are not written yet.
+    todo: BTreeMap<UnitName, Decided>,
+    retry_at: Option<Duration>,
+    /// Told by a transaction that did not happen, and still to be told.
+    untold: Vec<EventChange>,
+}
+
+/// What a step found to do.
+#[derive(Debug, Default)]
+pub struct Step {
+    /// What to write, in order.
+    pub transactions: Vec<Ready>,
+    /// When to step again although nothing changes.
+    pub wake_at: Option<Duration>,
+    /// There is more to do at once.
+    pub more: bool,
+    /// What changed at the mass-loss brake.
+    pub brake: Option<BrakeChange>,
+    /// Why nothing is decided, if nothing is.
+    pub standstill: Option<String>,
+}
+
+/// A transaction with all that it needs.
+#[derive(Debug, Clone)]
+pub struct Ready {
+    /// What goes to the store.
+    pub txn: Txn,
+    /// What it was made of.
+    pub of: Transaction,
+}
+
+impl Memory {
+    /// Starts a term.
+    #[must_use]
+    pub fn new(fence: Compare, term: &str, elected_with: &Cluster) -> Self {
+        Self {
+            fence,
+            term: term.to_owned(),
+            sequence: 0,
+            tokens: Tokens::above(elected_with),
+            brake: Brake::default(),
+            warm: Warm::default(),
+            todo: BTreeMap::new(),
+            retry_at: None,
+            untold: Vec::new(),
+        }
+    }
+
+    /// Notes that a transaction was acknowledged.
+    pub fn wrote(&mut self, of: &Transaction, now: Duration) {
+        self.warm.wrote(&of.buckets, now);
+    }
+
+    /// Notes that a transaction did not happen: its units are decided anew.
+    pub fn failed(&mut self, state: &ClusterState, model: &mut Model, of: &Transaction) {
+        let changes = Changes { units: of.units.clone(), ..Changes::default() };
+        model.sync(state, &changes);
+        if of.units.is_empty() {
+            self.untold.extend(of.changes.iter().cloned());
+        }
+        self.todo.extend(of.units.iter().map(|unit| (unit.clone(), Decided::default())));
+    }
+
+    /// Gives up the rest of the reserved tokens: a transaction of unknown outcome may have them.
+    pub fn skip_tokens(&mut self, cluster: &Cluster) {
+        self.tokens.skip(cluster);
+    }
+
+    /// Dresses a transaction: fence, the cluster's mod revision, event, collection of old events.
+    fn ready(
+        &mut self,
+        state: &ClusterState,
+        cluster_at: Revision,
+        of: Transaction,
+        now: Now,
+        collect: bool,
+    ) -> Ready {
+        let keys = state.keys();
+        let mut when = vec![self.fence.clone(), Compare::ModRevision(keys.spell(&Key::Cluster), cluster_at)];
+        when.extend(of.when.iter().cloned());
+        let mut then = of.then.clone();
+        if !of.changes.is_empty() {
+            self.sequence += 1;
+            let key = Key::Event { writer: self.term.clone(), sequence: self.sequence };
+            let record = EventRecord {
+                v: VERSION,
+                at: now.wall,
+                by: "engine".to_owned(),
+                changes: of.changes.clone(),
+            };
+            then.push(Operation::Put { key: keys.spell(&key), value: record.encode(), lease: None });
+        }
+        if collect {
+            let old = old_events(state, now.wall);
+            then.extend(old.into_iter().map(|key| Operation::Delete(KeyRange::key(key))));
+        }
+        let or_else = when.iter().map(|compare| Operation::Get(KeyRange::key(compared(compare)))).collect();
+        Ready { txn: Txn { when, then, or_else }, of }
+    }
+}
+
+/// Returns the key that a condition is about.
+pub(crate) fn compared(compare: &Compare) -> &str {
+    match compare {
+        Compare::ModRevision(key, _)
+        | Compare::CreateRevision(key, _)
+        | Compare::Absent(key)
+        | Compare::Present(key) => key,
+    }
+}
+
+/// Decides what to write now.
+///
+/// `changes` is all that changed in the state since the last step, already told to the model.
+/// `release` is an operator's word to end a mass-loss hold.
+pub fn step(
+    state: &ClusterState,
+    model: &mut Model,
+    memory: &mut Memory,
+    changes: Changes,
+    now: Now,
+    release: bool,
+) -> Step {
+    let machines_changed = !changes.machines.is_empty();
+    for unit in changes.units {
+        // What was decided before the change is decided anew: the core was told of the change.
+        memory.todo.insert(unit, Decided::default());
+    }
+    let mut out = Step::default();
+    let (cluster, cluster_at) = match standstill(state) {
+        Ok(found) => found,
+        Err(why) => {
+            out.standstill = Some(why);
+            return out;
+        }
+    };
+    let mut transactions = Vec::new();
+    if machines_changed || release || memory.brake.ends_at().is_some_and(|at| at <= now.mono) {
+        out.brake = brake(state, model, memory, now.mono, release);
+        memory.untold.extend(out.brake.map(|change| EventChange {
+            kind: change.kind().to_owned(),
+            unit: None,
+            machine: None,
+            why: Some(change.why()),
+        }));
+    }
+    if !memory.untold.is_empty() {
+        let changes = mem::take(&mut memory.untold);
+        transactions.push(Transaction { changes, ..Transaction::default() });
+    }
+    let decisions = model.decide(DECISIONS_MAX);
+    out.more = decisions.len() >= DECISIONS_MAX;
+    memory.todo.extend(by_unit(decisions));
+
+    let before = memory.tokens.clone();
+    let (plans, unplanned) = plan_all(state, model, memory, &cluster, now.mono);
+    let takes_tokens = memory.tokens != before || !unplanned.is_empty();
+    if takes_tokens && before.left(&cluster) < LOW {
+        // The next block first, by itself; the units stay to do, with their decisions.
+        memory.tokens = before;
+        memory.todo = unplanned;
+        memory.todo.extend(plans.into_iter().map(|(plan, decided)| (plan.unit, decided)));
+        let key = state.keys().spell(&Key::Cluster);
+        let value = Tokens::reserve(&cluster).encode();
+        transactions.push(Transaction {
+            then: vec![Operation::Put { key, value, lease: None }],
+            ..Transaction::default()
+        });
+        out.more = true;
+    } else {
+        let decided: BTreeMap<UnitName, Decided> =
+            plans.iter().map(|(plan, decided)| (plan.unit.clone(), decided.clone())).collect();
+        let batch = pack(state, plans.into_iter().map(|(plan, _)| plan).collect(), &memory.warm, now.mono);
+        out.more |= !unplanned.is_empty() || (!batch.waiting.is_empty() && batch.cool_at.is_none());
+        memory.todo = unplanned;
+        memory.todo.extend(decided.into_iter().filter(|(unit, _)| batch.waiting.contains(unit)));
+        out.more |= !batch.waiting.is_empty() && !batch.transactions.is_empty();
+        out.wake_at = batch.cool_at;
+        transactions.extend(batch.transactions);
+    }
+    let ends = memory.brake.ends_at();
+    out.wake_at = [out.wake_at, ends, memory.retry_at].into_iter().flatten().min();
+    // Old events go with the first transaction: for the others they are gone already.
+    out.transactions = (transactions.into_iter().enumerate())
+        .map(|(at, of)| memory.ready(state, cluster_at, of, now, at == 0))
+        .collect();
+    out
+}
+
+/// Returns the cluster's record, or why nothing may be decided.
+fn standstill(state: &ClusterState) -> Result<(Cluster, Revision), String> {
+    if let Some(went_back) = state.went_back() {
+        return Err(went_back.to_string());
+    }
+    let Some(kept) = state.cluster() else { return Err("the cluster's record is not there".to_owned()) };
+    match (kept.record(), kept.unreadable()) {
+        (Some(cluster), _) => Ok(((**cluster).clone(), kept.mod_revision())),
+        (None, error) => Err(error.map(ToString::to_string).unwrap_or_default()),
+    }
+}
+
+/// Plans every unit that there is something to do about. Returns the plans, with the decisions they
+/// come from, and the units for which the tokens ran out.
+#[allow(clippy::type_complexity, reason = "both halves are taken apart at once by the one caller")]
+fn plan_all(
+    state: &ClusterState,
+    model: &mut Model,
+    memory: &mut Memory,
+    cluster: &Cluster,
+    now: Duration,
+) -> (Vec<(Plan, Decided)>, BTreeMap<UnitName, Decided>) {
+    let held = memory.brake.holds();
+    let todo = mem::take(&mut memory.todo);
+    let mut planning = Planning { state, cluster, tokens: &mut memory.tokens, held };
+    let (mut plans, mut unplanned) = (Vec::new(), BTreeMap::new());
+    let mut dropped = BTreeSet::new();
+    for (unit, decided) in todo {
+        let (of_unit, complete) = planning.unit(&unit, &decided);
+        let is_nothing = of_unit.iter().all(Plan::is_empty);
+        if !complete {
+            unplanned.insert(unit.clone(), decided.clone());
+        } else if is_nothing && !decided.is_empty() {
+            dropped.insert(unit);
+        }
+        plans.extend(of_unit.into_iter().filter(|plan| !plan.is_empty()).map(|plan| (plan, decided.clone())));
+    }
+    // The core took as done what is not: it is told the truth, and asked again a little later.
+    memory.retry_at = (!dropped.is_empty()).then_some(now + RETRY);
+    model.sync(state, &Changes { units: dropped, ..Changes::default() });
+    (plans, unplanned)
+}
+
+/// Takes the machines' life into the brake, and tells the core what changes with it.
+fn brake(
+    state: &ClusterState,
+    model: &mut Model,
+    memory: &mut Memory,
+    now: Duration,
+    release: bool,
+) -> Option<BrakeChange> {
+    let occupied = |machine: &Machine| machine.entries().any(|entry| entry.departing.is_none());
+    let away = |machine: &Machine| machine.life() == Life::Lost && has_units_to_move(state, machine);
+    let machines = state.machines();
+    let lost: Vec<MachineId> = machines.iter().filter(|(_, m)| away(m)).map(|(id, _)| *id).collect();
+    let of = machines.values().filter(|machine| occupied(machine)).count();
+    let change = memory.brake.update(lost, of, now, release)?;
+    model.hold(memory.brake.holds());
+    let concerned = machines.iter().filter(|(_, machine)| machine.life() == Life::Lost);
+    let mut changes = Changes::default();
+    for (id, machine) in concerned {
+        changes.machines.insert(*id);
+        changes.units.extend(machine.entries().map(|entry| entry.unit.clone()));
+    }
+    model.sync(state, &changes);
+    for unit in changes.units {
+        memory.todo.insert(unit, Decided::default());
+    }
+    Some(change)
+}
+
+/// Tells whether a machine's loss would move a unit: global units stay with their machine.
+fn has_units_to_move(state: &ClusterState, machine: &Machine) -> bool {
+    machine.entries().filter(|entry| entry.departing.is_none()).any(|entry| {
+        state.requirements_of(&entry.unit, entry.hash).is_none_or(|requirements| !requirements.global)
+    })
+}
+
+/// Returns the oldest events that are too old or too many, at most [`EVENTS_COLLECTED`].
+fn old_events(state: &ClusterState, now: Timestamp) -> Vec<String> {
+    let too_many = state.events().len().saturating_sub(EVENTS_MAX);
+    let is_old = |record: &Kept<EventRecord>| {
+        record.record().is_some_and(|record| {
+            now.duration_since(record.at).as_secs() > i64::try_from(EVENT_AGE.as_secs()).unwrap_or(i64::MAX)
+        })
+    };
+    let old = state.events().values().enumerate();
+    old.take_while(|(at, event)| *at < too_many || is_old(&event.record))
+        .take(EVENTS_COLLECTED)
+        .map(|(_, event)| event.key.clone())
+        .collect()
+}

@@ -1,0 +1,169 @@
+//! The placement core, kept in step with the cluster state.
+//!
+//! Owns the [`Placement`] and tells it what the state says, one fact at a time. Every seat keeps
+//! one: it answers `why`, and the seat that becomes leader decides at once. It never writes and
+//! never judges a decision; the leader's planning does.
+//!
+//! What the core takes as done (a decision) and what the state says can differ for a moment. Each
+//! [`Model::sync`] of a unit puts the state's word back, so a decision that was not carried out is
+//! simply taken anew.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    sync::Arc,
+};
+
+use flotilla_units::{MachineId, UnitName};
+
+use crate::{
+    placement::{Decision, Explanation, MachineView, Placement, UnitView, Wanted},
+    state::{Changes, ClusterState, Life, Machine, Wish},
+};
+
+/// The placement core and what it was told.
+#[derive(Debug, Default)]
+pub struct Model {
+    core: Placement,
+    /// Where the core believes units to be departing.
+    departing: HashMap<UnitName, BTreeSet<MachineId>>,
+    /// The mass-loss brake holds: machines that are away are taken for closed, not for dead.
+    held: bool,
+}
+
+impl Model {
+    /// Makes the core agree with the state about everything that changed.
+    pub fn sync(&mut self, state: &ClusterState, changes: &Changes) {
+        for id in &changes.machines {
+            self.sync_machine(*id, state.machines().get(id));
+        }
+        for unit in &changes.units {
+            self.sync_unit(state, unit);
+        }
+    }
+
+    /// Takes in whether the mass-loss brake holds; the machines and units that it is about have to
+    /// be told again by [`Model::sync`].
+    pub const fn hold(&mut self, held: bool) {
+        self.held = held;
+    }
+
+    /// Asks the core what to write next.
+    pub fn decide(&mut self, limit: usize) -> Vec<Decision> {
+        let decisions = self.core.decide(limit);
+        for decision in &decisions {
+            if let Decision::Depart { unit, machine, .. } = decision {
+                self.departing.entry(unit.clone()).or_default().insert(*machine);
+            }
+        }
+        decisions
+    }
+
+    /// Asks the core why a unit is where it is.
+    #[must_use]
+    pub fn explain(&self, unit: &UnitName) -> Explanation {
+        self.core.explain(unit)
+    }
+
+    fn sync_machine(&mut self, id: MachineId, machine: Option<&Machine>) {
+        let Some(machine) = machine else { return self.core.remove_machine(id) };
+        if machine.life() == Life::Lost && !self.held {
+            return self.core.remove_machine(id);
+        }
+        let closed = machine.closed().is_some();
+        let view = MachineView {
+            host: machine.known().map_or_else(|| id.short(), |record| record.host.clone()),
+            metadata: machine.metadata(),
+            schedulable: !closed,
+            draining: machine.life() != Life::Lost && machine.draining(),
+        };
+        self.core.set_machine(id, view);
+    }
+
+    fn sync_unit(&mut self, state: &ClusterState, unit: &UnitName) {
+        let entries = state.placed(unit);
+        let (mut placed, mut departing) = (BTreeSet::new(), BTreeSet::new());
+        for entry in &entries {
+            if entry.entry.departing.is_none() {
+                placed.insert(entry.machine);
+            } else if !entry.proven_gone {
+                departing.insert(entry.machine);
+            }
+        }
+        // A machine can have a new entry beside an older departing one only for a moment that the
+        // leader never makes; should it be so, the core is told of the one that runs.
+        departing.retain(|id| !placed.contains(id));
+        for id in self.core.placed_on(unit) {
+            if !placed.contains(&id) {
+                self.core.clear_placed(unit, id);
+            }
+        }
+        let before = self.departing.remove(unit).unwrap_or_default();
+        for id in before.difference(&departing) {
+            self.core.clear_departing(unit, *id);
+        }
+        for id in &placed {
+            self.core.set_placed(unit, *id);
+        }
+        for id in &departing {
+            self.core.set_departing(unit, *id);
+        }
+        if !departing.is_empty() {
+            self.departing.insert(unit.clone(), departing);
+        }
+        self.sync_wish(state, unit, !placed.is_empty());
+    }
+
+    fn sync_wish(&mut self, state: &ClusterState, unit: &UnitName, placed: bool) {
+        // What the unit asks for while its record does not tell: what its entry's content says.
+        let by_entry = || {
+            let hash = state.placed(unit).iter().map(|placed| placed.entry.hash).next_back();
+            hash.and_then(|hash| state.requirements_of(unit, hash)).unwrap_or_default()
+        };
+        let view = |requirements, wanted| UnitView { requirements, wanted };
+        match state.wish(unit) {
+            Wish::Gone { deleting: true } => self.core.remove_unit(unit),
+            Wish::Gone { deleting: false } => {
+                self.core.set_unit(unit, view(by_entry(), Wanted::Nowhere));
+            }
+            Wish::Wanted(wanted) if placed || state.hidden_entry(unit).is_none() => {
+                self.core.set_unit(unit, view(Arc::clone(&wanted.requirements), Wanted::Placed));
+            }
+            // It keeps what it has, and still counts for its neighbours.
+            _ if placed => self.core.set_unit(unit, view(by_entry(), Wanted::Placed)),
+            _ => self.core.remove_unit(unit),
+        }
+    }
+}
+
+/// A unit's decisions, by machine.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Decided {
+    /// Where it is to get an entry.
+    pub place: BTreeSet<MachineId>,
+    /// Where its entry is to become a departing one, with the decision.
+    pub depart: BTreeMap<MachineId, Decision>,
+}
+
+impl Decided {
+    /// Tells whether there is none.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.place.is_empty() && self.depart.is_empty()
+    }
+}
+
+/// Sorts decisions by unit.
+pub(crate) fn by_unit(decisions: Vec<Decision>) -> BTreeMap<UnitName, Decided> {
+    let mut units: BTreeMap<UnitName, Decided> = BTreeMap::new();
+    for decision in decisions {
+        let unit = units.entry(decision.unit().clone()).or_default();
+        match &decision {
+            Decision::Place { machine, .. } => {
+                unit.place.insert(*machine);
+            }
+            Decision::Depart { machine, .. } => {
+                unit.depart.insert(*machine, decision);
+            }
+        }
+    }
+    units
+}

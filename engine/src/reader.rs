@@ -1,0 +1,383 @@
+//! What a seat answers: lists, single units and machines, `why`, and what changed since.
+//!
+//! Each answer is of one revision and says which. The server asks on behalf of users; the answers
+//! are the engine's words, the wire's are `api`'s. Nothing here waits except
+//! [`StateReader::changed`].
+
+use std::{ops::Bound, sync::Arc};
+
+use flotilla_registry::{
+    records::{
+        Cluster, Departure, EventRecord, LeaderRecord, MachineRecord, SeatRecord, Target, Token, UnitRecord,
+        UnitReport,
+    },
+    store::Revision,
+};
+use flotilla_units::{ContentHash, MachineId, UnitName};
+use tokio::sync::watch;
+
+use crate::{
+    hot::{EngineStatus, Hot, Shared},
+    placement::Explanation,
+    state::{ClusterState, Kept, Life, Wish},
+};
+
+/// The most rows of one page. A thousand: half a megabyte on the wire, and a lock held for a
+/// millisecond or two.
+pub const PAGE_MAX: usize = 1_000;
+
+/// A handle to read a seat's state with.
+#[derive(Debug, Clone)]
+pub struct StateReader {
+    shared: Arc<Shared>,
+}
+
+/// Part of a list.
+#[derive(Debug, Clone)]
+pub struct Page<T, K> {
+    /// The rows, ascending.
+    pub rows: Vec<T>,
+    /// What the state was of.
+    pub revision: Revision,
+    /// Where the next page starts after; `None` at the end.
+    pub next: Option<K>,
+}
+
+/// A unit, for people.
+#[derive(Debug, Clone)]
+pub struct UnitRow {
+    /// Its name.
+    pub name: UnitName,
+    /// Its record; `None` if it cannot be read, or if only entries are left of it.
+    pub record: Option<Arc<UnitRecord>>,
+    /// The content that it has, or that its template gives it.
+    pub hash: Option<ContentHash>,
+    /// `Description=` of that content.
+    pub description: Option<String>,
+    /// Whether it runs on every machine that it may run on.
+    pub global: bool,
+    /// Its entries, departing ones included, by machine and then token.
+    pub placements: Vec<PlacementRow>,
+    /// What is wrong with it: an unreadable record, content that is missing or makes no sense.
+    pub problem: Option<String>,
+}
+
+/// One entry of a unit, with what its machine says of it.
+#[derive(Debug, Clone)]
+pub struct PlacementRow {
+    /// Which machine.
+    pub machine: MachineId,
+    /// Its host name, where it is known.
+    pub host: Option<String>,
+    /// Whether it takes part.
+    pub life: Life,
+    /// The placement's token.
+    pub token: Token,
+    /// The run that is ordered.
+    pub run: u64,
+    /// The content that is ordered.
+    pub hash: ContentHash,
+    /// What is ordered; while departing, what it was.
+    pub target: Target,
+    /// Why it has to leave, if it has to.
+    pub departing: Option<Departure>,
+    /// What the machine says of it.
+    pub report: Option<UnitReport>,
+}
+
+/// A machine, for people.
+#[derive(Debug, Clone)]
+pub struct MachineRow {
+    /// Its id.
+    pub id: MachineId,
+    /// Whether it takes part.
+    pub life: Life,
+    /// Its record, or what it said last while this engine watched.
+    pub record: Option<Arc<MachineRecord>>,
+    /// Its metadata with what users said over it.
+    pub metadata: std::collections::BTreeMap<String, String>,
+    /// Nothing new is placed there, by a user's word.
+    pub cordoned: bool,
+    /// Everything that can leaves, by a user's word.
+    pub draining: bool,
+    /// A user vouches that it is off.
+    pub fenced: bool,
+    /// Why nothing new is placed there, if so.
+    pub closed: Option<String>,
+    /// How many entries its manifest has, departing ones included.
+    pub units: usize,
+    /// Its records that cannot be read.
+    pub problems: Vec<String>,
+}
+
+/// What changed in a span of revisions: the names of the rows to read anew.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Delta {
+    /// Up to which revision.
+    pub revision: Revision,
+    /// Units that changed, or went.
+    pub units: Vec<UnitName>,
+    /// Machines that changed, or went.
+    pub machines: Vec<MachineId>,
+}
+
+/// What was asked for is too long ago (or not yet): list anew.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("changes after revision {} are not remembered; list anew and go on from that revision", .0.0)]
+pub struct TooOld(pub Revision);
+
+/// The cluster as a whole.
+#[derive(Debug, Clone)]
+pub struct ClusterRow {
+    /// Its record; `None` if it is not there or cannot be read.
+    pub cluster: Option<Arc<Cluster>>,
+    /// What the state was of.
+    pub revision: Revision,
+    /// Who leads.
+    pub leader: Option<Arc<LeaderRecord>>,
+    /// Who is hot.
+    pub seats: Vec<(u8, Arc<SeatRecord>)>,
+    /// What this engine does and what keeps it from it.
+    pub engine: EngineStatus,
+    /// How many unit records there are.
+    pub units: usize,
+    /// How many machines live.
+    pub machines_alive: usize,
+    /// How many machines with a manifest are away.
+    pub machines_lost: usize,
+    /// What is wrong, for people: a store that went back, records that cannot be read.
+    pub problems: Vec<String>,
+}
+
+impl StateReader {
+    pub(crate) const fn new(shared: Arc<Shared>) -> Self {
+        Self { shared }
+    }
+
+    /// Returns the revision that answers are of now.
+    #[must_use]
+    pub fn revision(&self) -> Revision {
+        self.shared.read().state.revision()
+    }
+
+    /// Waits until the state has reached a revision, such as that of one's own write.
+    pub async fn reached(&self, revision: Revision) {
+        self.shared.reached(revision).await;
+    }
+
+    /// Lists units that a filter lets through, after a name, at most `limit` (and [`PAGE_MAX`]).
+    #[must_use]
+    pub fn units(
+        &self,
+        after: Option<&UnitName>,
+        limit: usize,
+        lets_through: impl Fn(&UnitName) -> bool,
+    ) -> Page<UnitRow, UnitName> {
+        let hot = self.shared.read();
+        let state = &hot.state;
+        let from = after.map_or(Bound::Unbounded, |name| Bound::Excluded(name.clone()));
+        let mut names = state.units().range((from, Bound::Unbounded)).map(|(name, _)| name);
+        let limit = limit.clamp(1, PAGE_MAX);
+        let mut rows = Vec::new();
+        for name in names.by_ref().filter(|name| lets_through(name)).take(limit) {
+            rows.push(unit_row(state, name));
+        }
+        let more = names.any(lets_through);
+        let next = rows.last().filter(|_| more).map(|row: &UnitRow| row.name.clone());
+        Page { rows, revision: state.revision(), next }
+    }
+
+    /// Returns a unit; `None` when nothing is known of it.
+    #[must_use]
+    pub fn unit(&self, name: &UnitName) -> (Option<UnitRow>, Revision) {
+        let hot = self.shared.read();
+        let state = &hot.state;
+        let known = state.units().contains_key(name) || !state.placed(name).is_empty();
+        (known.then(|| unit_row(state, name)), state.revision())
+    }
+
+    /// Returns a unit's text.
+    #[must_use]
+    pub fn text(&self, hash: &ContentHash) -> Option<String> {
+        let hot = self.shared.read();
+        hot.state.content(hash)?.file().ok().map(|file| file.text().to_owned())
+    }
+
+    /// Lists all machines that live, or whose manifest or settings are in the store.
+    #[must_use]
+    pub fn machines(&self) -> Page<MachineRow, MachineId> {
+        let hot = self.shared.read();
+        let rows = hot.state.machines().keys().filter_map(|id| machine_row(&hot.state, *id)).collect();
+        Page { rows, revision: hot.state.revision(), next: None }
+    }
+
+    /// Returns a machine.
+    #[must_use]
+    pub fn machine(&self, id: MachineId) -> Option<MachineRow> {
+        machine_row(&self.shared.read().state, id)
+    }
+
+    /// Returns the units that a machine's manifest names or its report speaks of, strays included.
+    #[must_use]
+    pub fn units_on(&self, id: MachineId) -> Vec<UnitName> {
+        let hot = self.shared.read();
+        let Some(machine) = hot.state.machines().get(&id) else { return Vec::new() };
+        let named = machine.entries().map(|entry| &entry.unit);
+        let reported = machine.reports().map(|report| &report.unit);
+        let names: std::collections::BTreeSet<_> = named.chain(reported).cloned().collect();
+        names.into_iter().collect()
+    }
+
+    /// Says why a unit is where it is, or is nowhere: first what is wrong with the unit itself,
+    /// then, rule by rule, the machines.
+    #[must_use]
+    pub fn why(&self, unit: &UnitName) -> Why {
+        let hot = self.shared.read();
+        Why {
+            problem: problem(&hot.state, unit).or_else(|| hot.state.hidden_entry(unit)),
+            engine: hot.engine.standstill.clone().or_else(|| hot.engine.hold.clone()),
+            explanation: hot.model.explain(unit),
+            closed: closed(&hot),
+            revision: hot.state.revision(),
+        }
+    }
+
+    /// Describes the cluster as a whole.
+    #[must_use]
+    pub fn cluster(&self) -> ClusterRow {
+        let hot = self.shared.read();
+        let state = &hot.state;
+        let lives = |life: Life| state.machines().values().filter(|m| m.life() == life).count();
+        let lost = |m: &&crate::state::Machine| m.life() == Life::Lost && m.entries().next().is_some();
+        let mut problems: Vec<String> = state.went_back().map(ToString::to_string).into_iter().collect();
+        problems.extend(state.cluster().and_then(Kept::unreadable).map(ToString::to_string));
+        problems.extend(state.machines().values().flat_map(crate::state::Machine::unreadable));
+        let units = state.units().values().filter_map(Kept::unreadable);
+        problems.extend(units.take(PAGE_MAX).map(ToString::to_string));
+        ClusterRow {
+            cluster: state.cluster().and_then(Kept::record).cloned(),
+            revision: state.revision(),
+            leader: state.leader().and_then(Kept::record).cloned(),
+            seats: state
+                .seats()
+                .iter()
+                .filter_map(|(number, seat)| Some((*number, Arc::clone(seat.record()?))))
+                .collect(),
+            engine: hot.engine.clone(),
+            units: state.units().len(),
+            machines_alive: lives(Life::Present) + lives(Life::Stopped) + lives(Life::Unknown),
+            machines_lost: state.machines().values().filter(lost).count(),
+            problems,
+        }
+    }
+
+    /// Returns the newest events, newest first, and how many there are at most.
+    #[must_use]
+    pub fn events(&self, limit: usize) -> Vec<(Revision, Arc<EventRecord>)> {
+        let hot = self.shared.read();
+        let newest = hot.state.events().iter().rev().take(limit.min(PAGE_MAX));
+        newest.filter_map(|(at, event)| Some((*at, Arc::clone(event.record.record()?)))).collect()
+    }
+
+    /// Returns what changed after a revision.
+    ///
+    /// # Errors
+    /// That is longer ago than this seat remembers.
+    pub fn since(&self, revision: Revision) -> Result<Delta, TooOld> {
+        let hot = self.shared.read();
+        let (units, machines) = hot.since(revision).ok_or(TooOld(revision))?;
+        Ok(Delta {
+            revision: hot.state.revision(),
+            units: units.into_iter().collect(),
+            machines: machines.into_iter().collect(),
+        })
+    }
+
+    /// Returns a doorbell that rings when the state has moved on; ask [`StateReader::since`] then.
+    #[must_use]
+    pub fn changed(&self) -> watch::Receiver<Revision> {
+        self.shared.subscribe()
+    }
+}
+
+/// Why a unit is where it is, or is nowhere.
+#[derive(Debug, Clone)]
+pub struct Why {
+    /// What is wrong with the unit itself.
+    pub problem: Option<String>,
+    /// What keeps the engine from deciding.
+    pub engine: Option<String>,
+    /// The core's word: for each machine, each rule in the way.
+    pub explanation: Explanation,
+    /// For each machine that is closed to new units, why.
+    pub closed: Vec<(MachineId, String)>,
+    /// What the state was of.
+    pub revision: Revision,
+}
+
+fn closed(hot: &Hot) -> Vec<(MachineId, String)> {
+    let machines = hot.state.machines().iter().filter(|(_, machine)| machine.life() != Life::Lost);
+    machines.filter_map(|(id, machine)| Some((*id, machine.closed()?))).collect()
+}
+
+fn problem(state: &ClusterState, unit: &UnitName) -> Option<String> {
+    match state.wish(unit) {
+        Wish::Unreadable(error) => Some(error.to_string()),
+        Wish::Stuck(obstacle) => Some(obstacle.to_string()),
+        Wish::Unknown | Wish::Gone { .. } | Wish::Wanted(_) => None,
+    }
+}
+
+fn unit_row(state: &ClusterState, name: &UnitName) -> UnitRow {
+    let record = state.units().get(name).and_then(Kept::record).cloned();
+    let hash = record.as_ref().and_then(|record| state.content_of(name, record).ok());
+    let content = hash.and_then(|hash| state.content(&hash));
+    let file = content.and_then(|content| content.file().ok());
+    let requirements = content.and_then(|content| content.requirements(name).ok());
+    let placements = state
+        .placed(name)
+        .into_iter()
+        .map(|placed| PlacementRow {
+            machine: placed.machine,
+            host: (state.machines().get(&placed.machine))
+                .and_then(|machine| machine.known())
+                .map(|record| record.host.clone()),
+            life: placed.life,
+            token: placed.entry.token,
+            run: placed.entry.run,
+            hash: placed.entry.hash,
+            target: placed.entry.target,
+            departing: placed.entry.departing,
+            report: state.report_of(&placed).cloned(),
+        })
+        .collect();
+    UnitRow {
+        name: name.clone(),
+        record,
+        hash,
+        description: file.and_then(|file| file.last("Unit", "Description")).map(ToOwned::to_owned),
+        global: requirements.is_some_and(|requirements| requirements.global),
+        placements,
+        problem: problem(state, name),
+    }
+}
+
+fn machine_row(state: &ClusterState, id: MachineId) -> Option<MachineRow> {
+    let machine = state.machines().get(&id)?;
+    let settings = machine.settings.as_ref().and_then(Kept::record);
+    let set = |what: fn(&flotilla_registry::records::MachineSettings) -> bool| {
+        settings.is_some_and(|settings| what(settings))
+    };
+    Some(MachineRow {
+        id,
+        life: machine.life(),
+        record: machine.known().cloned(),
+        metadata: machine.metadata(),
+        cordoned: set(|settings| settings.cordoned),
+        draining: set(|settings| settings.draining),
+        fenced: set(|settings| settings.fenced),
+        closed: machine.closed(),
+        units: machine.entries().count(),
+        problems: machine.unreadable(),
+    })
+}

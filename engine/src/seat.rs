@@ -1,0 +1,250 @@
+//! A seat: from which an engine takes part.
+//!
+//! Owns the life of an engine: it waits for one of the few seats, holds the hot state while it has
+//! one, feeds it from the store's changes, and campaigns for the lead all the while. Losing the
+//! lead is harmless: the seat goes on answering. Losing the seat drops the state.
+//!
+//! ```text
+//!              a seat is free             a listing arrived
+//!   ┌─────────┐ ───────────► ┌─────────┐ ─────────────────► ┌─────┐  feeds, campaigns, answers;
+//!   │ Waiting │              │ Filling │                    │ Hot │  leads while elected
+//!   └─────────┘ ◄─────────── └─────────┘                    └─────┘
+//!        ▲       seat lost                                     │
+//!        └─────────────────────────────────────────────────────┘ seat lost
+//! ```
+
+use std::{sync::Arc, time::Duration};
+
+use flotilla_registry::{
+    election::{Candidate, ElectionError},
+    keys::Keys,
+    records::{SeatRecord, VERSION},
+    seats::{Seat, SeatSeeker},
+    store::{CALL_TIMEOUT, Store},
+    stream::{Change, ChangeStream, StreamError},
+    timing::Timing,
+    witness::SharedWitness,
+};
+use flotilla_units::MachineId;
+use tokio::{
+    sync::{Notify, watch},
+    task::JoinHandle,
+    time::{Instant, sleep, timeout},
+};
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info, warn};
+
+use crate::{
+    hot::Shared,
+    leader::{Term, TermEnd},
+    reader::StateReader,
+};
+
+/// How long giving up lead and seat may take when the engine stops. Ten seconds: two calls, and
+/// their leases end by themselves otherwise.
+const GOODBYE: Duration = CALL_TIMEOUT.saturating_mul(2);
+
+/// What an engine needs.
+#[derive(Debug, Clone)]
+pub struct EngineConfig {
+    /// The store.
+    pub store: Arc<dyn Store>,
+    /// How its keys are spelt.
+    pub keys: Keys,
+    /// The machine that the engine runs on.
+    pub machine: MachineId,
+    /// Where this daemon's API answers other machines, if it does.
+    pub api: Option<String>,
+    /// How long things take.
+    pub timing: Timing,
+    /// What this daemon has seen of the store.
+    pub witness: SharedWitness,
+}
+
+/// A running engine.
+#[derive(Debug)]
+pub struct Engine {
+    reader: watch::Receiver<Option<StateReader>>,
+    release: Arc<Notify>,
+    task: JoinHandle<()>,
+}
+
+impl Engine {
+    /// Returns the reader of the hot state, while this engine has a seat and its state is filled.
+    #[must_use]
+    pub fn reader(&self) -> Option<StateReader> {
+        self.reader.borrow().clone()
+    }
+
+    /// Returns a receiver that tells when the reader comes and goes.
+    #[must_use]
+    pub fn readers(&self) -> watch::Receiver<Option<StateReader>> {
+        self.reader.clone()
+    }
+
+    /// Ends a mass-loss hold, on an operator's word, if this engine leads and holds.
+    pub fn release_hold(&self) {
+        // Remembered for a leader that is just writing; one that does not hold ignores it.
+        self.release.notify_one();
+    }
+
+    /// Waits until the engine has ended, after its token was cancelled.
+    ///
+    /// # Errors
+    /// The engine's task panicked.
+    pub async fn ended(self) -> Result<(), tokio::task::JoinError> {
+        self.task.await
+    }
+}
+
+/// Starts an engine; it ends, giving up lead and seat, when `stop` is cancelled.
+#[must_use]
+pub fn run(config: EngineConfig, stop: CancellationToken) -> Engine {
+    let (tell, reader) = watch::channel(None);
+    let release = Arc::new(Notify::new());
+    let seated = Seated { config, release: Arc::clone(&release), tell, started: Instant::now() };
+    let task = tokio::spawn(async move { seated.run(&stop).await });
+    Engine { reader, release, task }
+}
+
+struct Seated {
+    config: EngineConfig,
+    release: Arc<Notify>,
+    tell: watch::Sender<Option<StateReader>>,
+    started: Instant,
+}
+
+impl Seated {
+    async fn run(&self, stop: &CancellationToken) {
+        let EngineConfig { store, keys, machine, api, timing, .. } = &self.config;
+        let record = SeatRecord { v: VERSION, machine: *machine, api: api.clone() };
+        let seeker = SeatSeeker::new(Arc::clone(store), keys.clone(), record, timing.clone());
+        let mut backoff = timing.backoff();
+        while !stop.is_cancelled() {
+            let taken = tokio::select! {
+                () = stop.cancelled() => return,
+                taken = seeker.take() => taken,
+            };
+            match taken {
+                Ok(seat) => {
+                    backoff.reset();
+                    self.sit(seat, stop).await;
+                }
+                Err(error) => {
+                    error!(%error, "no seat can be taken; trying again");
+                    sleep(backoff.next_wait()).await;
+                }
+            }
+        }
+    }
+
+    /// Holds a seat until it is lost or the engine stops.
+    async fn sit(&self, seat: Seat, stop: &CancellationToken) {
+        info!(number = seat.number(), "this engine has a seat");
+        let shared = Arc::new(Shared::new(self.config.keys.clone()));
+        let unseated = stop.child_token();
+        {
+            // The campaign ends in order (it resigns) before anything else is dropped.
+            let feed = self.feed(&shared);
+            let campaigns = self.campaign(&shared, &unseated);
+            tokio::pin!(feed, campaigns);
+            // Campaigns end only after `unseated`, which is cancelled below or with `stop`.
+            let ended = tokio::select! {
+                () = &mut feed => false,
+                () = &mut campaigns => true,
+                () = stop.cancelled() => false,
+                why = seat.lost() => {
+                    warn!(%why, "the seat is lost");
+                    false
+                }
+            };
+            unseated.cancel();
+            self.tell.send_replace(None);
+            if !ended && timeout(GOODBYE, campaigns).await.is_err() {
+                warn!("the lead was not given up in time; it ends with its lease");
+            }
+        }
+        if stop.is_cancelled()
+            && let Ok(Err(error)) = timeout(GOODBYE, seat.leave()).await
+        {
+            warn!(%error, "the seat was not given up; it is free when its lease has run out");
+        }
+    }
+
+    /// Feeds the hot state; never returns.
+    async fn feed(&self, shared: &Arc<Shared>) {
+        let EngineConfig { store, keys, timing, witness, .. } = &self.config;
+        let mut changes =
+            ChangeStream::new(Arc::clone(store), keys, keys.everything(), witness.clone(), timing);
+        loop {
+            match changes.next().await {
+                Ok(Change::Reset { kvs, revision }) => {
+                    shared.reset(revision, &kvs);
+                    self.tell.send_replace(Some(StateReader::new(Arc::clone(shared))));
+                }
+                Ok(Change::Changes { revision, events }) => shared.apply(revision, &events),
+                Ok(Change::Progress(revision)) => shared.advance(revision),
+                Err(StreamError::WentBack(why)) => {
+                    error!(%why, "the engine decides nothing");
+                    shared.went_back(why);
+                }
+                Err(error) => {
+                    warn!(%error, "the cluster state does not follow the store for now");
+                    let text = error.to_string();
+                    shared.tell(|engine| engine.trouble = Some(text));
+                }
+            }
+        }
+    }
+
+    /// Campaigns and leads, again and again, until the engine stops.
+    async fn campaign(&self, shared: &Arc<Shared>, stop: &CancellationToken) {
+        let EngineConfig { store, keys, machine, timing, witness, .. } = &self.config;
+        let candidate =
+            Candidate::new(Arc::clone(store), keys.clone(), *machine, witness.clone(), timing.clone());
+        let mut backoff = timing.backoff();
+        while !stop.is_cancelled() {
+            // Leading without a picture would only keep others from it.
+            let campaign = async {
+                shared.reached(flotilla_registry::store::Revision(0)).await;
+                candidate.campaign().await
+            };
+            let elected = tokio::select! {
+                () = stop.cancelled() => return,
+                elected = campaign => elected,
+            };
+            let leadership = match elected {
+                Ok(leadership) => leadership,
+                Err(error) => {
+                    let text = error.to_string();
+                    match &error {
+                        ElectionError::WentBack(why) => error!(%why, "this engine does not campaign"),
+                        _ => warn!(%error, "the campaign failed; trying again"),
+                    }
+                    shared.tell(|engine| engine.trouble = Some(text));
+                    tokio::select! {
+                        () = stop.cancelled() => return,
+                        () = sleep(backoff.next_wait()) => continue,
+                    }
+                }
+            };
+            backoff.reset();
+            let term = Term {
+                store: Arc::clone(store),
+                shared,
+                leadership: &leadership,
+                timing,
+                release: &self.release,
+                started: self.started,
+            };
+            match term.lead(stop).await {
+                TermEnd::Stopped => match timeout(GOODBYE, leadership.resign()).await {
+                    Ok(Ok(())) => {}
+                    Ok(Err(error)) => warn!(%error, "the lead ends with its lease"),
+                    Err(_) => warn!("the lead ends with its lease: the store does not answer"),
+                },
+                TermEnd::Lost(why) => warn!(?why, "the lead is lost"),
+            }
+        }
+    }
+}
