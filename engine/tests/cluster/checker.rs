@@ -1,0 +1,114 @@
+//! Watches the store and holds every revision against the invariants of design.md section 5.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use flotilla_engine::state::{ClusterState, Life, Placed};
+use flotilla_registry::{
+    keys::Keys,
+    records::{Departure, Token},
+    store::{Revision, Store, WatchEvent, WatchMessage, WatchStream},
+};
+use flotilla_units::{MachineId, UnitName};
+use futures_util::{FutureExt as _, StreamExt as _};
+
+/// The checker, and its own picture of the store.
+pub(crate) struct Checker {
+    pub(crate) state: ClusterState,
+    watch: WatchStream,
+    /// The highest token that a unit ever had.
+    highest: BTreeMap<UnitName, Token>,
+    /// How many writes there were at all.
+    pub(crate) writes: usize,
+    /// Placements that were taken off lost machines.
+    pub(crate) lost_moves: usize,
+}
+
+type Entries = BTreeMap<(UnitName, MachineId, Token), Option<Departure>>;
+
+impl Checker {
+    pub(crate) async fn new(store: &dyn Store) -> Self {
+        let keys = Keys::default();
+        let watch = store.watch(keys.everything(), Revision(1)).await.expect("a watch");
+        Self { state: ClusterState::new(keys), watch, highest: BTreeMap::new(), writes: 0, lost_moves: 0 }
+    }
+
+    /// Takes in everything that has happened, and checks it.
+    pub(crate) fn catch_up(&mut self) {
+        while let Some(message) = self.watch.next().now_or_never() {
+            match message.expect("the watch goes on").expect("the store watches") {
+                WatchMessage::Progress(_) => {}
+                WatchMessage::Events { revision, events } => self.check(revision, &events),
+            }
+        }
+    }
+
+    pub(crate) fn active(&self, unit: &UnitName) -> Vec<MachineId> {
+        let placed = self.state.placed(unit);
+        placed.iter().filter(|p| p.entry.departing.is_none()).map(|p| p.machine).collect()
+    }
+
+    pub(crate) fn departing(&self, unit: &UnitName) -> Vec<MachineId> {
+        let placed = self.state.placed(unit);
+        placed.iter().filter(|p| p.entry.departing.is_some()).map(|p| p.machine).collect()
+    }
+
+    fn check(&mut self, revision: Revision, events: &[WatchEvent]) {
+        self.writes += events.len();
+        let units = self.all_units();
+        let before = self.entries(&units);
+        let proven: BTreeSet<(UnitName, MachineId, Token)> = units
+            .iter()
+            .flat_map(|unit| self.state.placed(unit).into_iter().filter(|p| p.proven_gone).map(key_of))
+            .collect();
+        self.state.apply(revision, events);
+        assert_eq!(self.state.went_back(), None, "at {revision:?}");
+        let after = self.entries(&self.all_units());
+        for (key, departing) in &after {
+            let (unit, machine, token) = key;
+            match before.get(key) {
+                Some(None) if *departing == Some(Departure::MachineLost) => {
+                    assert_eq!(self.state.machines()[machine].life(), Life::Lost, "{unit} at {revision:?}");
+                    self.lost_moves += 1;
+                }
+                Some(Some(_)) => assert!(departing.is_some(), "{unit} came back to life at {revision:?}"),
+                Some(None) => {}
+                None => {
+                    let highest = self.highest.insert(unit.clone(), *token);
+                    assert!(highest < Some(*token), "{unit} got {token}, had {highest:?}, at {revision:?}");
+                }
+            }
+        }
+        for ((unit, machine, token), departing) in &before {
+            let gone = !after.contains_key(&(unit.clone(), *machine, *token));
+            // An entry that is replaced in place by one with a higher token is an update.
+            let updated = after.keys().any(|(u, m, t)| u == unit && m == machine && t > token);
+            if gone && !(departing.is_none() && updated) {
+                assert!(departing.is_some(), "{unit} on {machine} vanished at {revision:?}");
+                let key = (unit.clone(), *machine, *token);
+                assert!(proven.contains(&key), "{unit} on {machine} dropped without proof at {revision:?}");
+            }
+        }
+        for unit in after.keys().map(|(unit, ..)| unit).collect::<BTreeSet<_>>() {
+            let hashes = self.state.placed(unit).into_iter().map(|placed| placed.entry.hash);
+            let mut asks = hashes.filter_map(|hash| self.state.requirements_of(unit, hash));
+            let active = self.active(unit);
+            assert!(
+                asks.any(|asks| asks.global) || active.len() <= 1,
+                "{unit} is on {active:?} at {revision:?}"
+            );
+        }
+    }
+
+    fn all_units(&self) -> BTreeSet<UnitName> {
+        self.state.machines().values().flat_map(|m| m.entries().map(|entry| entry.unit.clone())).collect()
+    }
+
+    fn entries(&self, units: &BTreeSet<UnitName>) -> Entries {
+        let placed = units.iter().flat_map(|unit| self.state.placed(unit));
+        placed.map(|placed| (key_of(placed), placed.entry.departing)).collect()
+    }
+}
+
+fn key_of(placed: Placed<'_>) -> (UnitName, MachineId, Token) {
+    (placed.entry.unit.clone(), placed.machine, placed.entry.token)
+}

@@ -1,0 +1,126 @@
+//! Corrupted records, deposed leaders, lost replies, stores that went back.
+
+use std::time::Duration;
+
+use flotilla_registry::{
+    keys::{Bucket, Key},
+    records::Target,
+    store::faults::Link,
+};
+
+use crate::{Cluster, id, unit};
+
+#[tokio::test(start_paused = true)]
+async fn a_corrupted_unit_record_is_left_as_it_is_and_hurts_nobody_else() {
+    let mut cluster = Cluster::start(1, 2).await;
+    cluster.running(&["a.service", "b.service"]).await;
+    let (on, token) = (cluster.runs_on("a.service"), cluster.token("a.service"));
+    cluster.put(&Key::Unit(unit("a.service")), b"{\"v\":1,\"oops".to_vec()).await;
+    cluster.put(&Key::Unit(unit("z.service")), b"{\"v\":99}".to_vec()).await;
+    cluster.target("b.service", Target::Inactive, false).await;
+    cluster.running(&["c.service"]).await;
+    cluster.until("b is gone", |cluster| cluster.checker.state.placed(&unit("b.service")).is_empty()).await;
+    assert_eq!((cluster.runs_on("a.service"), cluster.token("a.service")), (on, token));
+    let (row, _) = cluster.reader().unit(&unit("a.service"));
+    assert!(row.unwrap().problem.unwrap().contains("cannot be read"));
+    let (row, _) = cluster.reader().unit(&unit("z.service"));
+    assert!(row.unwrap().problem.unwrap().contains("version 99"));
+    assert_eq!(cluster.reader().cluster().problems.len(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_corrupted_manifest_bucket_never_leads_to_a_second_placement() {
+    let mut cluster = Cluster::start(1, 2).await;
+    cluster.running(&["a.service"]).await;
+    let on = cluster.runs_on("a.service").unwrap();
+    let key = Key::Manifest(id(on), Bucket::of(&unit("a.service")));
+    let good = cluster.value(&key).await;
+    // The checker holds that entries do not vanish; this is a vandal's doing, so it is not asked.
+    cluster.put(&key, b"garbage".to_vec()).await;
+    let reader = cluster.reader();
+    tokio::time::sleep(Duration::from_secs(30)).await;
+    let (row, _) = reader.unit(&unit("a.service"));
+    assert!(row.unwrap().placements.is_empty(), "it is not placed a second time");
+    let why = reader.why(&unit("a.service"));
+    assert!(why.problem.as_ref().is_some_and(|why| why.contains("manifest cannot be read")), "{why:?}");
+    cluster.launch("new.service", "").await;
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    let (row, _) = reader.unit(&unit("new.service"));
+    assert_eq!(row.unwrap().placements.len(), 1, "others go on, on the other machine");
+    cluster.put(&key, good).await;
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    let (row, _) = reader.unit(&unit("a.service"));
+    assert_eq!(row.unwrap().placements[0].machine, id(on));
+}
+
+#[tokio::test(start_paused = true)]
+async fn content_that_makes_no_sense_has_its_reason() {
+    let mut cluster = Cluster::start(1, 1).await;
+    cluster.running(&["a.service"]).await;
+    cluster.submit("b.service", "").await;
+    let hash = cluster.checker.state.units()[&unit("a.service")].record().unwrap().current.unwrap();
+    cluster.delete(&Key::Content(hash)).await;
+    cluster.submit("c.service", "MachineMetadata=other=1").await;
+    cluster.pass(Duration::from_secs(5)).await;
+    assert_eq!(cluster.runs_on("a.service"), Some(1), "what runs is left");
+    let (row, _) = cluster.reader().unit(&unit("a.service"));
+    assert!(row.unwrap().problem.unwrap().contains("not in the store"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_deposed_leader_cannot_write() {
+    let mut cluster = Cluster::start(2, 2).await;
+    cluster.running(&["a.service"]).await;
+    let old = cluster.leader().unwrap();
+    // It does not hear that it is deposed: its calls hang, and what it sent may arrive.
+    cluster.host(old).faults.set_link(Link::Hung);
+    cluster.launch("b.service", "").await;
+    cluster.until("another leads", |cluster| cluster.leader().is_some_and(|now| now != old)).await;
+    cluster.host(old).faults.set_link(Link::Up);
+    cluster.running(&["c.service", "d.service"]).await;
+    cluster.until("b runs", |cluster| cluster.runs_on("b.service").is_some()).await;
+    cluster.pass(Duration::from_secs(30)).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn lost_replies_are_resolved_by_reading() {
+    let mut cluster = Cluster::start(1, 3).await;
+    cluster.running(&["a.service"]).await;
+    for round in 0..5 {
+        let leader = cluster.leader().unwrap();
+        let name = format!("r{round}.service");
+        cluster.submit(&name, "").await;
+        cluster.host(leader).faults.lose_replies(1 + round % 2);
+        cluster.target(&name, Target::Launched, true).await;
+        cluster.until("it runs", |cluster| cluster.runs_on(&name).is_some()).await;
+        let running = (1..=3).filter(|n| cluster.machine(*n).runs(&unit(&name))).count();
+        assert_eq!(running, 1, "{name}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_leader_freezes_when_the_store_went_back() {
+    let mut cluster = Cluster::start(1, 2).await;
+    cluster.running(&["a.service"]).await;
+    let backup = cluster.store.snapshot();
+    cluster.running(&["b.service", "c.service"]).await;
+    let restored = cluster.host(0).faults.restore(&backup);
+    let reader = cluster.reader();
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    let status = reader.cluster();
+    assert!(status.problems.iter().any(|problem| problem.contains("went back")), "{status:?}");
+    let before = flotilla_registry::store::Store::status(&*restored).await.unwrap().revision;
+    // Whatever is asked of the restored store, nothing is decided.
+    let registry = flotilla_registry::reads::Registry::new(restored.clone(), cluster.keys.clone());
+    let operations = flotilla_registry::operations::Operations::new(registry, Default::default());
+    operations.set_target(&[unit("a.service")], Target::Inactive, false, "test").await.unwrap();
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    let kvs = flotilla_registry::store::Store::range(
+        &*restored,
+        flotilla_registry::store::RangeRequest::all(cluster.keys.all_of("manifests")),
+    )
+    .await
+    .unwrap()
+    .kvs;
+    assert!(kvs.iter().all(|kv| kv.mod_revision <= before), "no manifest was written");
+}
