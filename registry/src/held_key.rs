@@ -12,7 +12,10 @@ use tracing::{debug, warn};
 
 use crate::{
     session::{LostReason, Session},
-    store::{Compare, KeyRange, Operation, Revision, Store, StoreError, Txn, WatchEvent, WatchMessage},
+    store::{
+        Compare, KeyRange, Operation, RangeRequest, Revision, Store, StoreError, Txn, WatchEvent,
+        WatchMessage,
+    },
     timing::Timing,
 };
 
@@ -108,32 +111,35 @@ impl HeldKey {
 /// Waits until a key is removed or written again.
 async fn taken(store: Arc<dyn Store>, key: String, written: Revision, timing: Timing) {
     let mut backoff = timing.backoff();
+    let mut from = Revision(written.0 + 1);
     loop {
-        match watch_once(&*store, &key, written).await {
+        let error = match watch_once(&*store, &key, from).await {
             Ok(()) => return,
-            Err(error) => {
-                debug!(key, %error, "the watch of a held key is made again");
-                sleep(backoff.next_wait()).await;
-            }
-        }
+            // History is gone: the key itself tells whether it is the same.
+            Err(StoreError::Compacted { .. }) => match look(&*store, &key).await {
+                Ok((found, now)) if found == Some(written) => {
+                    from = Revision(now.0 + 1);
+                    continue;
+                }
+                Ok(_) => return,
+                Err(error) => error,
+            },
+            Err(error) => error,
+        };
+        debug!(key, %error, "the watch of a held key is made again");
+        sleep(backoff.next_wait()).await;
     }
 }
 
-async fn watch_once(store: &dyn Store, key: &str, written: Revision) -> Result<(), StoreError> {
-    let from = Revision(written.0 + 1);
-    let mut messages = match store.watch(KeyRange::key(key), from).await {
-        // History is gone: the key itself tells whether it is the same.
-        Err(StoreError::Compacted { .. }) => {
-            let get = Operation::Get(KeyRange::key(key));
-            let answer = store.txn(Txn { then: vec![get], ..Txn::default() }).await?;
-            let same = answer.gets.iter().flatten().any(|kv| kv.mod_revision == written);
-            if !same {
-                return Ok(());
-            }
-            store.watch(KeyRange::key(key), Revision(answer.revision.0 + 1)).await?
-        }
-        watch => watch?,
-    };
+/// Returns when a key was last written, if it is there, and the store's revision.
+async fn look(store: &dyn Store, key: &str) -> Result<(Option<Revision>, Revision), StoreError> {
+    let answer = store.range(RangeRequest::all(KeyRange::key(key))).await?;
+    Ok((answer.kvs.first().map(|kv| kv.mod_revision), answer.revision))
+}
+
+/// Waits for a change of a key from a revision on.
+async fn watch_once(store: &dyn Store, key: &str, from: Revision) -> Result<(), StoreError> {
+    let mut messages = store.watch(KeyRange::key(key), from).await?;
     while let Some(message) = messages.next().await {
         if let WatchMessage::Events { events, .. } = message? {
             let removed = events.iter().any(|event| matches!(event, WatchEvent::Delete { .. }));

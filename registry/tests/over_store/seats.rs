@@ -1,0 +1,102 @@
+use std::{sync::Arc, time::Duration};
+
+use flotilla_registry::{
+    election::KeyLost,
+    keys::Keys,
+    reads::Registry,
+    records::SeatRecord,
+    seats::{Seat, SeatSeeker},
+    session::LostReason,
+    store::{Store, faults::Link},
+    timing::Timing,
+};
+use flotilla_units::MachineId;
+use tokio::time::{Instant, sleep};
+
+use super::{beside, soon, store};
+
+fn seeker(store: &Arc<dyn Store>, number: u8) -> SeatSeeker {
+    let machine: MachineId = format!("{number:032x}").parse().expect("a machine id");
+    let record = SeatRecord { v: 1, machine, api: Some(format!("https://10.0.0.{number}:7400")) };
+    SeatSeeker::new(store.clone(), Keys::default(), record, Timing::default())
+}
+
+async fn take(seeker: &SeatSeeker) -> Seat {
+    soon("a seat", seeker.take()).await.expect("a seat")
+}
+
+async fn taken(store: &Arc<dyn Store>) -> Vec<u8> {
+    let registry = Registry::new(store.clone(), Keys::default());
+    registry.seats().await.expect("readable").found.into_keys().collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn three_engines_have_seats_and_the_fourth_waits_by_a_watch() {
+    let (store, faults) = store(1);
+    let mut seats = Vec::new();
+    for number in 1..=3 {
+        seats.push(take(&seeker(&store, number)).await);
+    }
+    assert_eq!(seats.iter().map(Seat::number).collect::<Vec<_>>(), [0, 1, 2]);
+    let (own, own_faults) = beside(&faults, 2);
+    let fourth = seeker(&own, 4);
+    let waiting = tokio::spawn(async move { fourth.take().await });
+    sleep(Duration::from_secs(1)).await;
+    let calls = own_faults.calls();
+    sleep(Duration::from_secs(300)).await;
+    assert_eq!(own_faults.calls(), calls);
+    assert!(!waiting.is_finished());
+    seats.remove(1).leave().await.unwrap();
+    let seat = soon("the free seat", waiting).await.unwrap().unwrap();
+    assert_eq!(seat.number(), 1);
+    assert_eq!(taken(&store).await, [0, 1, 2]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_machine_takes_its_old_seat_over_and_never_a_second_one() {
+    let (store, _) = store(3);
+    let old = take(&seeker(&store, 1)).await;
+    let again = seeker(&store, 1);
+    let before = Instant::now();
+    let new = take(&again).await;
+    assert!(before.elapsed() < Duration::from_millis(100));
+    assert_eq!((new.number(), taken(&store).await), (0, vec![0]));
+    assert_eq!(soon("the loss", old.lost()).await, KeyLost::Taken);
+    // Leaving late does not take the seat from the one who has it.
+    old.leave().await.unwrap();
+    sleep(Duration::from_secs(60)).await;
+    assert_eq!(taken(&store).await, [0]);
+    // The same seeker once more: it has a seat already, so it waits until that one is left.
+    let second = tokio::spawn(async move { again.take().await });
+    sleep(Duration::from_secs(60)).await;
+    assert!(!second.is_finished());
+    assert_eq!(taken(&store).await, [0]);
+    new.leave().await.unwrap();
+    soon("the seat", second).await.unwrap().unwrap();
+    assert_eq!(taken(&store).await, [0]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_seat_of_a_cut_off_engine_is_free_after_its_lease() {
+    let (store, faults) = store(4);
+    let (own, own_faults) = beside(&faults, 5);
+    let lost = take(&seeker(&own, 1)).await;
+    let _second = take(&seeker(&store, 2)).await;
+    let _third = take(&seeker(&store, 3)).await;
+    own_faults.set_link(Link::Cut);
+    let before = Instant::now();
+    let seat = take(&seeker(&store, 4)).await;
+    assert_eq!(seat.number(), 0);
+    assert!(before.elapsed() <= Duration::from_secs(11), "{:?}", before.elapsed());
+    assert_eq!(soon("the loss", lost.lost()).await, KeyLost::Session(LostReason::NoAnswer));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lost_answer_to_a_claim_is_resolved_by_reading() {
+    let (store, faults) = store(6);
+    faults.lose_replies(1);
+    let seat = take(&seeker(&store, 1)).await;
+    assert_eq!((seat.number(), taken(&store).await), (0, vec![0]));
+    sleep(Duration::from_secs(60)).await;
+    assert_eq!(taken(&store).await, [0], "it is kept alive");
+}
