@@ -1,9 +1,6 @@
 //! `cargo xtask ci`: what must hold before anything is merged, cheapest first.
 
-use std::{
-    process::Command,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
@@ -63,21 +60,22 @@ fn format() -> Result<()> {
 }
 
 fn clippy() -> Result<()> {
-    run(with_lab(cargo().arg("clippy")).args([
+    let features = test::features()?;
+    let all = [
+        "clippy",
         "--workspace",
         "--all-targets",
         "--locked",
+        "--features",
+        &features,
         "--",
         "-D",
         "warnings",
-    ]))
+    ];
+    run(cargo().args(all))
 }
 
 fn docs() -> Result<()> {
     let mut doc = cargo();
     run(doc.env("RUSTDOCFLAGS", "-Dwarnings").args(["doc", "--workspace", "--no-deps", "--locked"]))
-}
-
-fn with_lab(command: &mut Command) -> &mut Command {
-    command.args(["--features", test::FEATURES])
 }

@@ -18,10 +18,7 @@ use crate::{
 };
 use targets::{Needs, Target};
 
-/// The features under which the tests that plain `cargo test` leaves alone exist.
-///
-/// Passed to every build, so that all targets share one set of artefacts.
-pub const FEATURES: &str = "flotilla-integration-tests/lab";
+pub use targets::features;
 
 /// What became of one target.
 enum Outcome {
@@ -90,8 +87,8 @@ fn select(all: Vec<Target>, wanted: &[String]) -> Result<Vec<Target>> {
     Ok(all.into_iter().filter(|target| wanted.is_empty() || wanted.contains(&target.name)).collect())
 }
 
-/// Builds all there is in one feature set, so that the binaries that the lab
-/// installs are the ones that the tests were built with.
+/// Builds all there is at once, so that the programs that the lab installs are
+/// those of the sources that the tests are of.
 fn prepare(selected: &[Target]) -> Result<()> {
     deps::build()?;
     if selected.iter().any(|target| target.needs == Needs::Etcd) {
@@ -103,7 +100,7 @@ fn prepare(selected: &[Target]) -> Result<()> {
     if is_root() && selected.iter().any(|target| target.needs == Needs::UserLab) {
         deps::lab(Image::User)?;
     }
-    run(cargo().args(["build", "--workspace", "--all-targets", "--features", FEATURES]))
+    run(cargo().args(["build", "--workspace", "--all-targets", "--locked"]))
 }
 
 fn run_target(target: &Target, rest: &[String]) -> Outcome {
@@ -112,8 +109,8 @@ fn run_target(target: &Target, rest: &[String]) -> Outcome {
     }
     let mut command = cargo();
     command
-        .args(["test", "--workspace", "--no-fail-fast"])
-        .args(&target.arguments)
+        .args(["test", "--workspace", "--locked", "--no-fail-fast"])
+        .args(target.arguments())
         .env("FLOTILLA_ETCD", workspace::etcd())
         .env("FLOTILLA_LAB_DIRECTORY", workspace::lab())
         .env("FLOTILLA_BINARIES", workspace::target().join("debug"));

@@ -2,8 +2,8 @@
 //!
 //! Those that plain `cargo test` leaves alone are read from the manifests, so
 //! that a new one is written down in one place: a `[[test]]` table with
-//! `test = false` (needs an etcd) or `required-features = ["lab"]` (needs root
-//! and the lab), and a comment that says what it tests.
+//! `required-features = ["lab"]` (needs root and the lab) or another feature
+//! (needs an etcd), and a comment that says what it tests.
 
 use std::fs;
 
@@ -33,8 +33,21 @@ pub struct Target {
     pub about: String,
     /// What it needs.
     pub needs: Needs,
+    /// The feature behind which plain `cargo test` does not see it.
+    pub feature: Option<String>,
+}
+
+impl Target {
     /// What `cargo test --workspace` is given.
-    pub arguments: Vec<String>,
+    ///
+    /// Only the feature of this target: it changes one crate, so that everything
+    /// else is what was built for all targets.
+    pub fn arguments(&self) -> Vec<&str> {
+        match &self.feature {
+            Some(feature) => vec!["--features", feature, "--test", &self.name],
+            None => Vec::new(),
+        }
+    }
 }
 
 /// Every target, those with the quickest answer first.
@@ -43,7 +56,7 @@ pub fn all() -> Result<Vec<Target>> {
         name: "unit".into(),
         about: "every crate's own tests".into(),
         needs: Needs::Nothing,
-        arguments: Vec::new(),
+        feature: None,
     }];
     for member in workspace::MEMBERS {
         let manifest = workspace::root().join(member).join("Cargo.toml");
@@ -54,28 +67,44 @@ pub fn all() -> Result<Vec<Target>> {
     Ok(targets)
 }
 
-fn declared(manifest: &str) -> Vec<Target> {
-    manifest.split("[[test]]").skip(1).filter_map(target_of).collect()
+/// The features behind which targets hide, as `cargo --features` takes them: for
+/// what looks at all of them at once.
+pub fn features() -> Result<String> {
+    let mut features: Vec<String> = all()?.into_iter().filter_map(|target| target.feature).collect();
+    features.sort();
+    features.dedup();
+    Ok(features.join(","))
 }
 
-fn target_of(table: &str) -> Option<Target> {
+fn declared(manifest: &str) -> Vec<Target> {
+    let mut tables = manifest.split("[[test]]");
+    let package = tables.next().and_then(|head| value(head, "name")).unwrap_or_default();
+    tables.filter_map(|table| target_of(package, table)).collect()
+}
+
+fn target_of(package: &str, table: &str) -> Option<Target> {
     let table = table.split("\n[").next().unwrap_or(table);
-    let value = |key: &str| {
-        let line =
-            table.lines().find(|line| line.split('=').next().is_some_and(|word| word.trim() == key))?;
-        Some(line.split_once('=')?.1.trim())
+    let name = value(table, "name")?;
+    let required = value(table, "required-features")?;
+    let feature = required.trim_matches(['[', ']']).trim_matches('"');
+    let about = table.lines().find_map(|line| line.strip_prefix('#')).unwrap_or(package).trim();
+    let needs = match feature {
+        "lab" if about.contains("image = user") => Needs::UserLab,
+        "lab" => Needs::Lab,
+        _ => Needs::Etcd,
     };
-    let name = value("name")?.trim_matches('"').to_owned();
-    let about = table.lines().find_map(|line| line.strip_prefix('#')).unwrap_or("not described").trim();
-    let in_lab = value("required-features").is_some_and(|features| features.contains("\"lab\""));
-    let (needs, features) = match (in_lab, value("test")) {
-        (true, _) if about.contains("image = user") => (Needs::UserLab, &["--features", super::FEATURES][..]),
-        (true, _) => (Needs::Lab, &["--features", super::FEATURES][..]),
-        (false, Some("false")) => (Needs::Etcd, &[][..]),
-        _ => return None,
-    };
-    let arguments = features.iter().chain(&["--test", &name]).map(|&word| word.to_owned()).collect();
-    Some(Target { about: about.to_owned(), needs, arguments, name })
+    Some(Target {
+        name: name.to_owned(),
+        about: about.to_owned(),
+        needs,
+        feature: Some(format!("{package}/{feature}")),
+    })
+}
+
+/// The value of the first line that begins with a key, without its quotes.
+fn value<'a>(text: &'a str, key: &str) -> Option<&'a str> {
+    let line = text.lines().find(|line| line.split('=').next().is_some_and(|word| word.trim() == key))?;
+    Some(line.split_once('=')?.1.trim().trim_matches('"'))
 }
 
 #[cfg(test)]
@@ -85,6 +114,9 @@ mod tests {
     #[test]
     fn reads_the_declared_targets() {
         let manifest = r#"
+[package]
+name = "flotilla-some"
+
 [[test]]
 # machines boot
 name = "lab"
@@ -99,9 +131,8 @@ name = "dev"
 required-features = ["lab"]
 
 [[test]]
-# on a real etcd
 name = "etcd"
-test = false
+required-features = ["etcd-tests"]
 
 [dependencies]
 name = "not a target"
@@ -112,6 +143,13 @@ name = "not a target"
         assert_eq!(found[0].about, "machines boot");
         let needs: Vec<Needs> = found.iter().map(|target| target.needs).collect();
         assert_eq!(needs, [Needs::Lab, Needs::UserLab, Needs::Etcd]);
-        assert_eq!(found[2].arguments, ["--test", "etcd"]);
+        assert_eq!(found[2].arguments(), ["--features", "flotilla-some/etcd-tests", "--test", "etcd"]);
+    }
+
+    #[test]
+    fn the_real_manifests_are_understood() {
+        let targets = all().unwrap();
+        assert!(targets.iter().any(|target| target.name == "lab" && target.needs == Needs::Lab));
+        assert!(features().unwrap().contains("flotilla-integration-tests/lab"));
     }
 }
