@@ -22,9 +22,10 @@ const LEFTOVERS: &[&str] = &[
     concat!("#[ig", "nore"),
 ];
 
-/// Beginnings of paths that exist on one developer's machine only.
+/// Beginnings of paths that exist on one developer's machine only; where this
+/// checkout is comes on top. Not `/home`, which flotilla itself has to know.
 const DEVELOPER_PATHS: &[&str] =
-    &[concat!("/ho", "me/"), concat!("/Us", "ers/"), concat!("/wo", "rk/"), concat!("/root/.", "cargo")];
+    &[concat!("/Us", "ers/"), concat!("/wo", "rk/"), concat!("/root/.", "cargo")];
 
 /// Tables of a Cargo configuration that send downloads somewhere else: that is
 /// for the machine to say, not for the project.
@@ -36,10 +37,16 @@ const EXTENSIONS: &[&str] = &["rs", "toml", "md", "sh", "service", "yml", "yaml"
 /// Checks every text file of the project.
 pub fn check() -> Result<Vec<Finding>> {
     let mut findings = Vec::new();
+    let mut places: Vec<String> = DEVELOPER_PATHS.iter().map(|&place| place.to_owned()).collect();
+    // A checkout in `/src` says nothing about whose machine it is.
+    let root = workspace::root();
+    if root.components().count() > 3 {
+        places.push(root.display().to_string());
+    }
     for path in workspace::files(EXTENSIONS)? {
         let text = fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))?;
         let relative = path.strip_prefix(workspace::root()).unwrap_or(&path).to_path_buf();
-        findings.extend(developer_paths(&relative, &text));
+        findings.extend(developer_paths(&relative, &text, &places));
         match path.extension().and_then(OsStr::to_str) {
             Some("rs") => findings.extend(rust(&relative, &text)),
             Some("toml") => findings.extend(registries(&relative, &text)),
@@ -60,7 +67,9 @@ fn rust(path: &Path, text: &str) -> Vec<Finding> {
     if lines > LINES_MAX {
         find(None, format!("{lines} lines; the limit is {LINES_MAX}: divide it by what it owns"));
     }
-    if path.file_name() == Some(OsStr::new("mod.rs")) {
+    // Cargo takes every file in tests/ for a test, so what tests share is in folders.
+    let in_tests = path.components().any(|part| part.as_os_str() == "tests");
+    if path.file_name() == Some(OsStr::new("mod.rs")) && !in_tests {
         find(None, "use `name.rs` beside `name/` instead of `mod.rs`".into());
     }
     let is_root = matches!(path.file_name().and_then(OsStr::to_str), Some("lib.rs" | "main.rs"));
@@ -75,9 +84,8 @@ fn rust(path: &Path, text: &str) -> Vec<Finding> {
     findings
 }
 
-fn developer_paths(path: &Path, text: &str) -> Vec<Finding> {
-    let lines =
-        text.lines().enumerate().filter(|(_, line)| DEVELOPER_PATHS.iter().any(|start| names(line, start)));
+fn developer_paths(path: &Path, text: &str, places: &[String]) -> Vec<Finding> {
+    let lines = text.lines().enumerate().filter(|(_, line)| places.iter().any(|start| names(line, start)));
     lines
         .map(|(index, _)| Finding {
             place: format!("{}:{}", path.display(), index + 1),
@@ -133,12 +141,13 @@ mod tests {
         assert_eq!(messages("src/lib.rs", "mod a;\n").len(), 1);
         assert!(messages("src/lib.rs", "//! Owns a.\n").is_empty());
         assert_eq!(messages("src/a/mod.rs", "").len(), 1);
+        assert!(messages("tests/a/mod.rs", "").is_empty());
     }
 
     #[test]
     fn absolute_paths_are_told_from_relative_ones() {
-        let found = |line: &str| developer_paths(Path::new("a.md"), line).len();
         let home = DEVELOPER_PATHS[0];
+        let found = |line: &str| developer_paths(Path::new("a.md"), line, &[home.to_owned()]).len();
         assert_eq!(found(&format!("cd {home}me/flotilla")), 1);
         assert_eq!(found(&format!("see docs{home}page")), 0);
     }
