@@ -6,6 +6,7 @@
 
 mod check;
 pub mod embedded;
+pub mod etcd;
 pub mod faults;
 
 use std::{fmt, sync::Arc, time::Duration};
@@ -195,7 +196,8 @@ pub struct StoreStatus {
     pub size_bytes: u64,
     /// Bytes it may use, where it says so.
     pub quota_bytes: Option<u64>,
-    /// Its revision.
+    /// The newest revision that the answering member knows; a member that lags knows less. The
+    /// linearizable one is that of a range read.
     pub revision: Revision,
 }
 

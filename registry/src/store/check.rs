@@ -5,7 +5,7 @@
 
 use std::collections::HashSet;
 
-use super::{Compare, KeyRange, Operation, StoreError, Txn};
+use super::{Compare, KeyRange, Operation, Revision, StoreError, Txn};
 
 /// The most compares, and the most operations of one branch: etcd's `--max-txn-ops`.
 pub(super) const SERVER_OPERATIONS_MAX: usize = 128;
@@ -31,6 +31,17 @@ pub(super) fn range(range: &KeyRange) -> Result<(), StoreError> {
         ))),
         _ => Ok(()),
     }
+}
+
+/// Refuses a compaction before the first revision, which etcd takes for its own start.
+pub(super) fn compaction(revision: Revision) -> Result<(), StoreError> {
+    if revision.0 < 1 {
+        return Err(StoreError::Invalid(format!(
+            "cannot compact to revision {}; the first is 1",
+            revision.0
+        )));
+    }
+    Ok(())
 }
 
 /// Refuses a transaction that etcd would refuse whatever the store holds.

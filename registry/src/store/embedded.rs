@@ -229,6 +229,7 @@ impl Store for EmbeddedStore {
     }
 
     async fn compact(&self, revision: Revision) -> Result<(), StoreError> {
+        check::compaction(revision)?;
         self.read(|state, _, _| state.compact(revision)).await?;
         let mut wake = Vec::new();
         {
