@@ -244,7 +244,7 @@ impl Placement {
         for slot in self.missing(unit).iter() {
             if out.len() >= limit {
                 self.batch.globals.insert((name, unit));
-                return;
+                return self.leader_changed(unit);
             }
             self.enter(unit, slot, Entry::Placed);
             out.push(Decision::Place { unit: name.clone(), machine: self.machine(slot).id });

@@ -158,3 +158,17 @@ fn patterns_that_come_later_meet_units_that_were_there() {
     // Only the last fits anywhere: beside a@1.
     assert_eq!(world.run(), "x2+1");
 }
+
+#[test]
+fn a_global_leader_is_followed_from_its_first_machine_on() {
+    let mut world = World::new(&["", ""]);
+    world.want("g.service", "Global");
+    world.want("u.service", "MachineOf=g.service");
+    // The limit cuts the global unit in two: the follower is not forgotten over it.
+    let first = world.0.decide(1);
+    assert_eq!(
+        first.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        ["g.service is placed on 00000000"]
+    );
+    assert_eq!(world.run(), "u+1 g+2");
+}
