@@ -1,6 +1,9 @@
 //! What stands on the store (sessions, elections, seats, streams, operations), over the embedded
 //! one with faults, on the paused clock.
 
+// Helpers of tests are tests: they say what must hold in the shortest way.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
 mod election;
 mod operations;
 mod seats;
