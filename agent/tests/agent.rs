@@ -2,6 +2,7 @@
 
 #![allow(clippy::expect_used, clippy::panic, reason = "tests say what must hold in the shortest way")]
 
+#[path = "machine/machine.rs"]
 mod machine;
 
 use std::time::Duration;

@@ -8,6 +8,7 @@
     reason = "tests say what must hold in the shortest way; the machine has more than this test needs"
 )]
 
+#[path = "machine/machine.rs"]
 mod machine;
 
 use std::{

@@ -120,11 +120,11 @@ mod tests {
 
     #[test]
     fn a_user_has_everything_below_its_runtime_directory() {
-        let layout = Layout::user(Path::new("/run/user/1000"), Path::new("/home/a b"));
+        let layout = Layout::user(Path::new("/run/user/1000"), Path::new("/srv/a b"));
         assert_eq!(layout.run, Path::new("/run/user/1000/flotilla"));
         assert_eq!(layout.links, Path::new("/run/user/1000/systemd/user"));
         assert_eq!(layout.bus, "unix:path=/run/user/1000/bus");
-        assert!(layout.search.contains(&PathBuf::from("/home/a b/.config/systemd/user")));
+        assert!(layout.search.contains(&PathBuf::from("/srv/a b/.config/systemd/user")));
         assert_eq!(escape_address(Path::new("/a b,c=%")), "/a%20b%2cc%3d%25");
     }
 }
