@@ -51,6 +51,9 @@ const CALLS: usize = 100;
 /// among the calls for orders.
 const READS: usize = 32;
 
+/// How long a job may take before it counts as one that lasts: most starts take some milliseconds.
+const LASTS: Duration = Duration::from_secs(1);
+
 /// How often the end of a job is made sure of while no signal tells it. Signals are not lost on a
 /// connection that lives, so this is for faults only.
 const JOB_CHECK: Duration = Duration::from_secs(5);
@@ -166,16 +169,18 @@ impl DbusSystemd {
         let mut place = window.enter().await;
         let job = if starts { self.ask_start(unit).await } else { self.ask_stop(unit).await }?;
         let mut ended = self.shared.jobs.wait(&job);
+        let mut pause = LASTS;
         loop {
             tokio::select! {
                 biased;
                 told = &mut ended => if let Ok(Ended::With(result)) = told {
                     return Ok(result);
                 },
-                () = sleep(JOB_CHECK) => if let Some(place) = &mut place {
+                () = sleep(pause) => if let Some(place) = &mut place {
                     place.lasts();
                 },
             }
+            pause = JOB_CHECK;
             if !self.is_under_way(unit, &job).await? {
                 // The signal may have come meanwhile.
                 return match ended.try_recv() {
@@ -191,12 +196,7 @@ impl DbusSystemd {
 
     async fn ask_start(&self, unit: &UnitName) -> Result<String, SystemdError> {
         let name = unit.as_str();
-        let asked = self.call("StartUnit", name, |m| async move {
-            match m.start_unit_with_flags(name, "replace", 0).await {
-                Err(e) if error::is_unknown_method(&e) => m.start_unit(name, "replace").await,
-                other => other,
-            }
-        });
+        let asked = self.call("StartUnit", name, |m| async move { m.start_unit(name, "replace").await });
         Ok(asked.await?.to_string())
     }
 

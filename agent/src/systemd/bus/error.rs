@@ -41,10 +41,6 @@ pub(super) fn is_no_such(e: &SystemdError) -> bool {
         if why.starts_with("org.freedesktop.systemd1.NoSuch"))
 }
 
-pub(super) fn is_unknown_method(e: &zbus::Error) -> bool {
-    matches!(e, zbus::Error::FDO(e) if matches!(**e, fdo::Error::UnknownMethod(_)))
-}
-
 fn answered(call: &'static str, unit: &str, name: &str, why: &str, took: Duration) -> SystemdError {
     if NOBODY.iter().any(|nobody| name.rsplit('.').next() == Some(nobody)) {
         return SystemdError::NoAnswer { call, seconds: took.as_secs() };

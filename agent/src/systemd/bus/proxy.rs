@@ -41,10 +41,8 @@ pub(super) trait Manager {
 
     fn list_units(&self) -> zbus::Result<Vec<UnitRow>>;
 
-    /// As `StartUnit`, but a condition that does not hold makes the job end in `skipped` and not in
-    /// `done` (since 250).
-    fn start_unit_with_flags(&self, name: &str, mode: &str, flags: u64) -> zbus::Result<OwnedObjectPath>;
-
+    /// The job of a unit whose condition does not hold ends in `done`, as `systemctl start` of it
+    /// does well; `StartUnitWithFlags` of 252 makes no difference to that (tried).
     fn start_unit(&self, name: &str, mode: &str) -> zbus::Result<OwnedObjectPath>;
 
     fn stop_unit(&self, name: &str, mode: &str) -> zbus::Result<OwnedObjectPath>;

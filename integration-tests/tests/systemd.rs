@@ -1,0 +1,447 @@
+//! The agent's systemd and journal against real ones: PID 1, dbus-daemon and journald of a lab
+//! machine.
+//!
+//! Each test is its own machine. The test's program runs twice: on the host it boots the machine
+//! and runs itself in there, for this one test; in the machine, where `/run` and the bus are the
+//! machine's, it does what the test says.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on fails")]
+
+use std::{
+    collections::BTreeSet,
+    fs,
+    path::Path,
+    process::{Command, Output},
+    time::{Duration, Instant},
+};
+
+use flotilla_agent::{
+    journal::{Journalctl, LogSource as _, Query},
+    status::StatusSource as _,
+    systemd::{Change, DbusSystemd, Evidence, JobResult, Layout, Present, Systemd as _, SystemdError},
+};
+use flotilla_integration_tests::lab_with;
+use flotilla_registry::records::Token;
+use flotilla_units::{ContentHash, UnitName};
+use futures_util::{StreamExt as _, future::join_all};
+use tokio::time::{sleep, timeout};
+
+/// Set in the machine.
+const INSIDE: &str = "FLOTILLA_TEST_INSIDE";
+
+/// How long anything here may take on a busy computer.
+const LIMIT: Duration = Duration::from_secs(30);
+
+const SLEEPER: &str = "[Service]\nExecStart=/bin/sleep infinity\n";
+
+/// Runs one test in a machine of its own.
+fn in_machine(test: &str, inside: impl Future<Output = ()>) {
+    if std::env::var_os(INSIDE).is_some() {
+        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().worker_threads(2).build();
+        return runtime.unwrap().block_on(inside);
+    }
+    let name = format!("sd{}", &ContentHash::of(test.as_bytes()).to_string()[..6]);
+    let program = std::env::current_exe().unwrap();
+    let installed = format!("/usr/local/bin/{}", program.file_name().unwrap().to_str().unwrap());
+    let lab = lab_with(&name, |options| {
+        (options.machines, options.members) = (1, 0);
+        options.programs.push(program);
+    })
+    .unwrap();
+    let machine = lab.machine("m1").unwrap();
+    let output =
+        machine.exec(&["env", &format!("{INSIDE}=1"), &installed, "--exact", test, "--nocapture"]).unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    // What a test measured is worth seeing.
+    said.lines().filter(|line| line.starts_with("measured:")).for_each(|line| println!("{line}"));
+    assert!(
+        output.status.success() && said.contains("1 passed"),
+        "{test} failed in the machine:\n{said}\n{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+}
+
+macro_rules! machine_tests {
+    ($($(#[$doc:meta])* async fn $name:ident() $body:block)*) => {$(
+        $(#[$doc])*
+        #[test]
+        fn $name() {
+            in_machine(stringify!($name), async $body);
+        }
+    )*};
+}
+
+async fn open() -> DbusSystemd {
+    let machine = fs::read_to_string("/etc/machine-id").unwrap().trim().parse().unwrap();
+    DbusSystemd::open(Layout::system(), machine).await.unwrap()
+}
+
+fn name(text: &str) -> UnitName {
+    text.parse().unwrap()
+}
+
+fn evidence(token: i64, text: &str) -> Evidence {
+    Evidence { token: Token(token), run: 1, hash: ContentHash::of(text.as_bytes()), started: false }
+}
+
+async fn run(systemd: &DbusSystemd, unit: &UnitName, text: &str, token: i64) -> JobResult {
+    systemd.install(unit, text).await.unwrap();
+    systemd.start(unit, &evidence(token, text)).await.unwrap()
+}
+
+async fn get(systemd: &DbusSystemd, unit: &UnitName) -> Present {
+    systemd.get(unit).await.unwrap().unwrap()
+}
+
+fn shell(line: &str) -> String {
+    let output: Output = Command::new("sh").args(["-c", line]).output().unwrap();
+    assert!(output.status.success(), "{line}: {output:?}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// Reads a running unit's environment from its main process.
+async fn environment(systemd: &DbusSystemd, unit: &UnitName) -> String {
+    let pid = systemd.status(unit).await.unwrap().main.unwrap().pid;
+    fs::read_to_string(format!("/proc/{pid}/environ")).unwrap().replace('\0', "\n")
+}
+
+async fn eventually(what: &str, mut is_true: impl AsyncFnMut() -> bool) {
+    let began = Instant::now();
+    while !is_true().await {
+        assert!(began.elapsed() < LIMIT, "waited in vain for {what}");
+        sleep(Duration::from_millis(10)).await;
+    }
+}
+
+/// Waits for a change that has to come.
+async fn hear(changes: &mut tokio::sync::mpsc::Receiver<Change>, wanted: &Change) {
+    let heard = async { while changes.recv().await.as_ref() != Some(wanted) {} };
+    timeout(LIMIT, heard).await.unwrap_or_else(|_| panic!("{wanted:?} was never told"));
+}
+
+machine_tests! {
+    /// Plain units, instances of different texts side by side, and escaped names.
+    async fn new_units_start_without_reload_and_carry_their_evidence() {
+        let systemd = open().await;
+        let units = ["a.service", "w@1.service", "w@2.service", "a\\x2db.service", "0-9:x_y.service"].map(name);
+        for (token, unit) in (7..).zip(&units) {
+            let text = format!("[Unit]\nDescription=number {token}\n{SLEEPER}");
+            assert_eq!(run(&systemd, unit, &text, token).await, JobResult::Done);
+            systemd.mark_started(unit).await.unwrap();
+            let present = get(&systemd, unit).await;
+            assert_eq!((present.state.active.as_str(), present.state.cgroup_empty), ("active", false));
+            assert_eq!(present.state.invocation.unwrap().len(), 32);
+            assert_eq!(present.file, Some(ContentHash::of(text.as_bytes())));
+            let environment = environment(&systemd, unit).await;
+            assert!(environment.contains(&format!("FLOTILLA_TOKEN={token}\nFLOTILLA_RUN=1\n")), "{environment}");
+            assert!(environment.contains(&format!("FLOTILLA_UNIT={unit}\n")), "{environment}");
+            let status = systemd.status(unit).await.unwrap();
+            assert_eq!(status.description, format!("number {token}"));
+            assert_eq!(status.processes.len(), 1, "{status:?}");
+            assert!(status.main.unwrap().command.contains("sleep infinity"));
+        }
+        assert_eq!(systemd.reloads(), 0);
+        // Another agent finds the same.
+        let again = open().await;
+        let found = again.list().await.unwrap();
+        assert_eq!(found.len(), units.len());
+        assert!(found.iter().all(|p| p.evidence.as_ref().unwrap().started && p.state.active == "active"));
+        // Starting again under the same token does nothing; under another one it is refused.
+        let before = get(&again, &units[0]).await.state.invocation;
+        let text = format!("[Unit]\nDescription=number 7\n{SLEEPER}");
+        assert_eq!(again.start(&units[0], &evidence(7, &text)).await.unwrap(), JobResult::Done);
+        assert!(matches!(again.start(&units[0], &evidence(99, &text)).await, Err(SystemdError::StillLoaded(_))));
+        assert_eq!(get(&again, &units[0]).await.state.invocation, before);
+        for unit in &units {
+            assert_eq!(again.stop(unit).await.unwrap(), JobResult::Done);
+            again.remove(unit).await.unwrap();
+            assert_eq!(again.get(unit).await.unwrap(), None);
+        }
+        let left = shell("find /run/flotilla/units /run/flotilla/env /run/flotilla/started /run/systemd/system -not -type d");
+        assert_eq!(left, "");
+    }
+
+    async fn failures_conditions_and_oneshots_are_told_apart() {
+        let systemd = open().await;
+        let bad = name("bad.service");
+        for _ in 0..8 {
+            // More often than StartLimitBurst= allows within its interval.
+            assert_eq!(run(&systemd, &bad, "[Service]\nType=exec\nExecStart=/bin/none\n", 1).await, JobResult::Failed);
+            let state = get(&systemd, &bad).await.state;
+            assert_eq!((state.active.as_str(), state.result.as_str(), state.exit_status), ("failed", "exit-code", Some(203)));
+        }
+        let exits = name("exits.service");
+        assert_eq!(run(&systemd, &exits, "[Service]\nType=oneshot\nExecStart=/bin/sh -c 'exit 7'\n", 1).await, JobResult::Failed);
+        assert_eq!(get(&systemd, &exits).await.state.exit_status, Some(7));
+        assert_eq!(systemd.history(&exits).await.unwrap().start, Some(JobResult::Failed));
+        let once = name("once.service");
+        assert_eq!(run(&systemd, &once, "[Service]\nType=oneshot\nExecStart=/bin/true\n", 1).await, JobResult::Done);
+        let state = get(&systemd, &once).await.state;
+        assert_eq!((state.active.as_str(), state.cgroup_empty), ("inactive", true));
+        let unmet = name("unmet.service");
+        let text = format!("[Unit]\nConditionPathExists=/none\n{SLEEPER}");
+        // As `systemctl start`: there was nothing to do, and it was done.
+        assert_eq!(run(&systemd, &unmet, &text, 1).await, JobResult::Done);
+        assert_eq!(get(&systemd, &unmet).await.state.active, "inactive");
+        // A failed unit's file may change at once.
+        assert_eq!(run(&systemd, &bad, SLEEPER, 2).await, JobResult::Done);
+    }
+
+    async fn stop_runs_exec_stop_and_processes_that_stay_are_seen() {
+        let systemd = open().await;
+        let unit = name("polite.service");
+        let text = format!("{SLEEPER}ExecStop=/bin/sh -c 'sleep 0.5; echo stopped > /run/stopped'\n");
+        run(&systemd, &unit, &text, 1).await;
+        assert_eq!(systemd.stop(&unit).await.unwrap(), JobResult::Done);
+        assert_eq!(fs::read_to_string("/run/stopped").unwrap(), "stopped\n");
+        let stays = name("stays.service");
+        let text = "[Service]\nKillMode=process\nExecStart=/bin/sh -c 'setsid sleep 300 & exec sleep infinity'\n";
+        run(&systemd, &stays, text, 1).await;
+        eventually("both processes", async || systemd.status(&stays).await.unwrap().processes.len() == 2).await;
+        systemd.stop(&stays).await.unwrap();
+        let state = get(&systemd, &stays).await.state;
+        assert!(!state.cgroup_empty, "{state:?}");
+        assert!(matches!(systemd.remove(&stays).await, Err(SystemdError::StillLoaded(_))));
+        assert!(matches!(systemd.install(&stays, SLEEPER).await, Err(SystemdError::StillLoaded(_))));
+    }
+
+    async fn a_file_changes_only_at_rest() {
+        let systemd = open().await;
+        let unit = name("a.service");
+        let (old, new) = (format!("{SLEEPER}Environment=V=old\n"), format!("{SLEEPER}Environment=V=new\n"));
+        run(&systemd, &unit, &old, 1).await;
+        assert!(matches!(systemd.install(&unit, &new).await, Err(SystemdError::StillLoaded(_))));
+        assert_eq!(get(&systemd, &unit).await.file, Some(ContentHash::of(old.as_bytes())));
+        systemd.stop(&unit).await.unwrap();
+        assert_eq!(run(&systemd, &unit, &new, 2).await, JobResult::Done);
+        assert!(environment(&systemd, &unit).await.contains("V=new"));
+        assert_eq!(systemd.reloads(), 0);
+        // One that a running unit refers to stays loaded, and its new text is taken all the same.
+        let friend = name("friend.service");
+        assert_eq!(run(&systemd, &friend, &format!("[Unit]\nWants=late.service\nAfter=a.service late.service\n{SLEEPER}"), 1).await, JobResult::Done);
+        systemd.stop(&unit).await.unwrap();
+        assert_eq!(run(&systemd, &unit, &old, 3).await, JobResult::Done);
+        let environment = environment(&systemd, &unit).await;
+        assert!(environment.contains("V=old") && environment.contains("FLOTILLA_TOKEN=3"), "{environment}");
+        assert_eq!(systemd.reloads(), 1);
+        // One that was referred to before it had a file.
+        assert_eq!(run(&systemd, &name("late.service"), SLEEPER, 1).await, JobResult::Done);
+        assert_eq!(get(&systemd, &friend).await.state.active, "active");
+    }
+
+    async fn units_of_the_machines_own_are_refused() {
+        let systemd = open().await;
+        shell("printf '[Service]\nExecStart=/bin/sleep infinity\n' > /etc/systemd/system/own.service; \
+               cp /etc/systemd/system/own.service /etc/systemd/system/own@.service; \
+               ln -s /dev/null /etc/systemd/system/masked.service; systemctl daemon-reload; \
+               systemctl start own.service own@1.service; systemd-run --unit=transient sleep infinity");
+        for unit in ["own.service", "own@1.service", "own@2.service", "masked.service", "transient.service", "dbus.service"] {
+            let unit = name(unit);
+            assert!(matches!(systemd.install(&unit, SLEEPER).await, Err(SystemdError::Foreign { .. })), "{unit}");
+            assert!(matches!(systemd.start(&unit, &evidence(1, SLEEPER)).await, Err(SystemdError::Foreign { .. })), "{unit}");
+            if unit.as_str() != "own@2.service" && unit.as_str() != "masked.service" {
+                assert!(matches!(systemd.stop(&unit).await, Err(SystemdError::Foreign { .. })), "{unit}");
+                assert_eq!(shell(&format!("systemctl is-active {unit}")), "active\n");
+            }
+            assert_eq!(systemd.get(&unit).await.unwrap(), None);
+        }
+        let nothing = Layout { bus: "unix:path=/run/none".to_owned(), ..Layout::system() };
+        let refused = DbusSystemd::open(nothing, "0123456789abcdef0123456789abcdef".parse().unwrap()).await;
+        assert!(matches!(refused, Err(SystemdError::NoBus { .. })));
+    }
+
+    async fn a_full_disk_is_told_and_leaves_nothing_half_written() {
+        shell("mkdir -p /run/flotilla && mount -t tmpfs -o size=256k tmpfs /run/flotilla");
+        let systemd = open().await;
+        let unit = name("a.service");
+        run(&systemd, &unit, SLEEPER, 7).await;
+        shell("dd if=/dev/zero of=/run/flotilla/full bs=4k 2>/dev/null || true");
+        let other = name("b.service");
+        assert!(matches!(systemd.install(&other, SLEEPER).await, Err(SystemdError::File { .. })));
+        assert_eq!(systemd.get(&other).await.unwrap(), None);
+        systemd.stop(&unit).await.unwrap();
+        assert!(matches!(systemd.start(&unit, &evidence(8, SLEEPER)).await, Err(SystemdError::File { .. })));
+        let present = get(&systemd, &unit).await;
+        assert_eq!((present.evidence.unwrap().token, present.state.active.as_str()), (Token(7), "inactive"));
+        fs::remove_file("/run/flotilla/full").unwrap();
+        assert_eq!(systemd.start(&unit, &evidence(8, SLEEPER)).await.unwrap(), JobResult::Done);
+    }
+
+    async fn history_tells_what_systemd_forgot() {
+        let systemd = open().await;
+        let (once, stopped, never) = (name("once.service"), name("stopped.service"), name("never.service"));
+        run(&systemd, &once, "[Service]\nType=oneshot\nExecStart=/bin/true\n", 1).await;
+        run(&systemd, &stopped, SLEEPER, 1).await;
+        systemd.install(&never, SLEEPER).await.unwrap();
+        eventually("the start of once", async || systemd.history(&once).await.unwrap().start == Some(JobResult::Done)).await;
+        assert!(!systemd.history(&once).await.unwrap().stopped_by_job);
+        shell("systemctl stop stopped.service");
+        eventually("the stop", async || systemd.history(&stopped).await.unwrap().stopped_by_job).await;
+        systemd.start(&stopped, &evidence(2, SLEEPER)).await.unwrap();
+        eventually("the second start", async || systemd.history(&stopped).await.unwrap().start.is_some()).await;
+        assert!(!systemd.history(&stopped).await.unwrap().stopped_by_job, "what was before the evidence does not count");
+        assert_eq!(systemd.history(&never).await.unwrap(), flotilla_agent::systemd::History::default());
+    }
+
+    async fn changes_are_told_and_other_units_are_not() {
+        let systemd = open().await;
+        let (unit, crash) = (name("a.service"), name("crash.service"));
+        let mut changes = systemd.changes().await.unwrap();
+        run(&systemd, &unit, SLEEPER, 1).await;
+        hear(&mut changes, &Change::Unit(unit.clone())).await;
+        shell("systemd-run --unit=other true");
+        shell("systemctl stop a.service");
+        eventually("the stop", async || {
+            let told = timeout(LIMIT, changes.recv()).await.unwrap();
+            assert_eq!(told, Some(Change::Unit(unit.clone())));
+            get(&systemd, &unit).await.state.active == "inactive"
+        }).await;
+        run(&systemd, &crash, "[Service]\nExecStart=/bin/sh -c 'sleep 1; exit 3'\n", 1).await;
+        eventually("the crash", async || {
+            timeout(LIMIT, changes.recv()).await.unwrap().unwrap();
+            get(&systemd, &crash).await.state.active == "failed"
+        }).await;
+        assert_eq!(get(&systemd, &crash).await.state.exit_status, Some(3));
+    }
+
+    /// systemd alone starts 300 to 420 such units a second on an idle machine.
+    async fn three_hundred_units_start_and_stop_at_once() {
+        let systemd = open().await;
+        let units: Vec<UnitName> = (0..300).map(|n| name(&format!("u{n}.service"))).collect();
+        for unit in &units {
+            systemd.install(unit, SLEEPER).await.unwrap();
+        }
+        let wanted = evidence(1, SLEEPER);
+        let began = Instant::now();
+        let results = join_all(units.iter().map(|unit| systemd.start(unit, &wanted))).await;
+        let started = began.elapsed();
+        assert!(results.into_iter().all(|result| result.unwrap() == JobResult::Done));
+        let began = Instant::now();
+        assert!(systemd.list().await.unwrap().iter().all(|present| present.state.active == "active"));
+        let listed = began.elapsed();
+        let began = Instant::now();
+        let results = join_all(units.iter().map(|unit| systemd.stop(unit))).await;
+        let stopped = began.elapsed();
+        assert!(results.into_iter().all(|result| result.unwrap() == JobResult::Done));
+        assert_eq!(systemd.reloads(), 0);
+        // The same units by systemctl, which asks for all at once: systemd's own rate here and now.
+        let began = Instant::now();
+        shell("systemctl start $(seq -f 'u%g.service' 0 299)");
+        let alone = began.elapsed();
+        let rate = |took: Duration| 300.0 / took.as_secs_f64();
+        println!(
+            "measured: 300 units: {:.0} starts/s (systemctl: {:.0}/s), {:.0} stops/s, list {listed:.0?}",
+            rate(started), rate(alone), rate(stopped)
+        );
+    }
+
+    /// A hundred units that never get ready hold up neither starts nor stops of others.
+    async fn slow_starts_hold_up_nobody() {
+        let systemd = open().await;
+        let slow: Vec<UnitName> = (0..110).map(|n| name(&format!("slow{n}.service"))).collect();
+        let text = format!("{SLEEPER}Type=notify\n");
+        let wanted = evidence(1, &text);
+        for unit in &slow {
+            systemd.install(unit, &text).await.unwrap();
+        }
+        let starts = join_all(slow.iter().map(|unit| systemd.start(unit, &wanted)));
+        let others = async {
+            let quick = name("quick.service");
+            sleep(Duration::from_millis(500)).await;
+            let began = Instant::now();
+            assert_eq!(systemd.stop(&slow[0]).await.unwrap(), JobResult::Done);
+            println!("measured: stop beside 110 slow starts {:.0?}", began.elapsed());
+            assert!(began.elapsed() < Duration::from_secs(4));
+            assert_eq!(run(&systemd, &quick, SLEEPER, 1).await, JobResult::Done);
+            println!("measured: start beside 110 slow starts {:.0?}", began.elapsed());
+            join_all(slow[1..].iter().map(|unit| systemd.stop(unit))).await;
+        };
+        let (results, ()) = timeout(LIMIT, async { tokio::join!(starts, others) }).await.unwrap();
+        assert!(results.into_iter().all(|result| result.unwrap() == JobResult::Canceled));
+    }
+
+    async fn a_new_pid_1_is_noticed_and_jobs_go_on() {
+        let systemd = open().await;
+        let (unit, slow) = (name("a.service"), name("slow.service"));
+        run(&systemd, &unit, SLEEPER, 1).await;
+        let before = get(&systemd, &unit).await.state.invocation;
+        let text = "[Service]\nType=oneshot\nExecStart=/bin/sleep 2\n";
+        systemd.install(&slow, text).await.unwrap();
+        let mut changes = systemd.changes().await.unwrap();
+        let wanted = evidence(1, text);
+        let reexec = async {
+            sleep(Duration::from_millis(300)).await;
+            shell("systemctl daemon-reexec");
+            hear(&mut changes, &Change::Everything).await;
+        };
+        let (started, ()) = timeout(LIMIT, async { tokio::join!(systemd.start(&slow, &wanted), reexec) }).await.unwrap();
+        assert_eq!(started.unwrap(), JobResult::Done);
+        assert_eq!(get(&systemd, &unit).await.state.invocation, before);
+        // Signals come again.
+        shell("systemctl stop a.service");
+        hear(&mut changes, &Change::Unit(unit.clone())).await;
+        eventually("the stop", async || get(&systemd, &unit).await.state.active == "inactive").await;
+    }
+
+    async fn a_bus_that_restarts_is_found_again() {
+        let systemd = open().await;
+        let unit = name("a.service");
+        run(&systemd, &unit, SLEEPER, 1).await;
+        let before = get(&systemd, &unit).await.state.invocation;
+        let mut changes = systemd.changes().await.unwrap();
+        shell("systemctl kill --signal=SIGKILL dbus.service; sleep 1; systemctl start dbus.service");
+        hear(&mut changes, &Change::Everything).await;
+        eventually("systemd on the new bus", async || systemd.list().await.is_ok()).await;
+        assert_eq!(get(&systemd, &unit).await.state.invocation, before);
+        let other = name("b.service");
+        assert_eq!(run(&systemd, &other, SLEEPER, 1).await, JobResult::Done);
+        while changes.try_recv().is_ok() {}
+        shell("systemctl stop b.service");
+        hear(&mut changes, &Change::Unit(other.clone())).await;
+    }
+
+    async fn the_journal_loses_nothing_when_journalctl_is_killed() {
+        let systemd = open().await;
+        let units = ["j@1.service", "j@2.service"].map(name);
+        let text = "[Service]\nExecStart=/bin/bash -c 'for i in $$(seq 600); do echo $$i; sleep 0.005; done; sleep infinity'\n";
+        let query = Query { globs: vec!["j@*".parse().unwrap()], follow: true, ..Query::default() };
+        let mut lines = Journalctl::new(false).follow(Query { grep: None, lines: Some(0), ..query });
+        for unit in &units {
+            run(&systemd, unit, text, 1).await;
+        }
+        let killer = tokio::spawn(async {
+            for _ in 0..5 {
+                sleep(Duration::from_millis(400)).await;
+                let _ = Command::new("pkill").args(["-9", "-x", "journalctl"]).status();
+            }
+        });
+        let mut next = [1_u32, 1];
+        let mut lags = Vec::new();
+        let read = async {
+            while next != [601, 601] {
+                let entry = lines.next().await.unwrap().unwrap();
+                let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+                lags.push(now.saturating_sub(Duration::from_micros(entry.realtime_us)));
+                let at = units.iter().position(|unit| *unit == entry.unit).unwrap();
+                if let Ok(number) = entry.message.to_text().parse::<u32>() {
+                    assert_eq!(number, next[at], "of {}", entry.unit);
+                    next[at] += 1;
+                }
+            }
+        };
+        timeout(LIMIT, read).await.unwrap_or_else(|_| panic!("the last lines never came"));
+        killer.await.unwrap();
+        lags.sort();
+        println!("measured: journal lag with five kills: p50 {:.0?}, max {:.0?}", lags[lags.len() / 2], lags.last().unwrap());
+        // By name, from a cursor: exactly what comes behind it.
+        let all = Query { units: units.to_vec(), ..Query::default() };
+        let entries: Vec<_> = Journalctl::new(false).follow(all.clone()).map(Result::unwrap).collect().await;
+        let from_start: Vec<_> = entries.iter().filter(|e| e.unit == units[0]).collect();
+        assert!(from_start.iter().any(|e| e.message.to_text().starts_with("Started")), "PID 1's words are the unit's");
+        let cursors = units.iter().map(|unit| (unit.clone(), entries.iter().rev().filter(|e| e.unit == *unit).nth(3).unwrap().cursor.clone()));
+        let rest: Vec<_> = Journalctl::new(false).follow(Query { cursors: cursors.collect(), ..all }).map(Result::unwrap).collect().await;
+        assert_eq!(rest.len(), 6);
+        assert_eq!(rest.iter().map(|e| &e.unit).collect::<BTreeSet<_>>().len(), 2);
+        assert!(Path::new("/run/flotilla/env/j@1.service").exists());
+    }
+}
