@@ -5,6 +5,7 @@
 mod agent;
 mod board;
 mod contents;
+mod facts;
 mod files;
 mod fleet;
 mod identity;
@@ -19,6 +20,7 @@ pub mod systemd;
 mod unit;
 
 pub use agent::{Agent, Outlook, Settings};
+pub use facts::{Facts, address_towards};
 pub use files::FileError;
 pub use identity::Identity;
 pub use publisher::Registration;
