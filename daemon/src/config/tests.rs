@@ -1,0 +1,111 @@
+use super::*;
+
+const ID: &str = "machine-id = \"113f16a7a0f84c4c8a3f9e3b2f4d6c01\"\n";
+
+fn load(text: &str, args: &SettingArgs) -> Result<Config, String> {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("flotilla.toml");
+    fs::write(&path, format!("{ID}{text}")).expect("written");
+    let shown = path.display().to_string();
+    Config::load(Some(&path), args).map_err(|e| e.to_string().replace(&shown, "flotilla.toml"))
+}
+
+fn none() -> SettingArgs {
+    SettingArgs::default()
+}
+
+#[test]
+fn what_cluster_init_writes_is_understood() {
+    let config = load(
+        r#"
+[api]
+listen = "10.0.0.1:7400"
+advertise = "https://10.0.0.1:7400"
+
+[tls]
+ca = "/etc/flotilla/ca.pem"
+certificate = "/etc/flotilla/machine.pem"
+key = "/etc/flotilla/machine-key.pem"
+
+[store.etcd]
+endpoints = ["https://10.0.0.1:2379", "https://10.0.0.2:2379"]
+ca = "/etc/flotilla/etcd-ca.pem"
+certificate = "/etc/flotilla/etcd-client.pem"
+key = "/etc/flotilla/etcd-client-key.pem"
+
+[metadata]
+region = "eu"
+"#,
+        &none(),
+    )
+    .expect("valid");
+    assert_eq!(config.roles, Roles { agent: true, engine: true });
+    assert_eq!(config.metadata["region"], "eu");
+    assert_eq!(config.api.listen, ["10.0.0.1:7400".parse().expect("an address")]);
+    let StoreConfig::Etcd(etcd) = config.store else { panic!("etcd") };
+    assert!(etcd.endpoints.len() == 2 && etcd.tls.is_some_and(|tls| tls.identity.is_some()));
+}
+
+#[test]
+fn options_win_over_the_file() {
+    let args = SettingArgs {
+        roles: Some(vec!["agent".to_owned()]),
+        prefix: Some("/other/".to_owned()),
+        metadata: Some(vec!["region=us".to_owned(), "disk=ssd".to_owned()]),
+        etcd_endpoints: Some(vec!["http://127.0.0.1:2379".to_owned()]),
+        ..none()
+    };
+    let text =
+        "roles = [\"engine\"]\n[store]\nprefix = \"/x/\"\n[store.embedded]\n[metadata]\nregion = \"eu\"\n";
+    let config = load(text, &args).expect("valid");
+    assert_eq!(config.roles, Roles { agent: true, engine: false });
+    assert_eq!(config.keys.prefix(), "/other/");
+    assert_eq!(
+        config.metadata,
+        BTreeMap::from([("disk".into(), "ssd".into()), ("region".into(), "us".into())])
+    );
+    assert!(matches!(config.store, StoreConfig::Etcd(_)), "the one named on the command line");
+    let args = SettingArgs { store_path: Some("/x".into()), ..none() };
+    let config = load("[store.etcd]\nendpoints = [\"http://a:1\"]\n", &args).expect("valid");
+    assert!(matches!(config.store, StoreConfig::Embedded(path) if path == Path::new("/x")));
+}
+
+#[test]
+fn every_mistake_is_told_with_its_line() {
+    let etcd = "[store.etcd]\nendpoints = [\"http://a:1\"]\n";
+    let rows = [
+        ("", "flotilla.toml: no store is configured"),
+        ("nmae = \"x\"\n", "flotilla.toml:2:1: unknown field `nmae`, expected one of"),
+        ("name = 7\n", "flotilla.toml:2:8: invalid type: integer `7`, expected a string"),
+        ("name = \"x\n", "flotilla.toml:2:"),
+        ("roles = [\"agnet\"]\n[store.embedded]\n", "flotilla.toml:2: `agnet` is not a role"),
+        ("[store]\nprefix = \"x\"\n[store.embedded]\n", "flotilla.toml:3: `x` cannot be the key prefix"),
+        ("[store.etcd]\nendpoints = []\n", "flotilla.toml:2: [store.etcd] has no endpoints"),
+        ("[store.etcd]\nendpoints = [\"a:1\"]\n", "flotilla.toml:3: `a:1` has no scheme"),
+        ("[store.etcd]\nendpoints = [\"https://a:1\"]\n", "flotilla.toml:3: https://a:1 needs `ca`"),
+        (
+            "[store.etcd]\nendpoints = [\"http://a:1\"]\nuser = \"u\"\n",
+            "flotilla.toml:2: [store.etcd] has a user",
+        ),
+        (
+            "[store.etcd]\nendpoints = [\"http://a:1\"]\nkey = \"k\"\n",
+            "flotilla.toml:2: [store.etcd] has a cert",
+        ),
+        (
+            "[store.etcd]\nendpoints = [\"http://a:1\"]\n[store.embedded]\n",
+            "flotilla.toml:4: there is a [store.etcd]",
+        ),
+        ("[api]\nlisten = \"10.0.0.1\"\n", "flotilla.toml:3: `10.0.0.1` is not an address with a port"),
+        ("[api]\nlisten = [\"10.0.0.1:1\"]\n", "flotilla.toml:3: listening needs certificates"),
+        ("[metadata]\nregion = \"e u\"\n", "flotilla.toml:3: metadata `region` = `e u`"),
+    ];
+    for (text, expected) in rows {
+        let error = load(text, &none()).expect_err(text);
+        assert!(error.starts_with(expected), "{text:?}: {error}");
+    }
+    let args = SettingArgs { prefix: Some("x".to_owned()), ..none() };
+    let error = load(etcd, &args).expect_err("refused");
+    assert!(error.starts_with("the command line or the environment: `x`"), "{error}");
+    let error = Config::load(Some(Path::new("/nowhere/flotilla.toml")), &none()).expect_err("refused");
+    assert_eq!(error.to_string(), "/nowhere/flotilla.toml cannot be read");
+}

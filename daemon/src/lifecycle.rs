@@ -1,0 +1,136 @@
+//! The daemon's life: start the roles, tell systemd, feed its watchdog, stop in order.
+
+use std::time::Duration;
+
+use anyhow::Context as _;
+use flotilla_agent::{Outlook, Registration};
+use sd_notify::NotifyState;
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    sync::watch,
+    task::JoinSet,
+    time::{Instant, interval, timeout},
+};
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info, warn};
+
+use crate::{
+    config::Config,
+    roles::{self, Running, Shared},
+    stores,
+};
+
+/// How long the roles have to end after they were told to. Below the service's `TimeoutStopSec=`.
+const STOP_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// How many times the watchdog is fed within its time: two may be missed.
+const FEEDINGS: u32 = 3;
+
+/// Runs the daemon until SIGTERM, SIGINT, or a role's error.
+///
+/// # Errors
+/// A role could not start or ended with an error.
+pub(crate) async fn run(config: &Config) -> anyhow::Result<()> {
+    let stop = CancellationToken::new();
+    let mut terminate = signal(SignalKind::terminate()).context("SIGTERM cannot be listened to")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("SIGINT cannot be listened to")?;
+    let store = stores::open(&config.store).await?;
+    let shared = Shared { config: config.clone(), store, stop: stop.clone() };
+    let mut tasks = JoinSet::new();
+    let running = roles::start(&shared, &mut tasks).await?;
+    let mut side = JoinSet::new();
+    side.spawn(tell_systemd(running));
+
+    let result = tokio::select! {
+        ended = tasks.join_next() => match ended {
+            Some(Ok(result)) => result,
+            Some(Err(panic)) => Err(panic).context("a role ended unexpectedly"),
+            None => Err(anyhow::anyhow!("no role is switched on; there is nothing to do")),
+        },
+        _ = terminate.recv() => Ok(()),
+        _ = interrupt.recv() => Ok(()),
+    };
+    info!(failed = result.is_err(), "stopping; units run on");
+    notify(&[NotifyState::Stopping]);
+    stop.cancel();
+    let rest = async {
+        let mut result = result;
+        while let Some(ended) = tasks.join_next().await {
+            let ended = ended.context("a role ended unexpectedly").flatten();
+            if let (Ok(()), Err(_)) = (&result, &ended) {
+                result = ended;
+            }
+        }
+        result
+    };
+    match timeout(STOP_TIMEOUT, rest).await {
+        Ok(result) => result,
+        Err(_) => {
+            warn!("not everything ended in time");
+            Ok(())
+        }
+    }
+}
+
+/// Tells systemd when the daemon is ready and how it is, and feeds its watchdog with the progress
+/// of the agent's loop: a loop that stands still is started anew.
+async fn tell_systemd(running: Running) {
+    let Some(mut outlook) = running.agent else {
+        notify(&[NotifyState::Ready]);
+        return;
+    };
+    // Ready once what runs was read; no unit's start is waited for.
+    if outlook.ready.wait_for(|ready| *ready).await.is_err() {
+        return;
+    }
+    notify(&[NotifyState::Ready]);
+    let watchdog = sd_notify::watchdog_enabled();
+    let mut feeding = interval(watchdog.map_or(Duration::from_secs(5), |time| time / FEEDINGS));
+    let mut fed = None;
+    let mut moved = Instant::now();
+    loop {
+        tokio::select! {
+            _ = feeding.tick() => {
+                let progress = *outlook.progress.borrow();
+                if fed != Some(progress) {
+                    (fed, moved) = (Some(progress), Instant::now());
+                    notify(&[NotifyState::Watchdog]);
+                } else if watchdog.is_some() {
+                    error!(seconds = moved.elapsed().as_secs(), "the agent's loop stands still");
+                }
+            }
+            ended = changed(&mut outlook) => {
+                if ended.is_err() {
+                    return;
+                }
+                notify(&[NotifyState::Status(&status(&outlook))]);
+            }
+        }
+    }
+}
+
+async fn changed(outlook: &mut Outlook) -> Result<(), watch::error::RecvError> {
+    tokio::select! {
+        changed = outlook.registration.changed() => changed,
+        changed = outlook.frozen.changed() => changed,
+    }
+}
+
+fn status(outlook: &Outlook) -> String {
+    if let Some(why) = &*outlook.frozen.borrow() {
+        return format!("FROZEN: {why}");
+    }
+    match &*outlook.registration.borrow() {
+        Registration::Registered { incarnation, .. } => {
+            format!("registered ({})", &incarnation[..8.min(incarnation.len())])
+        }
+        Registration::Pending(why) => format!("not registered: {why}"),
+    }
+}
+
+/// Tells systemd; outside of it this does nothing.
+fn notify(state: &[NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(state) {
+        warn!(%error, "systemd cannot be told");
+    }
+}

@@ -1,0 +1,71 @@
+//! The agent's role: makes this machine agree with its manifest.
+
+use std::{
+    path::Path,
+    sync::Arc,
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use anyhow::Context as _;
+use flotilla_agent::{
+    Agent, Facts, Outlook, Settings, address_towards,
+    systemd::{DbusSystemd, Layout},
+};
+use flotilla_registry::timing::Timing;
+use tokio::task::JoinSet;
+
+use super::Shared;
+use crate::config::{Config, StoreConfig};
+
+/// Starts the agent.
+///
+/// # Errors
+/// There is no systemd to talk to.
+pub(crate) async fn start(
+    shared: &Shared,
+    tasks: &mut JoinSet<anyhow::Result<()>>,
+) -> anyhow::Result<Outlook> {
+    let config = &shared.config;
+    let systemd = DbusSystemd::open(Layout::system(), config.machine)
+        .await
+        .context("the agent cannot reach this machine's systemd")?;
+    let agent = Agent::new(settings(config), shared.store.clone(), config.keys.clone(), Arc::new(systemd));
+    let (outlook, stop) = (agent.outlook(), shared.stop.clone());
+    tasks.spawn(async move { agent.run(stop).await.context("the agent ended") });
+    Ok(outlook)
+}
+
+fn settings(config: &Config) -> Settings {
+    let facts = Facts::read(Path::new("/"));
+    let seed = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_nanos() as u64);
+    Settings {
+        machine: config.machine,
+        host: config.name.clone().unwrap_or(facts.host),
+        addresses: addresses(config),
+        api: config.api.advertise.clone(),
+        metadata: config.metadata.clone(),
+        facts: facts.facts,
+        capacity: facts.capacity,
+        boot_id: facts.boot_id,
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        run: config.run.clone(),
+        state: config.state.clone(),
+        timing: Timing::default(),
+        seed,
+    }
+}
+
+/// Returns where others find this machine: what it listens on, else the address that it uses
+/// towards the store.
+fn addresses(config: &Config) -> Vec<String> {
+    let listening = config.api.listen.iter().map(|address| address.ip()).filter(|ip| !ip.is_unspecified());
+    let mut addresses: Vec<_> = listening.map(|ip| ip.to_string()).collect();
+    if addresses.is_empty()
+        && let StoreConfig::Etcd(etcd) = &config.store
+    {
+        let peers = etcd.endpoints.iter().filter_map(|url| url.split_once("://"));
+        let towards = peers.filter_map(|(_, rest)| address_towards(rest.trim_end_matches('/')));
+        addresses.extend(towards.filter(|ip| !ip.is_loopback()).take(1).map(|ip| ip.to_string()));
+    }
+    addresses
+}
