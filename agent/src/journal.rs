@@ -33,6 +33,9 @@ pub struct Query {
     /// The last line that the asker has, for each unit: only what comes after it is given. Where
     /// there is one, neither `since` nor `lines` counts for that unit.
     pub cursors: BTreeMap<UnitName, Cursor>,
+    /// The last line that the asker has of the whole query: only what comes after it is given, and
+    /// nothing else says where to begin.
+    pub after: Option<Cursor>,
     /// Only lines of this priority and more important ones (0 emergency to 7 debug).
     pub priority: Option<u8>,
     /// Only lines whose message matches this regular expression (journalctl's `--grep`).

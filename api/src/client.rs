@@ -75,6 +75,8 @@ pub enum ClientError {
         endpoint: String,
         /// What the connection said.
         why: String,
+        /// Whether the request may have arrived all the same.
+        sent: bool,
     },
     /// The API said no.
     #[error(transparent)]
@@ -92,11 +94,12 @@ pub enum ClientError {
 }
 
 /// A connection to one flotillad.
-#[derive(Clone)]
+#[derive(Debug, Clone)]
 pub struct Client {
     http: reqwest::Client,
     endpoint: Endpoint,
     base: Url,
+    user: Option<String>,
 }
 
 impl ClientError {
@@ -176,7 +179,13 @@ impl Client {
             Endpoint::Url(url) => url.clone(),
         };
         let http = builder.build().map_err(refuse)?;
-        Ok(Self { http, endpoint, base })
+        Ok(Self { http, endpoint, base, user: None })
+    }
+
+    /// Returns the same client asking on behalf of a user; believed from machines only.
+    #[must_use]
+    pub fn on_behalf_of(&self, user: Option<&str>) -> Self {
+        Self { user: user.map(str::to_owned), ..self.clone() }
     }
 
     /// Returns where it asks.
@@ -342,11 +351,17 @@ impl Client {
         path_and_query: &str,
         headers: reqwest::header::HeaderMap,
         body: impl Into<reqwest::Body>,
-        user: &str,
     ) -> Result<Response, ClientError> {
-        let url = self.url(path_and_query)?;
-        let request = self.http.request(method, url).headers(headers).header(ON_BEHALF_OF, user).body(body);
+        let request = self.request(method, self.url(path_and_query)?).headers(headers).body(body);
         request.send().await.map_err(|e| self.unreachable(&e))
+    }
+
+    fn request(&self, method: Method, url: Url) -> reqwest::RequestBuilder {
+        let request = self.http.request(method, url);
+        match &self.user {
+            Some(user) => request.header(ON_BEHALF_OF, user),
+            None => request,
+        }
     }
 
     async fn get<T: DeserializeOwned>(
@@ -355,7 +370,7 @@ impl Client {
         query: &(impl Serialize + ?Sized + Sync),
     ) -> Result<T, ClientError> {
         let url = self.url_with(path, query)?;
-        let request = self.http.get(url).timeout(REQUEST_TIMEOUT);
+        let request = self.request(Method::GET, url).timeout(REQUEST_TIMEOUT);
         let response = request.send().await.map_err(|e| self.unreachable(&e))?;
         self.decode(path, response).await
     }
@@ -365,7 +380,7 @@ impl Client {
         path: &str,
         body: &(impl Serialize + Sync),
     ) -> Result<T, ClientError> {
-        let request = self.http.post(self.url(path)?).json(body).timeout(REQUEST_TIMEOUT);
+        let request = self.request(Method::POST, self.url(path)?).json(body).timeout(REQUEST_TIMEOUT);
         let response = request.send().await.map_err(|e| self.unreachable(&e))?;
         self.decode(path, response).await
     }
@@ -376,7 +391,8 @@ impl Client {
         query: &(impl Serialize + Sync),
         last: Option<&str>,
     ) -> Result<SseStream<T>, ClientError> {
-        let mut request = self.http.get(self.url_with(path, query)?).header("accept", "text/event-stream");
+        let url = self.url_with(path, query)?;
+        let mut request = self.request(Method::GET, url).header("accept", "text/event-stream");
         if let Some(last) = last {
             request = request.header("last-event-id", last);
         }
@@ -419,7 +435,11 @@ impl Client {
     }
 
     fn unreachable(&self, e: &reqwest::Error) -> ClientError {
-        ClientError::Unreachable { endpoint: self.endpoint.to_string(), why: causes(e) }
+        ClientError::Unreachable {
+            endpoint: self.endpoint.to_string(),
+            why: causes(e),
+            sent: !e.is_connect(),
+        }
     }
 
     fn unexpected(&self, what: &str, why: &str) -> ClientError {

@@ -1,11 +1,13 @@
 //! Journals, streamed.
 //!
 //! The stream is server-sent events: each `data:` is a [`JournalLine`], each `id:`
-//! a [`Position`] as text. A client that lost its connection sends the last id
-//! again (`Last-Event-ID`) and goes on with the very next line.
+//! the [`Position`] of its machine alone. A client puts them together, and after a
+//! lost connection sends the whole as `Last-Event-ID`: it goes on with the very
+//! next line of each machine.
 
 use std::{collections::BTreeMap, fmt, str::FromStr};
 
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
@@ -51,12 +53,13 @@ pub struct JournalQuery {
     /// How many of the newest lines of each machine to begin with; absent for all since `since`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lines: Option<u32>,
-    /// Not before this time, in any form of `journalctl --since`.
+    /// Not before this time (RFC 3339).
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub since: Option<String>,
-    /// Only lines of this priority and graver: 0 to 7, or a name as `journalctl -p` takes.
+    #[param(value_type = Option<String>, format = DateTime)]
+    pub since: Option<Timestamp>,
+    /// Only lines of this syslog priority and graver: 0 (emergency) to 7 (debug).
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub priority: Option<String>,
+    pub priority: Option<u8>,
     /// Only lines that match this regular expression (PCRE2, as `journalctl --grep`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub grep: Option<String>,
@@ -64,9 +67,6 @@ pub struct JournalQuery {
     /// time, in milliseconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hold_ms: Option<u64>,
-    /// Only lines written by the units as they run now.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub this_run: bool,
 }
 
 /// How far a merged stream has come: the cursor of the last line sent, for each machine.

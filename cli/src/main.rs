@@ -14,6 +14,7 @@ mod paint;
 mod pki;
 mod table;
 mod text;
+mod time;
 
 use std::process::ExitCode;
 

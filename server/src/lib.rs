@@ -1,1 +1,31 @@
 //! HTTP routes, forwarding between machines, the merged journal.
+//!
+//! A request may be sent to any machine. What needs the cluster's state is
+//! answered by a seat, so a machine without one forwards the request there; what
+//! is about one machine is answered by that machine. Either way the user's
+//! identity goes along, and a machine's certificate alone may read, and nothing else.
+//!
+//! Nothing here decides anything: reads come from the engine's
+//! [`StateReader`](flotilla_engine::StateReader), writes go through the
+//! registry's [`Operations`](flotilla_registry::operations::Operations), and a
+//! machine's own affairs through the agent's traits.
+
+mod error;
+mod forward;
+mod identity;
+mod journal;
+mod listen;
+mod metrics;
+mod node;
+mod routes;
+mod rows;
+mod select;
+mod stream;
+mod tls;
+
+pub use identity::Peer;
+pub use listen::{BindError, serve_insecure_loopback, serve_tls, serve_unix};
+pub use metrics::{Gauges, Metrics};
+pub use node::{Health, Node, Peers};
+pub use routes::{openapi, router};
+pub use tls::{TlsError, TlsFiles};

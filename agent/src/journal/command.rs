@@ -18,6 +18,9 @@ pub(super) enum From {
 
 /// Returns where a query begins; `now` is when it was made.
 pub(super) fn beginning(query: &Query, now: Timestamp) -> From {
+    if let Some(after) = &query.after {
+        return From::After(after.clone());
+    }
     let has_all = query.globs.is_empty() && query.units.iter().all(|unit| query.cursors.contains_key(unit));
     if has_all {
         let mut cursors = query.units.iter().filter_map(|unit| query.cursors.get(unit));
@@ -147,6 +150,8 @@ mod tests {
         assert_eq!(beginning(&both, at(9)), From::After(cursor(9)));
         let glob = Query { globs: vec!["w@*".parse().unwrap()], ..both };
         assert_eq!(beginning(&glob, at(9)), From::Since(None));
+        let after = Query { after: Some(cursor(3)), lines: Some(5), ..glob };
+        assert_eq!(beginning(&after, at(9)), From::After(cursor(3)));
     }
 
     #[test]

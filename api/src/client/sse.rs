@@ -78,7 +78,11 @@ impl<T: DeserializeOwned> SseStream<T> {
                 None => return Ok(None),
                 Some(Ok(bytes)) => self.parser.feed(&bytes),
                 Some(Err(why)) => {
-                    return Err(ClientError::Unreachable { endpoint: self.endpoint.clone(), why });
+                    return Err(ClientError::Unreachable {
+                        endpoint: self.endpoint.clone(),
+                        why,
+                        sent: true,
+                    });
                 }
             }
             if self.parser.buffer.len() + self.parser.data.len() > EVENT_BYTES_MAX {

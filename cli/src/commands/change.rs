@@ -125,10 +125,8 @@ struct Wait<'a> {
 impl<'a> Wait<'a> {
     fn new(client: &'a Client, outcome: &Outcome, action: Action, output: Output) -> Self {
         let names: Vec<&str> = outcome.units.iter().map(|unit| unit.unit.as_str()).collect();
-        let pattern = (names.len() <= WATCHED_NAMES_MAX).then(|| {
-            let escaped: Vec<String> = names.iter().map(|name| flotilla_units::Glob::escape(name)).collect();
-            escaped.join(",")
-        });
+        // A unit name has no character that a glob would read as a wildcard.
+        let pattern = (names.len() <= WATCHED_NAMES_MAX).then(|| names.join(","));
         let bar = ProgressBar::with_draw_target(Some(names.len() as u64), ProgressDrawTarget::stderr());
         if let Ok(style) = ProgressStyle::with_template("{spinner} {pos}/{len} {wide_msg}") {
             bar.set_style(style);

@@ -11,6 +11,8 @@ use flotilla_api::{
     journal::{JournalLine, JournalQuery, Position},
 };
 
+use jiff::Timestamp;
+
 use super::mangle;
 use crate::{args::Output, paint, text};
 
@@ -36,13 +38,13 @@ pub(crate) struct Args {
     #[arg(long, short = 'n', value_name = "N")]
     lines: Option<u32>,
 
-    /// Only lines since this time, as journalctl(1) takes it
-    #[arg(long, short = 'S', value_name = "TIME")]
-    since: Option<String>,
+    /// Only lines since this time: 2026-11-22 14:00, 14:00, -5min, today
+    #[arg(long, short = 'S', value_name = "TIME", value_parser = crate::time::since)]
+    since: Option<Timestamp>,
 
-    /// Only lines of this priority and graver: 0 to 7 or a name, as journalctl(1) takes it
-    #[arg(long, short, value_name = "PRIORITY")]
-    priority: Option<String>,
+    /// Only lines of this priority and graver: 0 to 7 or emerg to debug
+    #[arg(long, short, value_name = "PRIORITY", value_parser = crate::time::priority)]
+    priority: Option<u8>,
 
     /// Only lines that match this regular expression
     #[arg(long, short, value_name = "REGEX")]
@@ -51,10 +53,6 @@ pub(crate) struct Args {
     /// How long to hold lines back to put those of different machines in order of time
     #[arg(long, value_name = "SPAN", default_value = "500ms", value_parser = crate::args::span)]
     hold: Duration,
-
-    /// Only lines of the units' present invocation
-    #[arg(long)]
-    this_run: bool,
 }
 
 /// Runs the command.
@@ -65,20 +63,19 @@ pub(crate) async fn run(client: &Client, args: &Args, output: Output) -> anyhow:
         units: units.join(","),
         follow: args.follow,
         lines,
-        since: args.since.clone(),
-        priority: args.priority.clone(),
+        since: args.since,
+        priority: args.priority,
         grep: args.grep.clone(),
         hold_ms: Some(u64::try_from(args.hold.as_millis()).unwrap_or(u64::MAX)),
-        this_run: args.this_run,
     };
-    let mut position: Option<Position> = None;
+    let mut position = Position::default();
     let mut failures = 0;
     loop {
         match follow(client, &query, &mut position, &mut failures, output).await? {
             End::Over => return Ok(()),
             End::Lost(e) => {
                 failures += 1;
-                if failures > RECONNECTS_MAX || (failures > 1 && position.is_none()) {
+                if failures > RECONNECTS_MAX || (failures > 1 && position.0.is_empty()) {
                     return Err(e.into());
                 }
                 if failures == 1 {
@@ -99,7 +96,7 @@ enum End {
 async fn follow(
     client: &Client,
     query: &JournalQuery,
-    position: &mut Option<Position>,
+    position: &mut Position,
     failures: &mut u32,
     output: Output,
 ) -> anyhow::Result<End> {
@@ -108,18 +105,17 @@ async fn follow(
         _ if e.is_unreachable() => Ok(End::Lost(e)),
         _ => Err(anyhow::Error::new(e)),
     };
-    let mut stream = match client.journal(query, position.as_ref()).await {
-        Ok(stream) => stream,
-        Err(e) => return lost(e),
-    };
+    let mut stream =
+        match client.journal(query, Some(&*position).filter(|position| !position.0.is_empty())).await {
+            Ok(stream) => stream,
+            Err(e) => return lost(e),
+        };
     loop {
         match stream.next().await {
             Ok(Some(event)) => {
                 print(&event.data, output)?;
                 // Only now: a line that was not printed is asked for again.
-                if let Some(id) = event.id {
-                    *position = id.parse().ok();
-                }
+                position.0.insert(event.data.machine, event.data.cursor);
                 *failures = 0;
             }
             Ok(None) => return Ok(End::Over),

@@ -203,6 +203,21 @@ fn some_of(named: &BTreeSet<String>) -> String {
 }
 
 impl Reason {
+    /// Names the rule, in the words of unit files where it comes from one.
+    #[must_use]
+    pub const fn rule(&self) -> &'static str {
+        match self {
+            Self::NotSchedulable => "closed",
+            Self::Draining => "draining",
+            Self::MachineId { .. } => "MachineID",
+            Self::Metadata { .. } => "MachineMetadata",
+            Self::MachineOf { .. } => "MachineOf",
+            Self::StillDeparting => "departing",
+            Self::Conflict { .. } => "Conflicts",
+            Self::Replaced { .. } => "Replaces",
+        }
+    }
+
     /// Takes apart the rule, equal for machines that break the same one, and what it met there.
     /// `stand_in` is the name put where a name was taken out.
     fn split(&self, stand_in: &UnitName) -> (Self, Option<String>) {

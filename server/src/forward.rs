@@ -1,0 +1,159 @@
+//! Forwarding: to a seat what needs the cluster's state, to a machine what is about it.
+
+use std::sync::Arc;
+
+use axum::{
+    body::{Body, Bytes, to_bytes},
+    extract::{Request, State},
+    http::{HeaderMap, HeaderName, HeaderValue, Method, header},
+    middleware::Next,
+    response::Response,
+};
+use flotilla_api::{
+    FORWARDED,
+    client::{Client, ClientError},
+    error::ErrorKind,
+};
+use flotilla_units::MachineId;
+
+use crate::{error::ApiError, identity::User, node::Node};
+
+/// The most bytes of a request's body: units of a million characters in one submission, or a
+/// hundred thousand names in one order.
+pub(crate) const BODY_BYTES_MAX: usize = 16 << 20;
+
+/// What is passed on of a request.
+const PASSED_ON: [HeaderName; 4] =
+    [header::ACCEPT, header::CONTENT_TYPE, header::IF_MATCH, HeaderName::from_static("last-event-id")];
+
+/// Answers here if there is a seat, else lets a seat answer.
+pub(crate) async fn to_seat(
+    State(node): State<Arc<Node>>,
+    user: User,
+    request: Request,
+    next: Next,
+) -> Result<Response, ApiError> {
+    if node.reader().is_some() {
+        return Ok(next.run(request).await);
+    }
+    if request.headers().contains_key(FORWARDED) {
+        return Err(ApiError::unavailable(format!("{} was asked as a seat and has none", node.host)));
+    }
+    let seats = seats(&node).await?;
+    let parcel = Parcel::take(request).await?;
+    let mut last = None;
+    for url in &seats {
+        let client = node.peers.at(url)?.on_behalf_of(user.name());
+        match parcel.send(&client).await {
+            Ok(response) => return Ok(response),
+            // Nothing was sent, so another seat may be asked, also to change something.
+            Err(e @ ClientError::Unreachable { sent: false, .. }) => last = Some(e),
+            Err(e) => return Err(parcel.outcome(e)),
+        }
+    }
+    Err(last.map_or_else(
+        || {
+            ApiError::unavailable(
+                "no engine has a seat, so nobody knows the cluster's state; is flotillad running with the \
+                 engine's role on any machine?",
+            )
+        },
+        Into::into,
+    ))
+}
+
+/// Returns where the seats' APIs are, the leader's own included.
+async fn seats(node: &Node) -> Result<Vec<String>, ApiError> {
+    let seats = node.operations.registry().seats().await?;
+    let others = seats.found.into_values().filter(|seat| seat.record.machine != node.machine);
+    Ok(others.filter_map(|seat| seat.record.api).collect())
+}
+
+/// Returns a client for another machine that asks it on behalf of a user.
+pub(crate) async fn to_machine(node: &Node, id: MachineId, user: &User) -> Result<Client, ApiError> {
+    let known = node.reader().and_then(|reader| reader.machine(id)).and_then(|row| row.record);
+    let api = match known {
+        Some(record) => record.api.clone(),
+        None => match node.operations.registry().machine(id).await? {
+            Some(stored) => stored.record.api,
+            None => return Err(ApiError::not_found(format!("there is no living machine {id}"))),
+        },
+    };
+    let api = api.ok_or_else(|| {
+        ApiError::unavailable(format!(
+            "machine {} serves no API to others ([api] listen in its flotilla.toml)",
+            id.short()
+        ))
+    })?;
+    Ok(node.peers.at(&api)?.on_behalf_of(user.name()))
+}
+
+/// Lets another machine answer a request about itself.
+pub(crate) async fn request_to_machine(
+    node: &Node,
+    id: MachineId,
+    user: &User,
+    request: Request,
+) -> Result<Response, ApiError> {
+    if request.headers().contains_key(FORWARDED) {
+        return Err(ApiError::unavailable(format!("{} was asked as machine {id} and is not it", node.host)));
+    }
+    let client = to_machine(node, id, user).await?;
+    let parcel = Parcel::take(request).await?;
+    parcel.send(&client).await.map_err(|e| parcel.outcome(e))
+}
+
+/// A request, read whole so that it can be sent more than once.
+struct Parcel {
+    method: Method,
+    path_and_query: String,
+    headers: HeaderMap,
+    body: Bytes,
+}
+
+impl Parcel {
+    async fn take(request: Request) -> Result<Self, ApiError> {
+        let (parts, body) = request.into_parts();
+        let body = to_bytes(body, BODY_BYTES_MAX).await.map_err(|e| {
+            ApiError::new(ErrorKind::TooLarge, format!("the request's body cannot be taken: {e}"))
+        })?;
+        let mut headers = HeaderMap::new();
+        for name in PASSED_ON {
+            if let Some(value) = parts.headers.get(&name) {
+                headers.insert(name, value.clone());
+            }
+        }
+        headers.insert(HeaderName::from_static(FORWARDED), HeaderValue::from_static("1"));
+        let path_and_query = parts.uri.path_and_query().map_or_else(|| "/".to_owned(), ToString::to_string);
+        Ok(Self { method: parts.method, path_and_query, headers, body })
+    }
+
+    async fn send(&self, client: &Client) -> Result<Response, ClientError> {
+        let answer = client
+            .forward(self.method.clone(), &self.path_and_query, self.headers.clone(), self.body.clone())
+            .await?;
+        let mut response = Response::builder().status(answer.status());
+        for name in [header::CONTENT_TYPE, header::CACHE_CONTROL, header::ETAG] {
+            if let Some(value) = answer.headers().get(&name) {
+                response = response.header(name, value.clone());
+            }
+        }
+        let body = Body::from_stream(answer.bytes_stream());
+        Ok(response.body(body).unwrap_or_default())
+    }
+
+    /// Says what a failure means: a change that may have arrived is not simply a failure.
+    fn outcome(&self, error: ClientError) -> ApiError {
+        let changes = !matches!(self.method, Method::GET | Method::HEAD);
+        match error {
+            ClientError::Unreachable { sent: true, endpoint, why } if changes => ApiError::new(
+                ErrorKind::OutcomeUnknown,
+                format!(
+                    "{endpoint} was asked for it and did not answer ({why}); look at the units' status before \
+                     trying again"
+                ),
+            ),
+            other => other.into(),
+        }
+    }
+}

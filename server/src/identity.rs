@@ -1,0 +1,175 @@
+//! Who asks.
+//!
+//! A peer is a process on this machine (unix socket), or whoever holds a
+//! certificate of this cluster (TLS). A machine may speak for a user: then the
+//! user counts.
+
+use std::sync::Arc;
+
+use axum::{
+    extract::{ConnectInfo, FromRequestParts},
+    http::request::Parts,
+};
+use flotilla_api::{ON_BEHALF_OF, error::ErrorKind};
+use flotilla_units::MachineId;
+use x509_parser::prelude::{FromDer as _, GeneralName, X509Certificate};
+
+use crate::error::ApiError;
+
+/// The longest name of a user that is believed from a header, in bytes; login names have 32.
+const USER_BYTES_MAX: usize = 256;
+
+/// Who is at the other end of a connection.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Peer {
+    /// A process of this machine, by its user's name.
+    Local(Arc<str>),
+    /// A user with a certificate.
+    User(Arc<str>),
+    /// A machine of this cluster.
+    Machine(MachineId),
+    /// Somebody on loopback without any proof (`insecure-loopback`).
+    Anonymous,
+}
+
+/// Who asks, after a machine's word for its user has been taken.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum User {
+    /// A person or program.
+    Named(Arc<str>),
+    /// A machine on its own behalf: it may read.
+    Machine(MachineId),
+}
+
+impl Peer {
+    /// Reads who a certificate speaks for: the one `urn:flotilla:` URI among its alternative names.
+    ///
+    /// # Errors
+    /// There is none, or several.
+    pub(crate) fn of_certificate(der: &[u8]) -> Result<Self, String> {
+        let (_, certificate) =
+            X509Certificate::from_der(der).map_err(|e| format!("the certificate cannot be read: {e}"))?;
+        let names = certificate
+            .subject_alternative_name()
+            .map_err(|e| format!("the certificate's alternative names cannot be read: {e}"))?;
+        let uris = names.iter().flat_map(|names| &names.value.general_names).filter_map(|name| match name {
+            GeneralName::URI(uri) => uri.strip_prefix("urn:flotilla:"),
+            _ => None,
+        });
+        let found: Vec<&str> = uris.collect();
+        match found.as_slice() {
+            [one] => match one.split_once(':') {
+                Some(("machine", id)) => id.parse().map(Self::Machine).map_err(|e| format!("{e}")),
+                Some(("user", name)) if !name.is_empty() => Ok(Self::User(name.into())),
+                _ => Err(format!("`urn:flotilla:{one}` names neither a machine nor a user")),
+            },
+            [] => Err("the certificate names neither a machine nor a user of flotilla; issue one with \
+                       `flotctl ca issue`"
+                .to_owned()),
+            _ => Err("the certificate names several identities".to_owned()),
+        }
+    }
+
+    /// Makes the peer of a unix socket's other end.
+    pub(crate) fn of_uid(uid: u32) -> Self {
+        let passwd = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
+        Self::Local(name_of(uid, &passwd).unwrap_or_else(|| format!("uid {uid}")).into())
+    }
+}
+
+/// Finds a user's name in the text of passwd(5).
+fn name_of(uid: u32, passwd: &str) -> Option<String> {
+    let uid = uid.to_string();
+    passwd.lines().find_map(|line| {
+        let mut fields = line.split(':');
+        let name = fields.next()?;
+        (fields.nth(1)? == uid).then(|| name.to_owned())
+    })
+}
+
+impl User {
+    /// Takes a peer, and what it says of whom it speaks for.
+    ///
+    /// # Errors
+    /// Only machines may speak for others.
+    fn new(peer: &Peer, on_behalf_of: Option<&str>) -> Result<Self, ApiError> {
+        match (peer, on_behalf_of) {
+            (Peer::Machine(_), Some(user)) if !user.is_empty() && user.len() <= USER_BYTES_MAX => {
+                Ok(Self::Named(user.into()))
+            }
+            (Peer::Machine(id), None) => Ok(Self::Machine(*id)),
+            (_, Some(_)) => Err(ApiError::new(
+                ErrorKind::Forbidden,
+                format!("only a machine of this cluster may send the header {ON_BEHALF_OF}"),
+            )),
+            (Peer::Local(name) | Peer::User(name), None) => Ok(Self::Named(Arc::clone(name))),
+            (Peer::Anonymous, None) => Ok(Self::Named("anonymous".into())),
+        }
+    }
+
+    /// Returns the user's name for a change.
+    ///
+    /// # Errors
+    /// A machine on its own behalf may not change anything.
+    pub(crate) fn may_write(&self) -> Result<&str, ApiError> {
+        match self {
+            Self::Named(name) => Ok(name),
+            Self::Machine(id) => Err(ApiError::new(
+                ErrorKind::Forbidden,
+                format!("the certificate of machine {} may read only; use a user's", id.short()),
+            )),
+        }
+    }
+
+    /// Returns whom a request is forwarded for; `None` for a machine's own.
+    pub(crate) fn name(&self) -> Option<&str> {
+        match self {
+            Self::Named(name) => Some(name),
+            Self::Machine(_) => None,
+        }
+    }
+}
+
+impl<S: Sync> FromRequestParts<S> for User {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, ApiError> {
+        let peer = parts.extensions.get::<ConnectInfo<Peer>>().map(|info| info.0.clone());
+        let peer = peer.ok_or_else(|| ApiError::new(ErrorKind::Internal, "the peer is not known"))?;
+        let on_behalf_of = match parts.headers.get(ON_BEHALF_OF) {
+            None => None,
+            Some(value) => Some(
+                value.to_str().map_err(|_| ApiError::bad_request(format!("{ON_BEHALF_OF} is not text")))?,
+            ),
+        };
+        Self::new(&peer, on_behalf_of)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MACHINE: &str = "113f16a7a0f84c4c8a3f9e3b2f4d6c01";
+
+    #[test]
+    fn only_machines_speak_for_others_and_alone_they_may_not_write() {
+        let machine = Peer::Machine(MACHINE.parse().expect("valid"));
+        let user = User::new(&machine, Some("ada")).expect("allowed");
+        assert_eq!(user.may_write().expect("allowed"), "ada");
+        let alone = User::new(&machine, None).expect("allowed");
+        assert_eq!(alone.may_write().expect_err("refused").0.kind, ErrorKind::Forbidden);
+        for peer in [Peer::Local("root".into()), Peer::User("ada".into()), Peer::Anonymous] {
+            let refused = User::new(&peer, Some("root")).expect_err("refused");
+            assert_eq!(refused.0.kind, ErrorKind::Forbidden, "{peer:?}");
+            assert!(User::new(&peer, None).expect("allowed").may_write().is_ok());
+        }
+    }
+
+    #[test]
+    fn local_users_are_named() {
+        let passwd = "root:x:0:0:root:/root:/bin/sh\nada:x:1000:1000::/home/ada:/bin/sh\n";
+        assert_eq!(name_of(1000, passwd), Some("ada".to_owned()));
+        assert_eq!(name_of(7, passwd), None);
+    }
+}

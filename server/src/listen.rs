@@ -1,0 +1,298 @@
+//! Listeners: the unix socket, TCP with mutual TLS, and loopback without any.
+
+use std::{
+    io,
+    net::SocketAddr,
+    os::unix::fs::{FileTypeExt as _, PermissionsExt as _},
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use axum::{Router, extract::connect_info::Connected, serve::IncomingStream, serve::Listener};
+use tokio::{
+    net::{TcpListener, TcpStream, UnixListener, UnixStream},
+    sync::{Semaphore, mpsc},
+};
+use tokio_rustls::{TlsAcceptor, server::TlsStream};
+use tokio_util::sync::CancellationToken;
+
+use crate::{Peer, TlsError, TlsFiles};
+
+/// How long a TLS handshake may take. Across the world it takes half a second.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How many handshakes may be under way at once; further peers wait in the kernel's queue.
+const HANDSHAKES_MAX: usize = 256;
+
+/// How long to wait after a failed accept: as a rule the process is out of descriptors, and some
+/// come free.
+const ACCEPT_RETRY: Duration = Duration::from_millis(100);
+
+/// Who may open the unix socket: its owner, root, and its group.
+const SOCKET_MODE: u32 = 0o660;
+
+/// Why a listener could not be made.
+#[derive(Debug, thiserror::Error)]
+pub enum BindError {
+    /// The address or path is taken, or not this machine's.
+    #[error("cannot listen on {address}")]
+    Bind {
+        /// Where.
+        address: String,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// Another process answers there.
+    #[error("another process listens on {0}; is flotillad running already?")]
+    Taken(String),
+    /// The certificates cannot be used.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// Not a loopback address.
+    #[error("{0} is not a loopback address, and only there may the API be served without TLS")]
+    NotLoopback(SocketAddr),
+}
+
+/// Serves the API on a unix socket until `stop` is cancelled. A stale socket file is replaced.
+///
+/// # Errors
+/// The socket cannot be made.
+pub async fn serve_unix(
+    path: &Path,
+    group: Option<u32>,
+    router: Router,
+    stop: CancellationToken,
+) -> Result<impl Future<Output = io::Result<()>> + use<>, BindError> {
+    let bind_error = |source| BindError::Bind { address: format!("unix://{}", path.display()), source };
+    if UnixStream::connect(path).await.is_ok() {
+        return Err(BindError::Taken(format!("unix://{}", path.display())));
+    }
+    let stale = std::fs::symlink_metadata(path).is_ok_and(|file| file.file_type().is_socket());
+    if stale {
+        std::fs::remove_file(path).map_err(bind_error)?;
+    }
+    let listener = UnixListener::bind(path).map_err(bind_error)?;
+    // Between bind and chmod only root can connect: the folder is root's.
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(SOCKET_MODE)).map_err(bind_error)?;
+    if let Some(group) = group {
+        std::os::unix::fs::chown(path, None, Some(group)).map_err(bind_error)?;
+    }
+    let path: PathBuf = path.to_owned();
+    let serving = serve(UnixPeers(listener), router, stop);
+    Ok(async move {
+        let result = serving.await;
+        let _gone_already = std::fs::remove_file(&path);
+        result
+    })
+}
+
+/// Serves the API on TCP with mutual TLS until `stop` is cancelled.
+///
+/// # Errors
+/// The certificates cannot be used, or the address cannot be listened on.
+pub async fn serve_tls(
+    address: SocketAddr,
+    files: &TlsFiles,
+    router: Router,
+    stop: CancellationToken,
+) -> Result<impl Future<Output = io::Result<()>> + use<>, BindError> {
+    let acceptor = TlsAcceptor::from(files.server_config()?);
+    let listener = bind(address).await?;
+    let (sender, ready) = mpsc::channel(HANDSHAKES_MAX);
+    let accepting = accept_all(listener, acceptor, sender, stop.clone());
+    let serving = serve(TlsPeers { ready, address }, router, stop);
+    Ok(async move {
+        let ((), result) = tokio::join!(accepting, serving);
+        result
+    })
+}
+
+/// Serves the API on loopback to everybody on this machine until `stop` is cancelled; for old fleet
+/// clients and tests. The caller warns about it.
+///
+/// # Errors
+/// The address is not loopback, or cannot be listened on.
+pub async fn serve_insecure_loopback(
+    address: SocketAddr,
+    router: Router,
+    stop: CancellationToken,
+) -> Result<impl Future<Output = io::Result<()>> + use<>, BindError> {
+    if !address.ip().is_loopback() {
+        return Err(BindError::NotLoopback(address));
+    }
+    let listener = bind(address).await?;
+    Ok(serve(PlainPeers(listener), router, stop))
+}
+
+async fn bind(address: SocketAddr) -> Result<TcpListener, BindError> {
+    TcpListener::bind(address)
+        .await
+        .map_err(|source| BindError::Bind { address: address.to_string(), source })
+}
+
+fn serve<L>(listener: L, router: Router, stop: CancellationToken) -> impl Future<Output = io::Result<()>>
+where
+    L: Listener<Addr = Peer>,
+    Peer: for<'a> Connected<IncomingStream<'a, L>>,
+{
+    let service = router.into_make_service_with_connect_info::<Peer>();
+    async move {
+        let serving = axum::serve(listener, service).with_graceful_shutdown(stop.clone().cancelled_owned());
+        // Streams never end by themselves, so grace has an end.
+        tokio::select! {
+            result = serving => result,
+            () = async { stop.cancelled().await; tokio::time::sleep(GRACE).await } => Ok(()),
+        }
+    }
+}
+
+/// How long requests under way may take after the order to stop. A request's own limit is longer,
+/// but whoever stops a daemon waits for it.
+const GRACE: Duration = Duration::from_secs(1);
+
+struct UnixPeers(UnixListener);
+
+struct PlainPeers(TcpListener);
+
+struct TlsPeers {
+    ready: mpsc::Receiver<(TlsStream<TcpStream>, Peer)>,
+    address: SocketAddr,
+}
+
+/// axum hands a listener's own kind of address to the routes only for its own types and wrappers, so
+/// each of ours is named.
+macro_rules! peers_are_told {
+    ($($listener:ty),*) => {$(
+        impl Connected<IncomingStream<'_, $listener>> for Peer {
+            fn connect_info(stream: IncomingStream<'_, $listener>) -> Self {
+                stream.remote_addr().clone()
+            }
+        }
+    )*};
+}
+peers_are_told!(UnixPeers, PlainPeers, TlsPeers);
+
+impl Listener for UnixPeers {
+    type Io = UnixStream;
+    type Addr = Peer;
+
+    async fn accept(&mut self) -> (UnixStream, Peer) {
+        loop {
+            match self.0.accept().await {
+                Ok((stream, _)) => match stream.peer_cred() {
+                    Ok(credentials) => return (stream, Peer::of_uid(credentials.uid())),
+                    Err(e) => tracing::warn!(error = %e, "a peer without credentials was turned away"),
+                },
+                Err(e) => retry(&e).await,
+            }
+        }
+    }
+
+    fn local_addr(&self) -> io::Result<Peer> {
+        Ok(Peer::Anonymous)
+    }
+}
+
+impl Listener for PlainPeers {
+    type Io = TcpStream;
+    type Addr = Peer;
+
+    async fn accept(&mut self) -> (TcpStream, Peer) {
+        loop {
+            match self.0.accept().await {
+                Ok((stream, _)) => {
+                    let _without_it_only_slower = stream.set_nodelay(true);
+                    return (stream, Peer::Anonymous);
+                }
+                Err(e) => retry(&e).await,
+            }
+        }
+    }
+
+    fn local_addr(&self) -> io::Result<Peer> {
+        Ok(Peer::Anonymous)
+    }
+}
+
+impl Listener for TlsPeers {
+    type Io = TlsStream<TcpStream>;
+    type Addr = Peer;
+
+    async fn accept(&mut self) -> (TlsStream<TcpStream>, Peer) {
+        match self.ready.recv().await {
+            Some(peer) => peer,
+            // The accepting task has ended, so the server is stopping and nobody else will come.
+            None => std::future::pending().await,
+        }
+    }
+
+    fn local_addr(&self) -> io::Result<Peer> {
+        tracing::trace!(address = %self.address, "asked for the listener's own address");
+        Ok(Peer::Anonymous)
+    }
+}
+
+/// Accepts connections and shakes hands with each in a task of its own, so that a peer that is slow,
+/// or wants to be, delays nobody.
+async fn accept_all(
+    listener: TcpListener,
+    acceptor: TlsAcceptor,
+    ready: mpsc::Sender<(TlsStream<TcpStream>, Peer)>,
+    stop: CancellationToken,
+) {
+    let places = Arc::new(Semaphore::new(HANDSHAKES_MAX));
+    loop {
+        let accepted = tokio::select! {
+            accepted = accept_one(&listener, &places) => accepted,
+            () = stop.cancelled() => return,
+        };
+        let Some((stream, address, place)) = accepted else { continue };
+        let (acceptor, ready) = (acceptor.clone(), ready.clone());
+        tokio::spawn(async move {
+            match tokio::time::timeout(HANDSHAKE_TIMEOUT, shake_hands(&acceptor, stream)).await {
+                Ok(Ok(peer)) => {
+                    let _server_is_stopping = ready.send(peer).await;
+                }
+                Ok(Err(why)) => tracing::warn!(%address, why, "a connection was turned away"),
+                Err(_) => {
+                    tracing::warn!(%address, "a connection was turned away: its handshake took too long")
+                }
+            }
+            drop(place);
+        });
+    }
+}
+
+async fn accept_one(
+    listener: &TcpListener,
+    places: &Arc<Semaphore>,
+) -> Option<(TcpStream, SocketAddr, tokio::sync::OwnedSemaphorePermit)> {
+    let place = Arc::clone(places).acquire_owned().await.ok()?;
+    match listener.accept().await {
+        Ok((stream, address)) => Some((stream, address, place)),
+        Err(e) => {
+            retry(&e).await;
+            None
+        }
+    }
+}
+
+async fn shake_hands(
+    acceptor: &TlsAcceptor,
+    stream: TcpStream,
+) -> Result<(TlsStream<TcpStream>, Peer), String> {
+    let _without_it_only_slower = stream.set_nodelay(true);
+    let stream = acceptor.accept(stream).await.map_err(|e| e.to_string())?;
+    let (_, session) = stream.get_ref();
+    let certificate = session.peer_certificates().and_then(<[_]>::first);
+    let certificate = certificate.ok_or_else(|| "it showed no certificate".to_owned())?;
+    let peer = Peer::of_certificate(certificate)?;
+    Ok((stream, peer))
+}
+
+async fn retry(error: &io::Error) {
+    tracing::warn!(%error, "a connection could not be accepted");
+    tokio::time::sleep(ACCEPT_RETRY).await;
+}

@@ -1,0 +1,113 @@
+//! `/metrics` for Prometheus.
+
+use std::{
+    fmt,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use axum::{
+    extract::{MatchedPath, Request, State},
+    middleware::Next,
+    response::Response,
+};
+use prometheus_client::{
+    encoding::{EncodeLabelSet, text::encode},
+    metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
+    registry::Registry,
+};
+
+use crate::node::Node;
+
+/// Upper bounds of the request durations, in seconds: from one that never left the machine to one
+/// that ran into the store's limit.
+const DURATIONS_S: [f64; 10] = [0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.2, 1.0, 5.0, 15.0];
+
+/// The daemon's counters and gauges.
+#[derive(Clone)]
+pub struct Metrics {
+    registry: Arc<Mutex<Registry>>,
+    requests: Family<RequestLabels, Counter>,
+    durations: Histogram,
+    /// What the daemon sets.
+    pub gauges: Gauges,
+}
+
+/// What the daemon tells of itself.
+#[derive(Debug, Clone, Default)]
+pub struct Gauges {
+    /// 1 while the store knows this machine.
+    pub registered: Gauge,
+    /// 1 while an engine here has a seat.
+    pub seat: Gauge,
+    /// 1 while the engine here leads.
+    pub leader: Gauge,
+    /// 1 while nothing is started or stopped because the store went back.
+    pub frozen: Gauge,
+    /// The store's revision that the seat here has reached.
+    pub revision: Gauge,
+    /// Units that this machine's manifest names, as far as the seat here knows.
+    pub units: Gauge,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RequestLabels {
+    method: String,
+    path: String,
+    status: u16,
+}
+
+impl fmt::Debug for Metrics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Metrics").field("gauges", &self.gauges).finish_non_exhaustive()
+    }
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        let mut registry = Registry::with_prefix("flotilla");
+        let requests = Family::default();
+        let durations = Histogram::new(DURATIONS_S);
+        let gauges = Gauges::default();
+        registry.register("http_requests", "Requests answered", requests.clone());
+        registry.register(
+            "http_request_duration_seconds",
+            "Time until the answer's head, streams included",
+            durations.clone(),
+        );
+        let mut gauge = |name, help, gauge: &Gauge| registry.register(name, help, gauge.clone());
+        gauge("machine_registered", "1 while the cluster knows this machine", &gauges.registered);
+        gauge("engine_seat", "1 while the engine here has a seat", &gauges.seat);
+        gauge("engine_leader", "1 while the engine here leads", &gauges.leader);
+        gauge("frozen", "1 while the store went back and nothing is started or stopped", &gauges.frozen);
+        gauge("store_revision", "Revision of the store that the seat here shows", &gauges.revision);
+        gauge("units", "Units that this machine should have, where the seat here knows", &gauges.units);
+        Self { registry: Arc::new(Mutex::new(registry)), requests, durations, gauges }
+    }
+}
+
+impl Metrics {
+    /// Lets another part of the daemon register its own metrics.
+    pub fn register(&self, register: impl FnOnce(&mut Registry)) {
+        register(&mut self.registry.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+
+    /// Writes everything in the OpenMetrics text format.
+    pub(crate) fn text(&self) -> Result<String, fmt::Error> {
+        let mut text = String::new();
+        encode(&mut text, &self.registry.lock().unwrap_or_else(PoisonError::into_inner))?;
+        Ok(text)
+    }
+}
+
+/// Counts requests by route, never by path: names of units are not labels.
+pub(crate) async fn count(State(node): State<Arc<Node>>, request: Request, next: Next) -> Response {
+    let path = request.extensions().get::<MatchedPath>();
+    let path = path.map_or_else(|| "none".to_owned(), |path| path.as_str().to_owned());
+    let method = request.method().to_string();
+    let started = std::time::Instant::now();
+    let response = next.run(request).await;
+    node.metrics.durations.observe(started.elapsed().as_secs_f64());
+    let labels = RequestLabels { method, path, status: response.status().as_u16() };
+    node.metrics.requests.get_or_create(&labels).inc();
+    response
+}

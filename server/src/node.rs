@@ -1,0 +1,103 @@
+//! What a server knows of its own machine, and how it finds the others.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use flotilla_agent::{journal::LogSource, status::StatusSource};
+use flotilla_api::client::{Client, ClientError, Identity};
+use flotilla_engine::StateReader;
+use flotilla_registry::operations::Operations;
+use flotilla_units::MachineId;
+use tokio::sync::watch;
+
+use crate::{error::ApiError, metrics::Metrics};
+
+/// The most clients kept for other machines; the whole set is dropped past it. Connections are made
+/// again in a millisecond, and only seats talk to many machines.
+const CLIENTS_MAX: usize = 1_024;
+
+/// Whether the daemon is well, for load balancers and people.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Health {
+    /// What keeps it from being ready, one line each.
+    pub not_ready: Vec<String>,
+}
+
+/// What the routes work with.
+#[derive(Debug)]
+pub struct Node {
+    /// This machine.
+    pub machine: MachineId,
+    /// Its host name.
+    pub host: String,
+    /// The daemon's version.
+    pub version: &'static str,
+    /// What users do to units.
+    pub operations: Operations,
+    /// The engine's state while it has a seat; always `None` without the engine's role.
+    pub readers: watch::Receiver<Option<StateReader>>,
+    /// Ends a mass-loss hold, where an engine runs here.
+    pub journal: Arc<dyn LogSource>,
+    /// What systemd says of this machine's units.
+    pub status: Arc<dyn StatusSource>,
+    /// The other machines.
+    pub peers: Peers,
+    /// Counters and gauges.
+    pub metrics: Metrics,
+    /// Whether the daemon is well.
+    pub health: watch::Receiver<Health>,
+}
+
+/// Clients for other machines.
+#[derive(Debug)]
+pub struct Peers {
+    identity: Option<IdentityOfMachine>,
+    clients: Mutex<HashMap<String, Client>>,
+}
+
+/// Keeps the key out of debug output.
+struct IdentityOfMachine(Identity);
+
+impl std::fmt::Debug for IdentityOfMachine {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("a certificate and its key")
+    }
+}
+
+impl Node {
+    /// Returns the engine's state, if there is a seat here.
+    pub(crate) fn reader(&self) -> Option<StateReader> {
+        self.readers.borrow().clone()
+    }
+
+    /// Returns the engine's state for a route behind the forwarding layer, which has made sure of it
+    /// a moment ago.
+    pub(crate) fn seat(&self) -> Result<StateReader, ApiError> {
+        self.reader()
+            .ok_or_else(|| ApiError::unavailable("this machine has just given up its seat; try again"))
+    }
+}
+
+impl Peers {
+    /// Makes clients with this machine's certificate; without one, other machines cannot be asked.
+    #[must_use]
+    pub fn new(identity: Option<Identity>) -> Self {
+        Self { identity: identity.map(IdentityOfMachine), clients: Mutex::default() }
+    }
+
+    /// Returns the client for an API's URL.
+    pub(crate) fn at(&self, url: &str) -> Result<Client, ClientError> {
+        let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(client) = clients.get(url) {
+            return Ok(client.clone());
+        }
+        let client = Client::new(url.parse()?, self.identity.as_ref().map(|identity| &identity.0))?;
+        if clients.len() >= CLIENTS_MAX {
+            clients.clear();
+        }
+        clients.insert(url.to_owned(), client.clone());
+        Ok(client)
+    }
+}

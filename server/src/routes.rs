@@ -1,0 +1,106 @@
+//! The routes, and the OpenAPI document made of them.
+
+mod cluster;
+mod events;
+mod health;
+mod journal;
+mod machines;
+mod orders;
+mod status;
+mod units;
+mod watch;
+
+use std::sync::Arc;
+
+use axum::{
+    Json, Router,
+    extract::{DefaultBodyLimit, Request},
+    http::{Method, Uri},
+    middleware::{Next, from_fn, from_fn_with_state},
+    response::Response,
+    routing::get,
+};
+use utoipa::openapi::{Info, OpenApi};
+use utoipa_axum::{router::OpenApiRouter, routes};
+
+use crate::{error::ApiError, forward, metrics, node::Node};
+
+/// Makes the API's router.
+pub fn router(node: Arc<Node>) -> Router {
+    let (anywhere, seat) = parts();
+    let (seat, _) = seat.split_for_parts();
+    let (anywhere, _) = anywhere.split_for_parts();
+    let document = Json(openapi());
+    seat.layer(from_fn_with_state(Arc::clone(&node), forward::to_seat))
+        .merge(anywhere)
+        .route("/openapi.json", get(async move || document.clone()))
+        .fallback(nothing_here)
+        .method_not_allowed_fallback(wrong_method)
+        .layer(DefaultBodyLimit::max(forward::BODY_BYTES_MAX))
+        .layer(from_fn_with_state(Arc::clone(&node), metrics::count))
+        .layer(from_fn(plain_refusals))
+        .with_state(node)
+}
+
+/// Returns the OpenAPI document of the API.
+#[must_use]
+pub fn openapi() -> OpenApi {
+    let (anywhere, seat) = parts();
+    let mut document = seat.into_openapi();
+    document.merge(anywhere.into_openapi());
+    document.info = Info::new("flotilla", "v1");
+    document.info.description = Some("systemd units on many machines as if they were one".to_owned());
+    document
+}
+
+/// Returns the routes that any machine answers, and those that need a seat.
+fn parts() -> (OpenApiRouter<Arc<Node>>, OpenApiRouter<Arc<Node>>) {
+    let anywhere = OpenApiRouter::new()
+        .routes(routes!(health::version))
+        .routes(routes!(health::healthz))
+        .routes(routes!(health::readyz))
+        .routes(routes!(health::metrics))
+        .routes(routes!(machines::machine_status))
+        .routes(routes!(journal::machine_journal));
+    let seat = OpenApiRouter::new()
+        .routes(routes!(cluster::cluster))
+        .routes(routes!(machines::list_machines))
+        .routes(routes!(units::list_units, units::submit))
+        .routes(routes!(units::get_unit))
+        .routes(routes!(units::get_content))
+        .routes(routes!(units::get_why))
+        .routes(routes!(status::unit_status))
+        .routes(routes!(orders::order))
+        .routes(routes!(watch::watch))
+        .routes(routes!(events::events))
+        .routes(routes!(journal::journal));
+    (anywhere, seat)
+}
+
+async fn nothing_here(uri: Uri) -> ApiError {
+    ApiError::not_found(format!("there is nothing at {}; /openapi.json says what there is", uri.path()))
+}
+
+async fn wrong_method(method: Method, uri: Uri) -> ApiError {
+    ApiError::bad_request(format!("{} takes no {method}; /openapi.json says what it takes", uri.path()))
+}
+
+/// Turns the framework's own refusals (bodies and queries that cannot be read), which are plain
+/// text, into the API's form.
+async fn plain_refusals(request: Request, next: Next) -> Response {
+    use axum::{body::to_bytes, http::header::CONTENT_TYPE, response::IntoResponse as _};
+    use flotilla_api::error::ErrorKind;
+    let response = next.run(request).await;
+    let plain =
+        response.headers().get(CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"text/plain"));
+    if !plain || !response.status().is_client_error() {
+        return response;
+    }
+    let kind = match response.status().as_u16() {
+        413 => ErrorKind::TooLarge,
+        404 => ErrorKind::NotFound,
+        _ => ErrorKind::BadRequest,
+    };
+    let text = to_bytes(response.into_body(), forward::BODY_BYTES_MAX).await.unwrap_or_default();
+    ApiError::new(kind, String::from_utf8_lossy(&text).into_owned()).into_response()
+}

@@ -1,0 +1,140 @@
+//! Orders: start, stop, load, unload, restart, destroy.
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use axum::{Json, extract::State};
+use flotilla_api::{
+    action::{Action, Order, Outcome},
+    error::ErrorBody,
+};
+use flotilla_engine::{PAGE_MAX, StateReader, UnitRow};
+use flotilla_registry::{
+    operations::{Effect, OperationError, Written},
+    records::Target,
+};
+use flotilla_units::UnitName;
+
+use super::units::outcome;
+use crate::{error::ApiError, identity::User, node::Node, select::Selector};
+
+/// Changes what users want of units. The answer comes when it is written; a watch from its revision
+/// shows what comes of it.
+#[utoipa::path(post, path = "/v1/orders", request_body = Order, responses(
+    (status = OK, body = Outcome),
+    (status = NOT_FOUND, body = ErrorBody),
+    (status = CONFLICT, body = ErrorBody),
+))]
+pub(super) async fn order(
+    State(node): State<Arc<Node>>,
+    user: User,
+    Json(order): Json<Order>,
+) -> Result<Json<Outcome>, ApiError> {
+    let by = user.may_write()?;
+    let reader = node.seat()?;
+    let units = select(&reader, &order.units)?;
+    let written = if order.dry_run {
+        let at = reader.revision();
+        units
+            .iter()
+            .map(|unit| Written { unit: unit.clone(), effect: Effect::Unchanged, revision: at })
+            .collect()
+    } else {
+        carry_out(&node, &reader, order.action, &units, by).await?
+    };
+    Ok(Json(outcome(&node, written).await))
+}
+
+/// Resolves what the user typed. A name need not be known (an instance is created by its first
+/// order), but a pattern has to match something.
+fn select(reader: &StateReader, words: &[String]) -> Result<Vec<UnitName>, ApiError> {
+    let selectors = Selector::read_all(words.iter().map(String::as_str))?;
+    if selectors.is_empty() {
+        return Err(ApiError::bad_request("the order names no unit"));
+    }
+    let mut units = BTreeSet::new();
+    for (word, selector) in words.iter().zip(&selectors) {
+        match selector {
+            Selector::Name(name) => {
+                units.insert(name.clone());
+            }
+            Selector::Pattern(_) => {
+                let before = units.len();
+                // A template matches `web@*` too, and nobody means it.
+                let matches = |name: &UnitName| selector.selects(name) && !name.is_template();
+                let mut after = None;
+                loop {
+                    let page = reader.units(after.as_ref(), PAGE_MAX, matches);
+                    units.extend(page.rows.into_iter().map(|row| row.name));
+                    after = page.next;
+                    if after.is_none() {
+                        break;
+                    }
+                }
+                if units.len() == before {
+                    return Err(ApiError::not_found(format!("no unit matches {word}")));
+                }
+            }
+        }
+    }
+    Ok(units.into_iter().collect())
+}
+
+async fn carry_out(
+    node: &Node,
+    reader: &StateReader,
+    action: Action,
+    units: &[UnitName],
+    by: &str,
+) -> Result<Vec<Written>, OperationError> {
+    let operations = &node.operations;
+    match action {
+        Action::Unload => operations.set_target(units, Target::Inactive, false, by).await,
+        Action::Load => operations.set_target(units, Target::Loaded, false, by).await,
+        Action::Restart => operations.restart(units, by).await,
+        Action::Destroy => operations.destroy(units, by).await,
+        Action::Stop => {
+            // To stop what is on no machine would be to place it.
+            let (resting, placed): (Vec<_>, Vec<_>) = units.iter().cloned().partition(|unit| {
+                let record = reader.unit(unit).0.and_then(|row| row.record);
+                record.is_some_and(|record| record.target == Target::Inactive)
+            });
+            let at = reader.revision();
+            let unchanged = |unit| Written { unit, effect: Effect::Unchanged, revision: at };
+            let mut written: Vec<Written> = resting.into_iter().map(unchanged).collect();
+            if !placed.is_empty() {
+                written.extend(operations.set_target(&placed, Target::Loaded, false, by).await?);
+            }
+            Ok(written)
+        }
+        Action::Start => {
+            let (ended, rest): (Vec<_>, Vec<_>) = units
+                .iter()
+                .cloned()
+                .partition(|unit| reader.unit(unit).0.is_some_and(|row| has_ended(&row)));
+            let mut written = Vec::new();
+            if !rest.is_empty() {
+                written.extend(operations.set_target(&rest, Target::Launched, false, by).await?);
+            }
+            if !ended.is_empty() {
+                written.extend(operations.set_target(&ended, Target::Launched, true, by).await?);
+            }
+            Ok(written)
+        }
+    }
+}
+
+/// Tells whether a unit was started where it is and does not run any more: failed, done, or stopped
+/// on its machine. `start` then means to start it anew.
+fn has_ended(row: &UnitRow) -> bool {
+    let launched = row.record.as_ref().is_some_and(|record| record.target == Target::Launched);
+    launched
+        && row.placements.iter().filter(|placement| placement.departing.is_none()).any(|placement| {
+            placement.report.as_ref().is_some_and(|report| {
+                let current = report.token == Some(placement.token) && report.run >= placement.run;
+                current
+                    && (matches!(report.active.as_str(), "inactive" | "failed")
+                        || report.sub == "auto-restart"
+                        || report.stopped_locally)
+            })
+        })
+}

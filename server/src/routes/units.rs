@@ -1,0 +1,163 @@
+//! Units: lists, texts, submissions.
+
+use std::sync::Arc;
+
+use axum::{
+    Json,
+    extract::{Path, Query, State},
+};
+use flotilla_api::{
+    action::{Outcome, Submit, UnitOutcome},
+    error::ErrorBody,
+    page::{ListQuery, PAGE_ITEMS_MAX, Page},
+    unit::{Unit, UnitContent},
+    why::Why,
+};
+use flotilla_engine::{StateReader, UnitRow};
+use flotilla_registry::{
+    operations::{Effect, Written},
+    store::Revision,
+};
+use flotilla_units::{SourceName, UnitFile, UnitName};
+
+use crate::{
+    error::ApiError,
+    identity::User,
+    node::Node,
+    rows,
+    select::{Selector, any_selects},
+};
+
+/// How long an answer waits for the seat to show the writer's own write. The watch is a
+/// millisecond behind; past two seconds the store is in trouble, and the answer is still true.
+const OWN_WRITE_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(2);
+
+/// Lists units, one page.
+#[utoipa::path(get, path = "/v1/units", params(ListQuery), responses(
+    (status = OK, body = Page<Unit>),
+    (status = BAD_REQUEST, body = ErrorBody),
+))]
+pub(super) async fn list_units(
+    State(node): State<Arc<Node>>,
+    _user: User,
+    Query(query): Query<ListQuery>,
+) -> Result<Json<Page<Unit>>, ApiError> {
+    let reader = node.seat()?;
+    let selectors = Selector::read_list(query.pattern.as_deref())?;
+    let from: Option<UnitName> = query.from.as_deref().map(str::parse).transpose()?;
+    let limit = query.limit.unwrap_or(PAGE_ITEMS_MAX);
+    let page = reader.units(from.as_ref(), limit, |name| any_selects(&selectors, name));
+    let items = page.rows.into_iter().map(|row| rows::unit(&reader, row)).collect();
+    Ok(Json(Page { items, revision: page.revision.0, next: page.next.map(|name| name.to_string()) }))
+}
+
+/// Returns one unit.
+#[utoipa::path(get, path = "/v1/units/{name}", params(("name" = String, Path)), responses(
+    (status = OK, body = Unit),
+    (status = NOT_FOUND, body = ErrorBody),
+))]
+pub(super) async fn get_unit(
+    State(node): State<Arc<Node>>,
+    _user: User,
+    Path(name): Path<String>,
+) -> Result<Json<Unit>, ApiError> {
+    let reader = node.seat()?;
+    let row = find(&reader, &name)?;
+    Ok(Json(rows::unit(&reader, row)))
+}
+
+/// Returns a unit's text.
+#[utoipa::path(get, path = "/v1/units/{name}/content", params(("name" = String, Path)), responses(
+    (status = OK, body = UnitContent),
+    (status = NOT_FOUND, body = ErrorBody),
+))]
+pub(super) async fn get_content(
+    State(node): State<Arc<Node>>,
+    _user: User,
+    Path(name): Path<String>,
+) -> Result<Json<UnitContent>, ApiError> {
+    let reader = node.seat()?;
+    let row = find(&reader, &name)?;
+    let hash =
+        row.hash.ok_or_else(|| ApiError::not_found(format!("the content of {} is missing", row.name)))?;
+    let text = match reader.text(&hash) {
+        Some(text) => text,
+        None => node
+            .operations
+            .registry()
+            .content(&hash)
+            .await?
+            .ok_or_else(|| ApiError::not_found(format!("the content {hash} is missing")))?,
+    };
+    Ok(Json(UnitContent { name: row.name, hash, text }))
+}
+
+/// Says why a unit is where it is, or nowhere.
+#[utoipa::path(get, path = "/v1/units/{name}/why", params(("name" = String, Path)), responses(
+    (status = OK, body = Why),
+    (status = NOT_FOUND, body = ErrorBody),
+))]
+pub(super) async fn get_why(
+    State(node): State<Arc<Node>>,
+    _user: User,
+    Path(name): Path<String>,
+) -> Result<Json<Why>, ApiError> {
+    let reader = node.seat()?;
+    let row = find(&reader, &name)?;
+    Ok(Json(rows::why(reader.why(&row.name))))
+}
+
+/// Takes units in, all of them or none; they run nowhere yet.
+#[utoipa::path(post, path = "/v1/units", request_body = Submit, responses(
+    (status = OK, body = Outcome),
+    (status = CONFLICT, body = ErrorBody),
+    (status = UNPROCESSABLE_ENTITY, body = ErrorBody),
+))]
+pub(super) async fn submit(
+    State(node): State<Arc<Node>>,
+    user: User,
+    Json(submit): Json<Submit>,
+) -> Result<Json<Outcome>, ApiError> {
+    let by = user.may_write()?;
+    let mut units = Vec::with_capacity(submit.units.len());
+    for unit in submit.units {
+        let name: SourceName = unit.name.parse()?;
+        let refuse = |problems| ApiError::invalid_unit(&unit.name, &problems);
+        let file = UnitFile::parse(name.as_str(), unit.text.as_bytes()).map_err(refuse)?;
+        file.validate(name.runtime()).map_err(refuse)?;
+        units.push((name.runtime().clone(), unit.text));
+    }
+    let written = node.operations.submit(&units, by).await?;
+    Ok(Json(outcome(&node, written).await))
+}
+
+/// Finds a unit as users name it.
+pub(super) fn find(reader: &StateReader, name: &str) -> Result<UnitRow, ApiError> {
+    let name = SourceName::mangle(name)?;
+    let (row, _) = reader.unit(name.runtime());
+    row.ok_or_else(|| {
+        ApiError::not_found(format!(
+            "there is no unit {name}; `flotctl list-unit-files` shows those that there are"
+        ))
+    })
+}
+
+/// Says what was written, once the seat shows it.
+pub(super) async fn outcome(node: &Node, written: Vec<Written>) -> Outcome {
+    let revision = written.iter().map(|one| one.revision).max().unwrap_or(Revision(0));
+    let reader = node.reader();
+    if let Some(reader) = &reader {
+        // Late is not wrong: then the answer shows the units as they were.
+        let _in_time = tokio::time::timeout(OWN_WRITE_TIMEOUT, reader.reached(revision)).await;
+    }
+    let units = written.into_iter().map(|one| {
+        let record = reader.as_ref().and_then(|reader| reader.unit(&one.unit).0).and_then(|row| row.record);
+        UnitOutcome {
+            unit: one.unit,
+            changed: one.effect != Effect::Unchanged,
+            generation: record.as_ref().map_or(0, |record| record.generation),
+            run: record.as_ref().map_or(0, |record| record.run),
+        }
+    });
+    Outcome { revision: revision.0, units: units.collect() }
+}

@@ -1,0 +1,224 @@
+//! The engine's rows in the words of the wire.
+
+use flotilla_api::{
+    cluster::ClusterStatus,
+    machine::{Machine, MachineState},
+    unit::{Placement, Target, Unit, UnitState},
+    watch::Event,
+    why::{Why, WhyMachine},
+};
+use flotilla_engine::{
+    ClusterRow, MachineRow, PlacementRow, StateReader, UnitRow,
+    placement::{Explanation, Standing},
+    state::Life,
+};
+use flotilla_registry::{
+    records::{self, EventRecord, UnitReport},
+    store::{Revision, StoreStatus},
+};
+use jiff::Timestamp;
+
+/// Writes a unit; what it lacks to be placed is asked for only if it is on no machine.
+pub(crate) fn unit(reader: &StateReader, row: UnitRow) -> Unit {
+    let record = row.record.as_deref();
+    let wanted = record.is_some_and(|record| record.target != records::Target::Inactive && !record.deleting);
+    let placed = row.placements.iter().any(|placement| placement.departing.is_none());
+    let unplaced = if wanted && !placed { unplaced(&reader.why(&row.name)) } else { None };
+    Unit {
+        target: record.map_or(Target::Inactive, |record| target(record.target)),
+        generation: record.map_or(0, |record| record.generation),
+        run: record.map_or(0, |record| record.run),
+        hash: row.hash,
+        template: row.name.template(),
+        description: row.description,
+        global: row.global,
+        deleting: record.is_some_and(|record| record.deleting),
+        by: record.map_or_else(String::new, |record| record.by.clone()),
+        at: record.map_or(Timestamp::UNIX_EPOCH, |record| record.at),
+        placements: row.placements.into_iter().map(placement).collect(),
+        unplaced: unplaced.or(row.problem),
+        name: row.name,
+    }
+}
+
+const fn target(target: records::Target) -> Target {
+    match target {
+        records::Target::Inactive => Target::Inactive,
+        records::Target::Loaded => Target::Loaded,
+        records::Target::Launched => Target::Launched,
+    }
+}
+
+fn placement(row: PlacementRow) -> Placement {
+    Placement {
+        machine: row.machine,
+        host: row.host,
+        machine_alive: row.life != Life::Lost,
+        token: row.token.0,
+        run: row.run,
+        departing: row.departing.map(|departure| departure_in_words(departure).to_owned()),
+        state: row.report.map(state),
+    }
+}
+
+const fn departure_in_words(departure: records::Departure) -> &'static str {
+    match departure {
+        records::Departure::Unloaded => "unloaded",
+        records::Departure::Destroyed => "destroyed",
+        records::Departure::Requirements => "its machine no longer meets its requirements",
+        records::Departure::Drained => "its machine is drained",
+        records::Departure::Replaced => "another unit replaces it",
+        records::Departure::MachineLost => "its machine was lost",
+        records::Departure::Updated => "it was updated",
+    }
+}
+
+fn state(report: UnitReport) -> UnitState {
+    UnitState {
+        load: report.load,
+        active: report.active,
+        sub: report.sub,
+        since: report.since,
+        token: report.token.map(|token| token.0),
+        run: report.run,
+        hash: report.hash,
+        invocation: report.invocation,
+        result: report.result,
+        exit_status: report.exit_status,
+        restarts: report.restarts,
+        stray: report.stray,
+        stopped_locally: report.stopped_locally,
+        problem: report.problem,
+    }
+}
+
+/// Says in one line why a unit is on no machine, if it cannot be put on one as things are.
+fn unplaced(why: &flotilla_engine::Why) -> Option<String> {
+    let cannot = why.explanation.is_unplaceable();
+    why.problem
+        .clone()
+        .or_else(|| why.engine.clone())
+        .or_else(|| cannot.then(|| in_one_line(&why.explanation)))
+}
+
+fn in_one_line(explanation: &Explanation) -> String {
+    if explanation.machines.is_empty() {
+        return "there is no machine".to_owned();
+    }
+    explanation.to_string()
+}
+
+/// Writes why a unit is where it is.
+pub(crate) fn why(why: flotilla_engine::Why) -> Why {
+    let summary = why.problem.clone().or_else(|| why.engine.clone());
+    let explanation = &why.explanation;
+    let host_of = |id| {
+        let found = explanation.machines.iter().find(|verdict| verdict.machine == id);
+        found.map_or_else(|| id.short(), |verdict| verdict.host.clone())
+    };
+    let list = |ids: &[_]| ids.iter().map(|id| host_of(*id)).collect::<Vec<_>>().join(", ");
+    let standing = match &explanation.standing {
+        Standing::Unknown => "the engine does not know it".to_owned(),
+        Standing::NotWanted => "it is not to run anywhere".to_owned(),
+        Standing::Placed(ids) => format!("it is on {}", list(ids)),
+        Standing::Departing(ids) => format!("it waits until it is proven gone from {}", list(ids)),
+        Standing::Placeable(id) => format!("it is about to be placed on {}", host_of(*id)),
+        Standing::Unplaceable => format!("no machine can take it: {}", in_one_line(explanation)),
+    };
+    let placed = matches!(explanation.standing, Standing::Placed(_));
+    let machines = explanation.machines.iter().map(|verdict| {
+        let closed = why.closed.iter().find(|(id, _)| *id == verdict.machine).map(|(_, why)| why.clone());
+        let reasons: Vec<String> = verdict.reasons.iter().map(ToString::to_string).collect();
+        let reason = closed.or_else(|| (!reasons.is_empty()).then(|| reasons.join("; ")));
+        WhyMachine {
+            machine: verdict.machine,
+            host: verdict.host.clone(),
+            eligible: verdict.reasons.is_empty(),
+            placed: verdict.here,
+            rule: verdict.reasons.first().map(|reason| reason.rule().to_owned()),
+            reason: reason.filter(|_| !verdict.reasons.is_empty()),
+        }
+    });
+    Why {
+        unit: explanation.unit.clone(),
+        summary: summary.unwrap_or(standing),
+        placed,
+        machines: machines.collect(),
+    }
+}
+
+/// Writes a machine.
+pub(crate) fn machine(row: MachineRow, cluster: &ClusterRow) -> Machine {
+    let record = row.record.as_deref();
+    let text = |of: fn(&records::MachineRecord) -> &String| record.map(of).cloned();
+    Machine {
+        id: row.id,
+        host: text(|record| &record.host),
+        state: match row.life {
+            Life::Stopped => MachineState::Stopped,
+            Life::Lost => MachineState::Lost,
+            Life::Present | Life::Unknown => MachineState::Alive,
+        },
+        addresses: record.map(|record| record.addresses.clone()).unwrap_or_default(),
+        api: record.and_then(|record| record.api.clone()),
+        metadata: row.metadata,
+        facts: record.map(|record| record.facts.clone()).unwrap_or_default(),
+        cpu_milli: record.map_or(0, |record| record.capacity.cpu_milli),
+        memory_bytes: record.map_or(0, |record| record.capacity.memory_bytes),
+        version: text(|record| &record.version).unwrap_or_default(),
+        units: row.units as u64,
+        cordoned: row.cordoned,
+        draining: row.draining,
+        seat: cluster.seats.iter().any(|(_, seat)| seat.machine == row.id),
+        leader: cluster.leader.as_ref().is_some_and(|leader| leader.machine == row.id),
+    }
+}
+
+/// Writes the cluster as a whole.
+pub(crate) fn cluster(row: ClusterRow, store: Result<StoreStatus, String>) -> ClusterStatus {
+    let record = row.cluster.as_deref();
+    let mut problems = row.problems;
+    problems.extend([row.engine.standstill, row.engine.hold, row.engine.trouble].into_iter().flatten());
+    if row.leader.is_none() {
+        problems.push("no engine leads; nothing is placed or moved".to_owned());
+    }
+    let (version, size, quota) = match store {
+        Ok(store) => (store.version, store.size_bytes, store.quota_bytes),
+        Err(why) => {
+            problems.push(format!("the store does not answer: {why}"));
+            ("unknown".to_owned(), 0, None)
+        }
+    };
+    ClusterStatus {
+        id: record.map(|record| record.id.clone()),
+        epoch: record.map_or(0, |record| record.epoch),
+        revision: row.revision.0,
+        leader: row.leader.map(|leader| leader.machine),
+        seats: row.seats.iter().map(|(_, seat)| seat.machine).collect(),
+        machines_alive: row.machines_alive as u64,
+        machines_lost: row.machines_lost as u64,
+        units: row.units as u64,
+        store: version,
+        store_size_bytes: size,
+        store_quota_bytes: quota,
+        problems,
+    }
+}
+
+/// Writes an event record: one event for each change in it.
+pub(crate) fn events(reader: &StateReader, revision: Revision, record: &EventRecord) -> Vec<Event> {
+    let host = |machine: Option<_>| {
+        machine.and_then(|id| reader.machine(id)).and_then(|row| row.record).map(|record| record.host.clone())
+    };
+    let changes = record.changes.iter().map(|change| Event {
+        at: record.at,
+        revision: revision.0,
+        by: record.by.clone(),
+        kind: change.kind.clone(),
+        unit: change.unit.clone(),
+        machine: change.machine,
+        host: host(change.machine),
+        why: change.why.clone(),
+    });
+    changes.collect()
+}

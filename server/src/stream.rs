@@ -1,0 +1,72 @@
+//! Streams of server-sent events, fed by a task through a bounded channel.
+
+use std::{convert::Infallible, time::Duration};
+
+use axum::response::{
+    IntoResponse, Response,
+    sse::{Event, KeepAlive, Sse},
+};
+use flotilla_api::error::ErrorBody;
+use futures_util::StreamExt as _;
+use serde::Serialize;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+
+/// How many events wait for a slow reader before its feed waits for it.
+const QUEUE: usize = 64;
+
+/// How often a stream that has nothing to say shows that it lives: proxies cut idle connections
+/// after a minute or so.
+const SIGN_OF_LIFE: Duration = Duration::from_secs(20);
+
+/// The feeding end of a stream.
+#[derive(Debug, Clone)]
+pub(crate) struct Feed(mpsc::Sender<Event>);
+
+/// The reader has gone.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Gone;
+
+impl Feed {
+    /// Says something, under an id to go on from; waits while the reader is behind.
+    pub(crate) async fn say(&self, id: Option<String>, data: &(impl Serialize + Sync)) -> Result<(), Gone> {
+        // The wire's types are strings, numbers and maps with string keys: they always serialize.
+        let json = serde_json::to_string(data).unwrap_or_default();
+        let mut event = Event::default().data(json);
+        if let Some(id) = id {
+            event = event.id(id);
+        }
+        self.0.send(event).await.map_err(|_| Gone)
+    }
+
+    /// Ends with an error that the client reports as the API's word.
+    pub(crate) async fn fail(&self, error: &ErrorBody) {
+        let json = serde_json::to_string(error).unwrap_or_default();
+        let _reader_has_gone = self.0.send(Event::default().event("error").data(json)).await;
+    }
+
+    /// Waits until the reader has gone.
+    pub(crate) async fn gone(&self) {
+        self.0.closed().await;
+    }
+}
+
+/// Answers with a stream that `feed` fills. The feed ends when it returns, or when its reader goes.
+pub(crate) fn answer<F>(feed: impl FnOnce(Feed) -> F) -> Response
+where
+    F: Future<Output = Result<(), Gone>> + Send + 'static,
+{
+    let (sender, receiver) = mpsc::channel(QUEUE);
+    let feed_end = Feed(sender);
+    let gone = feed_end.clone();
+    let feeding = feed(feed_end);
+    tokio::spawn(async move {
+        // Dropping the feed is how it learns that nobody reads any more, whatever it waits for.
+        tokio::select! {
+            _ended = feeding => {}
+            () = gone.gone() => {}
+        }
+    });
+    let events = ReceiverStream::new(receiver).map(Ok::<_, Infallible>);
+    Sse::new(events).keep_alive(KeepAlive::new().interval(SIGN_OF_LIFE)).into_response()
+}

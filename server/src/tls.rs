@@ -1,0 +1,117 @@
+//! Mutual TLS: only certificates of this cluster's authority are let in.
+
+use std::{fs, path::PathBuf, sync::Arc};
+
+use rustls::{RootCertStore, ServerConfig, server::WebPkiClientVerifier};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _};
+
+/// Where the certificates are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TlsFiles {
+    /// The cluster's authority.
+    pub ca: PathBuf,
+    /// This machine's certificate, chain first.
+    pub certificate: PathBuf,
+    /// Its private key.
+    pub key: PathBuf,
+}
+
+/// Why certificates cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum TlsError {
+    /// A file cannot be read.
+    #[error("cannot read {path}")]
+    Read {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// A file is not what it should be.
+    #[error("{path} is not {expected} in PEM: {why}")]
+    Pem {
+        /// Which.
+        path: PathBuf,
+        /// What was expected.
+        expected: &'static str,
+        /// What was found.
+        why: String,
+    },
+    /// The parts do not fit together.
+    #[error("{path} cannot be used: {why}")]
+    Unusable {
+        /// The certificate's file.
+        path: PathBuf,
+        /// Why.
+        why: String,
+    },
+}
+
+impl TlsFiles {
+    /// Reads the files as they are, for the client that asks other machines.
+    ///
+    /// # Errors
+    /// One of them cannot be read.
+    pub fn identity(&self) -> Result<flotilla_api::client::Identity, TlsError> {
+        Ok(flotilla_api::client::Identity {
+            ca_pem: read(&self.ca)?,
+            certificate_pem: read(&self.certificate)?,
+            key_pem: read(&self.key)?,
+        })
+    }
+
+    /// Says which machine the certificate is for.
+    ///
+    /// # Errors
+    /// The file is not a certificate, or not a machine's.
+    pub fn machine(&self) -> Result<flotilla_units::MachineId, TlsError> {
+        let unusable = |why| TlsError::Unusable { path: self.certificate.clone(), why };
+        let chain = certificates(&self.certificate)?;
+        let own = chain.first().ok_or_else(|| unusable("it is empty".to_owned()))?;
+        match crate::Peer::of_certificate(own).map_err(unusable)? {
+            crate::Peer::Machine(id) => Ok(id),
+            _ => Err(unusable("it is a user's, and a machine's was expected".to_owned())),
+        }
+    }
+
+    /// Makes the configuration of the listener.
+    ///
+    /// # Errors
+    /// A file cannot be read or is not what it should be, or key and certificate do not fit.
+    pub(crate) fn server_config(&self) -> Result<Arc<ServerConfig>, TlsError> {
+        let mut roots = RootCertStore::empty();
+        let unusable = |path: &PathBuf, why: String| TlsError::Unusable { path: path.clone(), why };
+        for authority in certificates(&self.ca)? {
+            roots.add(authority).map_err(|e| unusable(&self.ca, e.to_string()))?;
+        }
+        let verifier = WebPkiClientVerifier::builder(Arc::new(roots))
+            .build()
+            .map_err(|e| unusable(&self.ca, e.to_string()))?;
+        let key = PrivateKeyDer::from_pem_slice(&read(&self.key)?).map_err(|e| TlsError::Pem {
+            path: self.key.clone(),
+            expected: "a private key",
+            why: e.to_string(),
+        })?;
+        let mut config = ServerConfig::builder()
+            .with_client_cert_verifier(verifier)
+            .with_single_cert(certificates(&self.certificate)?, key)
+            .map_err(|e| unusable(&self.certificate, e.to_string()))?;
+        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        Ok(Arc::new(config))
+    }
+}
+
+fn read(path: &PathBuf) -> Result<Vec<u8>, TlsError> {
+    fs::read(path).map_err(|source| TlsError::Read { path: path.clone(), source })
+}
+
+fn certificates(path: &PathBuf) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+    let refuse = |why: String| TlsError::Pem { path: path.clone(), expected: "a certificate", why };
+    let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&read(path)?).collect();
+    let found = found.map_err(|e| refuse(e.to_string()))?;
+    if found.is_empty() {
+        return Err(refuse("there is none in it".to_owned()));
+    }
+    Ok(found)
+}
