@@ -256,6 +256,9 @@ impl Machine {
             if let Ok(end) = ended.try_recv() {
                 return Ok(Some(Err(end)));
             }
+            // One process that waits inside, where asking again and again would take
+            // the processor from the machines that boot.
+            self.exec(&["systemctl", "is-system-running", "--wait"])?;
             let state = self.system_state()?;
             Ok(matches!(state.as_str(), "running" | "degraded").then_some(Ok(())))
         });

@@ -156,7 +156,7 @@ fn run(arguments: Arguments) -> Result<ExitCode> {
         Command::Down => {
             let start = Instant::now();
             Lab::remove(&directory, &name)?;
-            println!("the lab {name} is down, nothing is left of it ({})", seconds(start.elapsed()));
+            say(&format!("the lab {name} is down, nothing is left of it ({})\n", seconds(start.elapsed())))?;
         }
         other => return in_lab(&Lab::attach(&directory, &name)?, other),
     }
@@ -167,16 +167,18 @@ fn up(options: &Options) -> Result<()> {
     fs::create_dir_all(&options.directory)?;
     let start = Instant::now();
     let lab = Lab::up(options)?;
-    println!("the lab {} is up ({})", options.name, seconds(start.elapsed()));
-    status(&lab)?;
-    lab.leave_running()
+    let took = seconds(start.elapsed());
+    let shown = status(&lab);
+    // First this: nothing that happens to our output may take the lab down again.
+    lab.leave_running()?;
+    say(&format!("the lab {} is up ({took})\n{shown}", options.name))
 }
 
 /// The commands that a running lab is needed for.
 fn in_lab(lab: &Lab, command: Command) -> Result<ExitCode> {
     match command {
         Command::Up { .. } | Command::Down => bail!("not a command for a running lab"),
-        Command::Status => status(lab)?,
+        Command::Status => say(&status(lab))?,
         Command::Shell { machine } => match lab.machine(&machine)?.become_command(&["/bin/bash", "-l"])? {},
         Command::Exec { machine, words } => return exec(lab, &machine, &words),
         Command::Kill { node } => match lab.member(&node) {
@@ -201,20 +203,29 @@ fn in_lab(lab: &Lab, command: Command) -> Result<ExitCode> {
         Command::Freeze { node } => find(lab, &node)?.freeze()?,
         Command::Thaw { node } => find(lab, &node)?.thaw()?,
         Command::Install { program } => lab.install(&program)?,
-        Command::Logs { node, unit } => print!("{}", logs(lab, &node, &unit)?),
-        Command::Etcdctl { words } => print!("{}", lab.etcdctl(&borrowed(&words))?),
+        Command::Logs { node, unit } => say(&logs(lab, &node, &unit)?)?,
+        Command::Etcdctl { words } => say(&lab.etcdctl(&borrowed(&words))?)?,
     }
     Ok(ExitCode::SUCCESS)
 }
 
-fn status(lab: &Lab) -> Result<()> {
-    for member in lab.members() {
-        println!("{:<7} {:<15} {}", member.name(), state(member), member.endpoint());
+fn status(lab: &Lab) -> String {
+    let members = lab
+        .members()
+        .iter()
+        .map(|member| format!("{:<7} {:<15} {}\n", member.name(), state(member), member.endpoint()));
+    let machines = lab.machines().iter().map(|machine| {
+        format!("{:<7} {:<15} {:<13} {}\n", machine.name(), state(machine), machine.address(), machine.id())
+    });
+    members.chain(machines).collect()
+}
+
+/// Prints; whoever reads may have read enough.
+fn say(text: &str) -> Result<()> {
+    match std::io::stdout().write_all(text.as_bytes()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error.into()),
+        _ => Ok(()),
     }
-    for machine in lab.machines() {
-        println!("{:<7} {:<15} {:<13} {}", machine.name(), state(machine), machine.address(), machine.id());
-    }
-    Ok(())
 }
 
 fn state(node: &Node) -> String {
