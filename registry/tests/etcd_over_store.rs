@@ -1,0 +1,174 @@
+//! Sessions, elections and streams over a real etcd that is killed, started again and frozen.
+
+// Helpers of tests are tests: they say what must hold in the shortest way.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+#[path = "conformance/server.rs"]
+#[allow(dead_code)]
+mod server;
+#[path = "conformance/suite.rs"]
+#[allow(dead_code, unused_macros, unused_imports)]
+mod suite;
+
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
+
+use flotilla_registry::{
+    election::Candidate,
+    keys::Keys,
+    session::{LostReason, Session, SessionState},
+    store::{KeyRange, Operation, Revision, Txn, WatchEvent},
+    stream::{Change, ChangeStream},
+    timing::Timing,
+    witness::SharedWitness,
+};
+use server::Server;
+use suite::{Subject, put_leased, read, write};
+use tokio::time::{sleep, timeout};
+
+const UNITS: &str = "/flotilla/units/";
+
+fn stream(store: &Subject) -> ChangeStream {
+    let range = KeyRange::prefix(UNITS);
+    ChangeStream::new(store.clone(), &Keys::default(), range, SharedWitness::default(), &Timing::default())
+}
+
+/// A consumer's cache: values by key, how many resets, and up to which revision.
+#[derive(Debug, Default)]
+struct Cache {
+    values: BTreeMap<String, String>,
+    revision: Revision,
+    resets: usize,
+}
+
+impl Cache {
+    /// Follows a stream until a key has a value.
+    async fn follow_until(&mut self, stream: &mut ChangeStream, key: &str, value: &str) {
+        let follow = async {
+            while self.values.get(key).map(String::as_str) != Some(value) {
+                self.take(stream.next().await);
+            }
+        };
+        assert!(timeout(Duration::from_secs(60), follow).await.is_ok(), "{key} never became {value}");
+    }
+
+    fn take(&mut self, item: Result<Change, flotilla_registry::stream::StreamError>) {
+        let text = |value: &[u8]| String::from_utf8(value.to_vec()).unwrap();
+        match item {
+            Ok(Change::Reset { kvs, revision }) => {
+                self.values = kvs.into_iter().map(|kv| (kv.key, text(&kv.value))).collect();
+                (self.revision, self.resets) = (revision, self.resets + 1);
+            }
+            Ok(Change::Changes { revision, events }) => {
+                assert!(revision > self.revision);
+                self.revision = revision;
+                for event in events {
+                    match event {
+                        WatchEvent::Put(kv) => drop(self.values.insert(kv.key, text(&kv.value))),
+                        WatchEvent::Delete { key, .. } => drop(self.values.remove(&key)),
+                    }
+                }
+            }
+            Ok(Change::Progress(_)) | Err(_) => {}
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_and_a_session_survive_a_restart_of_etcd() {
+    let mut server = Server::start().await;
+    let store = server.store();
+    let session = Session::open(store.clone(), Duration::from_secs(10), &Timing::default()).await.unwrap();
+    let put = put_leased("/flotilla/machines/m", "alive", session.lease());
+    store.txn(Txn { then: vec![put], ..Txn::default() }).await.unwrap();
+    write(&store, "/flotilla/units/a", "1").await;
+    let (mut stream, mut cache) = (stream(&store), Cache::default());
+    cache.follow_until(&mut stream, "/flotilla/units/a", "1").await;
+    server.kill();
+    sleep(Duration::from_secs(2)).await;
+    server.restart().await;
+    write(&store, "/flotilla/units/a", "2").await;
+    cache.follow_until(&mut stream, "/flotilla/units/a", "2").await;
+    assert_eq!(cache.resets, 1, "it resumed");
+    sleep(Duration::from_secs(11)).await;
+    assert!(matches!(session.state(), SessionState::Held { .. }), "{:?}", session.state());
+    assert!(read(&store, "/flotilla/machines/m").await.is_some());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_frozen_etcd_loses_the_session_in_time_and_the_stream_goes_on_after_it() {
+    let server = Server::start().await;
+    let store = server.store();
+    let ttl = Duration::from_secs(6);
+    let session = Session::open(store.clone(), ttl, &Timing::default()).await.unwrap();
+    write(&store, "/flotilla/units/a", "1").await;
+    let (mut stream, mut cache) = (stream(&store), Cache::default());
+    cache.follow_until(&mut stream, "/flotilla/units/a", "1").await;
+    let Some(until) = session.state().held_until() else { panic!("{:?}", session.state()) };
+    server.freeze();
+    let (frozen, lost) = (Instant::now(), session.lost().await);
+    assert_eq!(lost, LostReason::NoAnswer);
+    assert!(tokio::time::Instant::now() >= until);
+    assert!(frozen.elapsed() <= ttl + Duration::from_secs(1), "{:?}", frozen.elapsed());
+    // Long enough for the watch to notice.
+    sleep(Duration::from_secs(8)).await;
+    server.thaw();
+    let written = async {
+        loop {
+            let put = Operation::Put { key: "/flotilla/units/a".into(), value: "2".into(), lease: None };
+            if store.txn(Txn { then: vec![put], ..Txn::default() }).await.is_ok() {
+                return;
+            }
+            sleep(Duration::from_millis(200)).await;
+        }
+    };
+    timeout(Duration::from_secs(30), written).await.expect("etcd answers again");
+    cache.follow_until(&mut stream, "/flotilla/units/a", "2").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_over_etcd_lists_anew_after_a_compaction() {
+    let mut server = Server::start().await;
+    let store = server.store();
+    write(&store, "/flotilla/units/a", "1").await;
+    let (mut stream, mut cache) = (stream(&store), Cache::default());
+    cache.follow_until(&mut stream, "/flotilla/units/a", "1").await;
+    // Not polled meanwhile, so that it falls behind.
+    server.kill();
+    server.restart().await;
+    for n in 2..10 {
+        write(&store, "/flotilla/units/a", &n.to_string()).await;
+    }
+    let newest = write(&store, "/flotilla/units/b", "1").await;
+    store.compact(newest).await.unwrap();
+    cache.follow_until(&mut stream, "/flotilla/units/b", "1").await;
+    assert_eq!((cache.resets, cache.values["/flotilla/units/a"].as_str()), (2, "9"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_leads_over_etcd_when_the_leader_is_gone() {
+    let server = Server::start().await;
+    let candidate = |number: u8| {
+        let machine = format!("{number:032x}").parse().unwrap();
+        let witness = SharedWitness::default();
+        Candidate::new(server.store(), Keys::default(), machine, witness, Timing::default())
+    };
+    let (one, two) = (candidate(1), candidate(2));
+    let first = one.campaign().await.unwrap();
+    let second = tokio::spawn(async move { two.campaign().await });
+    sleep(Duration::from_millis(500)).await;
+    let (fence, start) = (first.fence(), Instant::now());
+    drop(first);
+    let second = timeout(Duration::from_secs(20), second).await.unwrap().unwrap().unwrap();
+    assert!(start.elapsed() < Duration::from_secs(6), "{:?}", start.elapsed());
+    let store = server.store();
+    let write = |fence| {
+        let put = Operation::Put { key: "guarded".into(), value: "v".into(), lease: None };
+        store.txn(Txn { when: vec![fence], then: vec![put], or_else: vec![] })
+    };
+    assert!(!write(fence).await.unwrap().succeeded, "a deposed leader cannot write");
+    assert!(write(second.fence()).await.unwrap().succeeded);
+    second.resign().await.unwrap();
+}
