@@ -179,7 +179,9 @@ fn leave(s: &Situation<'_>) -> Option<Next> {
         return (s.attempts.unsettled() && departing.next().is_some()).then_some(Next::Do(Step::Stop));
     };
     let concerned = match &present.evidence {
-        Some(evidence) => departing.any(|o| o.token == evidence.token),
+        // What runs under an older token was replaced in the manifest while this machine did not
+        // hear of it; the order to leave is for it too, and nobody else will give it one.
+        Some(evidence) => departing.any(|o| o.token >= evidence.token),
         // Without evidence it belongs to whichever order there is.
         None => departing.next().is_some(),
     };

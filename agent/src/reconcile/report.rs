@@ -57,8 +57,9 @@ fn gone(s: &Situation<'_>, order: &ManifestEntry) -> bool {
     }
     let Some(present) = s.present else { return true };
     match &present.evidence {
-        // Another placement's evidence was written after this one had been stopped.
-        Some(evidence) if evidence.token != order.token => true,
+        // A newer placement's evidence was written after this one had been stopped. An older one's
+        // tells of what this one replaced, and that has to be gone as well.
+        Some(evidence) if evidence.token > order.token => true,
         _ => present.state.at_rest() && s.attempts.stopped(),
     }
 }

@@ -117,6 +117,7 @@ fn every_standing_has_its_next_step() {
         ("departing", vec![departing(1)], Some(under(1, 1, true, "active")), Do(Step::Stop)),
         ("departing, ended", vec![departing(1)], Some(under(1, 1, true, "inactive")), Do(Step::Stop)),
         ("departing, never here", vec![departing(1)], None, Settled),
+        ("departing, an older runs", vec![departing(2)], Some(under(1, 1, true, "active")), Do(Step::Stop)),
         ("another's departure", vec![departing(1)], Some(under(2, 1, true, "active")), Settled),
         (
             "left and comes back",
