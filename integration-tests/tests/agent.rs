@@ -1,0 +1,218 @@
+//! flotillad as agent on a real machine: a manifest written by hand into a real etcd runs.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on fails")]
+
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
+
+use flotilla_integration_tests::{TestLab, binary, eventually, lab_with};
+use flotilla_lab::Machine;
+use flotilla_registry::{
+    keys::{Bucket, Key, Keys},
+    records::{
+        Departure, MachineRecord, ManifestBucket, ManifestEntry, Record as _, ReportBucket, ReportHead, Target,
+        Token, UnitReport,
+    },
+};
+use flotilla_units::{ContentHash, MachineId, UnitName};
+
+/// How long anything here may take on a busy computer.
+const LIMIT: Duration = Duration::from_secs(30);
+
+/// Says its name when it is stopped.
+const UNIT: &str = "[Service]\nExecStart=/bin/sleep infinity\nExecStop=/bin/sh -c 'echo %n >>/run/stopped'\n";
+
+struct World {
+    lab: TestLab,
+    keys: Keys,
+    id: MachineId,
+}
+
+fn unit(name: &str) -> UnitName {
+    name.parse().unwrap()
+}
+
+fn entry(name: &str, token: i64, text: &str) -> ManifestEntry {
+    ManifestEntry {
+        unit: unit(name),
+        runtime: None,
+        hash: ContentHash::of(text.as_bytes()),
+        target: Target::Launched,
+        run: 1,
+        token: Token(token),
+        departing: None,
+    }
+}
+
+impl World {
+    fn new(name: &str) -> Self {
+        let lab = lab_with(name, |options| {
+            options.machines = 1;
+            options.programs = vec![binary("flotillad").unwrap()];
+        })
+        .unwrap();
+        let id = lab.machines()[0].id().parse().unwrap();
+        let world = Self { lab, keys: Keys::default(), id };
+        let machine = world.machine();
+        let root = concat!(env!("CARGO_MANIFEST_DIR"), "/../dist/");
+        for service in ["flotillad.service", "flotilla-handover.service"] {
+            let text = std::fs::read_to_string(format!("{root}{service}")).unwrap();
+            // The lab installs programs where an administrator does, the package where a package does.
+            let text = text.replace("/usr/bin/flotillad", "/usr/local/bin/flotillad");
+            machine.write_file(&format!("/etc/systemd/system/{service}"), text).unwrap();
+        }
+        let endpoints: Vec<_> = world.lab.endpoints().iter().map(|e| format!("{e:?}")).collect();
+        let toml = format!("[store.etcd]\nendpoints = [{}]\n", endpoints.join(", "));
+        machine.write_file("/etc/flotilla/flotilla.toml", toml).unwrap();
+        world.put(&Key::Content(ContentHash::of(UNIT.as_bytes())), UNIT);
+        machine.run(&["systemctl", "daemon-reload"]).unwrap();
+        world
+    }
+
+    fn machine(&self) -> &Machine {
+        &self.lab.machines()[0]
+    }
+
+    fn systemctl(&self, words: &[&str]) -> String {
+        self.machine().run(&[&["systemctl"], words].concat()).unwrap()
+    }
+
+    fn put(&self, key: &Key, value: &str) {
+        self.lab.etcdctl(&["put", "--", &self.keys.spell(key), value]).unwrap();
+    }
+
+    /// Writes every bucket of the manifest.
+    fn order(&self, entries: &[ManifestEntry]) {
+        for bucket in Bucket::all() {
+            let entries: Vec<_> = entries.iter().filter(|e| Bucket::of(&e.unit) == bucket).cloned().collect();
+            let value = String::from_utf8(ManifestBucket { v: 1, entries }.encode()).unwrap();
+            self.put(&Key::Manifest(self.id, bucket), &value);
+        }
+    }
+
+    fn get<R: flotilla_registry::records::Record>(&self, key: &Key) -> Option<R> {
+        let key = self.keys.spell(key);
+        let value = self.lab.etcdctl(&["get", "--print-value-only", &key]).unwrap();
+        (!value.trim().is_empty()).then(|| R::decode(&key, value.trim().as_bytes()).unwrap())
+    }
+
+    fn record(&self) -> Option<MachineRecord> {
+        self.get(&Key::Machine(self.id))
+    }
+
+    fn reports(&self) -> BTreeMap<UnitName, UnitReport> {
+        let buckets = Bucket::all().filter_map(|b| self.get::<ReportBucket>(&Key::Report(self.id, b)));
+        buckets.flat_map(|b| b.units).map(|u| (u.unit.clone(), u)).collect()
+    }
+
+    fn wait_for(&self, what: &str, holds: impl Fn() -> bool) {
+        eventually(LIMIT, what, || Ok(holds().then_some(()))).unwrap_or_else(|error| {
+            let journal = self.machine().journal(&["flotillad.service"]).unwrap_or_default();
+            panic!("{error:#}\n{journal}");
+        });
+    }
+
+    /// Waits until every one of these units is reported active.
+    fn wait_for_active(&self, entries: &[ManifestEntry]) {
+        self.wait_for("all units active", || {
+            let reports = self.reports();
+            entries.iter().all(|e| reports.get(&e.unit).is_some_and(|r| r.active == "active"))
+        });
+    }
+
+    fn invocations(&self, entries: &[ManifestEntry]) -> Vec<String> {
+        let mut words = vec!["show", "--value", "--property=InvocationID"];
+        words.extend(entries.iter().map(|e| e.unit.as_str()));
+        self.systemctl(&words).split_whitespace().map(str::to_owned).collect()
+    }
+}
+
+#[test]
+fn stopping_killing_restarting_and_upgrading_flotillad_touches_no_unit() {
+    let world = World::new("agent");
+    let units: Vec<_> = (1..=20).map(|n| entry(&format!("sleep@{n}.service"), n, UNIT)).collect();
+    world.order(&units);
+    // Returns when the daemon is ready.
+    world.systemctl(&["start", "flotillad.service"]);
+    world.wait_for_active(&units);
+    let before = world.invocations(&units);
+    assert_eq!(before.len(), 20);
+    let first = world.record().unwrap();
+    let head: ReportHead = world.get(&Key::ReportHead(world.id)).unwrap();
+    assert_eq!(head.incarnation, first.nonce);
+
+    let same = |what: &str| {
+        world.wait_for(what, || world.record().is_some_and(|r| !r.stopped && r.nonce == first.nonce));
+        assert_eq!(world.invocations(&units), before, "after: {what}");
+    };
+    world.systemctl(&["kill", "--signal=SIGKILL", "--kill-who=main", "flotillad.service"]);
+    world.wait_for("another flotillad", || {
+        world.machine().run(&["systemctl", "is-active", "flotillad.service"]).is_ok()
+    });
+    same("kill -9");
+    world.systemctl(&["restart", "flotillad.service"]);
+    same("restart");
+    world.systemctl(&["stop", "flotillad.service"]);
+    let stopped = world.record().unwrap();
+    assert!(stopped.stopped && stopped.lease_ttl_s == 300, "{stopped:?}");
+    assert_eq!(world.invocations(&units), before, "while it is stopped");
+    // An upgrade: another file, the running process keeps its own.
+    world.lab.install(&binary("flotillad").unwrap()).unwrap();
+    world.systemctl(&["start", "flotillad.service"]);
+    same("upgrade");
+    world.wait_for("the short lease", || world.record().is_some_and(|r| r.lease_ttl_s == 10));
+
+    // What changes while it is down is done when it is back, and nothing else.
+    world.systemctl(&["stop", "flotillad.service"]);
+    let mut changed = units.clone();
+    changed[0].run = 2;
+    world.order(&changed);
+    world.systemctl(&["start", "flotillad.service"]);
+    world.wait_for("the ordered restart", || {
+        world.reports().get(&changed[0].unit).is_some_and(|r| r.run == 2 && r.active == "active")
+    });
+    let after = world.invocations(&units);
+    assert_ne!(after[0], before[0]);
+    assert_eq!(after[1..], before[1..]);
+}
+
+#[test]
+fn a_hundred_running_units_are_gone_within_five_seconds() {
+    let world = World::new("destroy");
+    let units: Vec<_> = (1..=100).map(|n| entry(&format!("sleep@{n}.service"), n, UNIT)).collect();
+    world.order(&units);
+    world.systemctl(&["start", "flotillad.service"]);
+    world.wait_for_active(&units);
+    let leaving: Vec<_> =
+        units.iter().map(|e| ManifestEntry { departing: Some(Departure::Destroyed), ..e.clone() }).collect();
+    let begun = Instant::now();
+    world.order(&leaving);
+    world.wait_for("all units gone", || {
+        let reports = world.reports();
+        leaving.iter().all(|e| reports.get(&e.unit).is_some_and(|r| r.gone))
+    });
+    let took = begun.elapsed();
+    println!("100 running units gone after {} ms, 16 writes of the manifest included", took.as_millis());
+    assert!(took < Duration::from_secs(5), "{took:?}");
+    let stopped = world.machine().run(&["cat", "/run/stopped"]).unwrap();
+    assert_eq!(stopped.lines().count(), 100, "every ExecStop= has run");
+    let left = world.machine().run(&["ls", "/run/flotilla/units"]).unwrap();
+    assert_eq!(left.trim(), "");
+}
+
+#[test]
+fn a_shutdown_gives_the_lease_up_and_a_boot_starts_the_units_again() {
+    let world = World::new("shutdown");
+    let units = [entry("sleep@1.service", 1, UNIT)];
+    world.order(&units);
+    world.systemctl(&["enable", "--now", "flotilla-handover.service", "flotillad.service"]);
+    world.wait_for_active(&units);
+    let first = world.record().unwrap();
+    world.machine().poweroff().unwrap();
+    assert!(world.record().is_none(), "the lease was given up");
+    world.machine().boot().unwrap();
+    world.wait_for("the machine again", || world.record().is_some_and(|r| r.nonce != first.nonce));
+    world.wait_for_active(&units);
+}
