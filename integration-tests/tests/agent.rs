@@ -12,8 +12,8 @@ use flotilla_lab::Machine;
 use flotilla_registry::{
     keys::{Bucket, Key, Keys},
     records::{
-        Departure, MachineRecord, ManifestBucket, ManifestEntry, Record as _, ReportBucket, ReportHead, Target,
-        Token, UnitReport,
+        Departure, MachineRecord, ManifestBucket, ManifestEntry, Record as _, ReportBucket, ReportHead,
+        Target, Token, UnitReport,
     },
 };
 use flotilla_units::{ContentHash, MachineId, UnitName};
