@@ -338,7 +338,9 @@ pub struct ReportBucket {
 pub struct UnitReport {
     /// The unit's name in the cluster.
     pub unit: UnitName,
-    /// The token it was started under; `None` when what runs carries no evidence of one.
+    /// The placement that it is about: each manifest entry has a report under its own token, also
+    /// when nothing was started under it yet (then `run` is 0). `None` for what runs without an
+    /// entry and without evidence of a token.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub token: Option<Token>,
     /// The run that was started last.
@@ -368,8 +370,9 @@ pub struct UnitReport {
     /// How often systemd restarted it by itself (`NRestarts`).
     #[serde(default, skip_serializing_if = "is_zero")]
     pub restarts: u32,
-    /// It is inactive or failed and its control group is empty. Together with the head's `seen`
-    /// and the token this is the proof that a departing unit has gone.
+    /// Said of departing entries only: nothing of this placement is on the machine, or the agent
+    /// stopped it and it is inactive or failed with its control group empty. Together with the
+    /// head's `seen` and the token this is the proof that a departing unit has gone.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub gone: bool,
     /// flotilla started it, and no manifest entry names it; it is left alone.
