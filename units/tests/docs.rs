@@ -3,6 +3,9 @@
 //! A block that begins with ```` ```systemd NAME ```` is a valid unit file of that name. One that begins with
 //! ```` ```systemd refused NAME ```` is refused, in the words of the ```` ```text ```` block right after it.
 
+// What these tests share says what must hold in the shortest way.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
 use std::{fs, path::Path};
 
 use flotilla_units::{Problems, UnitFile, UnitName};
