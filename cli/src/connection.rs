@@ -131,4 +131,15 @@ mod tests {
         let error = format!("{:#}", read(Some(&path)).expect_err("unknown key"));
         assert!(error.contains("endpoint") && error.contains("line 1"), "{error}");
     }
+
+    #[test]
+    fn the_guides_example_is_valid() {
+        let page = include_str!("../../docs/guide/flotctl.md");
+        let (_, block) = page.split_once("```toml flotctl.toml\n").expect("an example");
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("flotctl.toml");
+        fs::write(&path, block.split("```").next().expect("a text")).expect("written");
+        let file = read(Some(&path)).expect("valid");
+        assert!(file.endpoints.len() == 2 && file.key.is_some());
+    }
 }

@@ -109,3 +109,19 @@ fn every_mistake_is_told_with_its_line() {
     let error = Config::load(Some(Path::new("/nowhere/flotilla.toml")), &none()).expect_err("refused");
     assert_eq!(error.to_string(), "/nowhere/flotilla.toml cannot be read");
 }
+
+#[test]
+fn the_guides_examples_are_valid() {
+    let page = include_str!("../../../docs/guide/configuration.md");
+    let blocks: Vec<&str> = page.split("```toml flotilla.toml\n").skip(1).collect();
+    assert!(blocks.len() >= 2, "has the page changed its form?");
+    for block in blocks {
+        let text = block.split("```").next().expect("a text");
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("flotilla.toml");
+        fs::write(&path, text).expect("written");
+        if let Err(error) = Config::load(Some(&path), &none()) {
+            panic!("{error}\n{text}");
+        }
+    }
+}
