@@ -17,6 +17,10 @@ pub(crate) struct Args {
     /// What to log: a level, or tracing's directives
     #[arg(long, env = "FLOTILLA_LOG", value_name = "FILTER", default_value = "info", global = true)]
     pub(crate) log: String,
+    /// Run a cluster of this machine alone, with its store in a file and nothing to configure: as
+    /// root with the system's units, as anybody else with the user's own
+    #[arg(long, conflicts_with_all = ["config", "etcd_endpoints"])]
+    pub(crate) dev: bool,
     #[command(flatten)]
     pub(crate) settings: SettingArgs,
     #[command(subcommand)]

@@ -18,7 +18,7 @@ use flotilla_registry::{
 use flotilla_units::MachineId;
 use toml::Spanned;
 
-use self::written::{OneOrMore, Written, WrittenEtcd, WrittenStore};
+use self::written::{OneOrMore, Written, WrittenEmbedded, WrittenEtcd, WrittenStore};
 use crate::args::SettingArgs;
 
 mod written;
@@ -46,6 +46,17 @@ pub(crate) struct Config {
     pub(crate) metadata: BTreeMap<String, String>,
     pub(crate) run: PathBuf,
     pub(crate) state: PathBuf,
+    /// The units are those of this user's own systemd, not the machine's.
+    pub(crate) user: Option<UserDirs>,
+}
+
+/// Where a user's own systemd and flotilla keep things.
+#[derive(Debug, Clone)]
+pub(crate) struct UserDirs {
+    /// `$XDG_RUNTIME_DIR`.
+    pub(crate) runtime: PathBuf,
+    /// `$HOME`.
+    pub(crate) home: PathBuf,
 }
 
 /// What the daemon does.
@@ -124,6 +135,42 @@ impl Config {
         let written: Written = toml::from_str(&source.text).map_err(|error| source.syntax(&error))?;
         source.check(written.overridden_by(args))
     }
+
+    /// Makes the configuration of a cluster of this machine alone (`--dev`): as root of the machine's
+    /// systemd, as anybody else of the user's own. No file is read.
+    ///
+    /// # Errors
+    /// A setting is wrong, or the user has no systemd of their own.
+    pub(crate) fn for_development(args: &SettingArgs) -> Result<Self, ConfigError> {
+        let source = Source { path: Path::new("--dev"), text: String::new() };
+        let mut written = Written::default().overridden_by(args);
+        if written.store.embedded.is_none() {
+            written.store.embedded = Some(Spanned::new(0..0, WrittenEmbedded::default()));
+        }
+        let user = if rustix::process::geteuid().is_root() { None } else { Some(user_dirs()?) };
+        if let Some(user) = &user {
+            let run = written.run_dir.get_or_insert_with(|| user.runtime.join("flotilla"));
+            written.api.socket = Some(run.join("api.sock"));
+            written.state_dir.get_or_insert_with(|| user.home.join(".local/state/flotilla"));
+        }
+        Ok(Self { user, ..source.check(written)? })
+    }
+}
+
+fn user_dirs() -> Result<UserDirs, ConfigError> {
+    let directory = |name: &str, hint: &str| {
+        std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from).ok_or_else(|| {
+            ConfigError::Value { place: format!("${name}"), why: format!("it is not set; {hint}") }
+        })
+    };
+    Ok(UserDirs {
+        runtime: directory(
+            "XDG_RUNTIME_DIR",
+            "log in through PAM, or `loginctl enable-linger` and set it to /run/user/UID, so that there is a \
+             systemd of your own",
+        )?,
+        home: directory("HOME", "flotilla keeps its store below it")?,
+    })
 }
 
 /// What is in force, as `flotillad check` shows it. No secret is in it.
@@ -206,6 +253,7 @@ impl Source<'_> {
             name: written.name,
             run: written.run_dir.unwrap_or_else(|| RUN_DIR.into()),
             state,
+            user: None,
         })
     }
 
@@ -270,8 +318,13 @@ impl Source<'_> {
         }
         Ok(ApiConfig {
             socket: api.socket.clone().unwrap_or_else(|| DEFAULT_SOCKET.into()),
+            advertise: api.advertise.as_ref().map(|url| url.get_ref().clone()).or_else(|| {
+                // Behind an address translation it has to be said; as a rule it is what is listened on.
+                let usual =
+                    |address: &&SocketAddr| !address.ip().is_unspecified() && !address.ip().is_loopback();
+                listen.iter().find(usual).map(|address| format!("https://{address}"))
+            }),
             listen,
-            advertise: api.advertise.as_ref().map(|url| url.get_ref().clone()),
             tls: written.tls.as_ref().map(|tls| TlsConfig {
                 ca: tls.ca.clone(),
                 certificate: tls.certificate.clone(),

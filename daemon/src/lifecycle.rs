@@ -17,7 +17,6 @@ use tracing::{error, info, warn};
 use crate::{
     config::Config,
     roles::{self, Running, Shared},
-    stores,
 };
 
 /// How long the roles have to end after they were told to. Below the service's `TimeoutStopSec=`.
@@ -34,8 +33,7 @@ pub(crate) async fn run(config: &Config) -> anyhow::Result<()> {
     let stop = CancellationToken::new();
     let mut terminate = signal(SignalKind::terminate()).context("SIGTERM cannot be listened to")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("SIGINT cannot be listened to")?;
-    let store = stores::open(&config.store).await?;
-    let shared = Shared { config: config.clone(), store, stop: stop.clone() };
+    let shared = Shared::open(config, stop.clone()).await?;
     let mut tasks = JoinSet::new();
     let running = roles::start(&shared, &mut tasks).await?;
     let mut side = JoinSet::new();

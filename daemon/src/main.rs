@@ -38,8 +38,11 @@ fn run(args: &Args) -> anyhow::Result<()> {
             "another TLS provider was installed first; this is a mistake in how flotillad was built"
         );
     }
-    let config =
-        Config::load(args.config.as_deref(), &args.settings).context("the configuration is not valid")?;
+    let config = if args.dev {
+        Config::for_development(&args.settings).context("the development mode cannot start")?
+    } else {
+        Config::load(args.config.as_deref(), &args.settings).context("the configuration is not valid")?
+    };
     if args.command == Some(Command::Check) {
         print!("{config}");
         return Ok(());

@@ -3,21 +3,34 @@
 //! To add a role: a module here with a `start` that takes [`Shared`] and a [`JoinSet`] to run in, a
 //! switch in [`Roles`](crate::config::Roles), and a call in [`start`].
 
-use std::sync::Arc;
+use std::{path::Path, sync::Arc};
 
-use flotilla_registry::store::Store;
-use tokio::task::JoinSet;
+use anyhow::Context as _;
+use flotilla_agent::{
+    Facts,
+    systemd::{DbusSystemd, Layout},
+};
+use flotilla_registry::{
+    store::Store,
+    witness::{SharedWitness, Witness},
+};
+use tokio::{sync::watch, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
 
 mod agent;
+mod api;
+mod engine;
 
 /// What every role works with.
 #[derive(Debug, Clone)]
 pub(crate) struct Shared {
     pub(crate) config: Config,
     pub(crate) store: Arc<dyn Store>,
+    pub(crate) systemd: Arc<DbusSystemd>,
+    /// What the machine found out about itself.
+    pub(crate) facts: Facts,
     /// Cancelled for an orderly stop.
     pub(crate) stop: CancellationToken,
 }
@@ -29,7 +42,34 @@ pub(crate) struct Running {
     pub(crate) agent: Option<flotilla_agent::Outlook>,
 }
 
-/// Starts every role that is switched on. A role that ends with an error ends the daemon.
+impl Shared {
+    /// Opens what every role works with.
+    ///
+    /// # Errors
+    /// There is no systemd to talk to, or the store's configuration can never work.
+    pub(crate) async fn open(config: &Config, stop: CancellationToken) -> anyhow::Result<Self> {
+        let layout = match &config.user {
+            None => Layout::system(),
+            Some(user) => Layout::user(&user.runtime, &user.home),
+        };
+        let systemd = DbusSystemd::open(layout, config.machine).await;
+        Ok(Self {
+            systemd: Arc::new(systemd.context("this machine's systemd cannot be reached")?),
+            store: crate::stores::open(&config.store).await?,
+            facts: Facts::read(Path::new("/")),
+            config: config.clone(),
+            stop,
+        })
+    }
+
+    /// Returns the machine's name.
+    pub(crate) fn host(&self) -> String {
+        self.config.name.clone().unwrap_or_else(|| self.facts.host.clone())
+    }
+}
+
+/// Starts every role that is switched on, and the API of whatever runs. A role that ends with an
+/// error ends the daemon.
 ///
 /// # Errors
 /// A role cannot start.
@@ -39,7 +79,14 @@ pub(crate) async fn start(
 ) -> anyhow::Result<Running> {
     let mut running = Running::default();
     if shared.config.roles.agent {
-        running.agent = Some(agent::start(shared, tasks).await?);
+        running.agent = Some(agent::start(shared, tasks));
     }
+    let readers = if shared.config.roles.engine {
+        let witness = running.agent.as_ref().map(|outlook| outlook.witness.clone());
+        engine::start(shared, witness.unwrap_or_else(|| SharedWitness::new(Witness::default())), tasks)
+    } else {
+        watch::Sender::new(None).subscribe()
+    };
+    api::start(shared, running.agent.clone(), readers, tasks).await?;
     Ok(running)
 }

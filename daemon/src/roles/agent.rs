@@ -1,16 +1,12 @@
 //! The agent's role: makes this machine agree with its manifest.
 
 use std::{
-    path::Path,
     sync::Arc,
     time::{SystemTime, UNIX_EPOCH},
 };
 
 use anyhow::Context as _;
-use flotilla_agent::{
-    Agent, Facts, Outlook, Settings, address_towards,
-    systemd::{DbusSystemd, Layout},
-};
+use flotilla_agent::{Agent, Outlook, Settings, address_towards};
 use flotilla_registry::timing::Timing;
 use tokio::task::JoinSet;
 
@@ -18,29 +14,20 @@ use super::Shared;
 use crate::config::{Config, StoreConfig};
 
 /// Starts the agent.
-///
-/// # Errors
-/// There is no systemd to talk to.
-pub(crate) async fn start(
-    shared: &Shared,
-    tasks: &mut JoinSet<anyhow::Result<()>>,
-) -> anyhow::Result<Outlook> {
-    let config = &shared.config;
-    let systemd = DbusSystemd::open(Layout::system(), config.machine)
-        .await
-        .context("the agent cannot reach this machine's systemd")?;
-    let agent = Agent::new(settings(config), shared.store.clone(), config.keys.clone(), Arc::new(systemd));
+pub(crate) fn start(shared: &Shared, tasks: &mut JoinSet<anyhow::Result<()>>) -> Outlook {
+    let (store, systemd) = (Arc::clone(&shared.store), Arc::clone(&shared.systemd));
+    let agent = Agent::new(settings(shared), store, shared.config.keys.clone(), systemd);
     let (outlook, stop) = (agent.outlook(), shared.stop.clone());
     tasks.spawn(async move { agent.run(stop).await.context("the agent ended") });
-    Ok(outlook)
+    outlook
 }
 
-fn settings(config: &Config) -> Settings {
-    let facts = Facts::read(Path::new("/"));
+fn settings(shared: &Shared) -> Settings {
+    let (config, facts) = (&shared.config, shared.facts.clone());
     let seed = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_nanos() as u64);
     Settings {
         machine: config.machine,
-        host: config.name.clone().unwrap_or(facts.host),
+        host: shared.host(),
         addresses: addresses(config),
         api: config.api.advertise.clone(),
         metadata: config.metadata.clone(),

@@ -41,8 +41,12 @@ pub(super) async fn readyz(State(node): State<Arc<Node>>) -> Response {
 /// Counters and gauges for Prometheus.
 #[utoipa::path(get, path = "/metrics", responses((status = OK, body = String)))]
 pub(super) async fn metrics(State(node): State<Arc<Node>>) -> Result<Response, ApiError> {
-    if let Some(reader) = node.reader() {
-        let gauges = &node.metrics.gauges;
+    let gauges = &node.metrics.gauges;
+    let reader = node.reader();
+    gauges.seat.set(i64::from(reader.is_some()));
+    let leads = reader.as_ref().is_some_and(|reader| reader.cluster().engine.leads);
+    gauges.leader.set(i64::from(leads));
+    if let Some(reader) = reader {
         gauges.revision.set(reader.revision().0);
         gauges.units.set(i64::try_from(reader.units_on(node.machine).len()).unwrap_or(i64::MAX));
     }
