@@ -29,6 +29,9 @@ mod plan;
 mod step;
 mod tokens;
 
+#[cfg(test)]
+mod tests;
+
 use std::{sync::Arc, time::Duration};
 
 use flotilla_registry::{

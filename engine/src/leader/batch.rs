@@ -93,8 +93,12 @@ pub fn pack(state: &ClusterState, plans: Vec<Plan>, warm: &Warm, now: Duration) 
     let mut closed: BTreeSet<(MachineId, Bucket)> = BTreeSet::new();
     let mut open = Open::default();
     let mut plans: Vec<Plan> = plans.into_iter().filter(|plan| !plan.is_empty()).collect();
-    // A unit's plans only touch its own bucket number, so plans that share buckets stand together.
-    plans.sort_by(|a, b| (Bucket::of(&a.unit), &a.unit).cmp(&(Bucket::of(&b.unit), &b.unit)));
+    // A unit's plans only touch its own bucket number, and most touch one machine: in this order
+    // the plans that share a bucket stand together.
+    plans.sort_by(|a, b| {
+        let place = |plan: &Plan| (Bucket::of(&plan.unit), plan.edits.first().map(Edit::machine));
+        place(a).cmp(&place(b)).then_with(|| a.unit.cmp(&b.unit))
+    });
     for plan in plans {
         let number = Bucket::of(&plan.unit);
         let touched: BTreeSet<_> = plan.edits.iter().map(|edit| (edit.machine(), number)).collect();

@@ -1,0 +1,186 @@
+//! The step by itself: hand-made states in, transactions out.
+
+use std::time::Duration;
+
+use flotilla_registry::{
+    keys::{Key, Keys},
+    records::{
+        Capacity, Cluster, MachineRecord, ManifestBucket, Record as _, ReportHead, Target, UnitRecord,
+    },
+    store::{Compare, KeyValue, LeaseId, Operation, Revision, TXN_BYTES_MAX, TXN_OPERATIONS_MAX, WatchEvent},
+};
+use flotilla_units::{ContentHash, MachineId, UnitName};
+use jiff::Timestamp;
+
+use super::step::{Memory, Now, Step, step};
+use crate::{
+    model::Model,
+    state::{Changes, ClusterState},
+};
+
+const TEXT: &str = "[Service]\nExecStart=/bin/true\n";
+
+struct World {
+    state: ClusterState,
+    model: Model,
+    memory: Memory,
+    fresh: Changes,
+    revision: i64,
+}
+
+fn id(n: usize) -> MachineId {
+    format!("{n:032x}").parse().expect("valid")
+}
+
+impl World {
+    fn new(tokens_reserved: u64) -> Self {
+        let cluster = Cluster { v: 1, id: "c".to_owned(), epoch: 1, terms: Vec::new(), tokens_reserved };
+        let elected_with = Cluster { tokens_reserved: 0, ..cluster.clone() };
+        let fence = Compare::CreateRevision("/flotilla/engine/leader".to_owned(), Revision(1));
+        let mut world = Self {
+            state: ClusterState::new(Keys::default()),
+            model: Model::default(),
+            memory: Memory::new(fence, "term", &elected_with),
+            fresh: Changes::default(),
+            revision: 1,
+        };
+        let content = Key::Content(ContentHash::of(TEXT.as_bytes()));
+        world.apply(vec![(Key::Cluster, cluster.encode()), (content, TEXT.into())]);
+        world
+    }
+
+    fn apply(&mut self, puts: Vec<(Key, Vec<u8>)>) {
+        self.revision += 1;
+        let revision = Revision(self.revision);
+        let event = |(key, value): (Key, Vec<u8>)| {
+            WatchEvent::Put(KeyValue {
+                key: self.state.keys().spell(&key),
+                value: value.into(),
+                create_revision: revision,
+                mod_revision: revision,
+                version: 1,
+                lease: None,
+            })
+        };
+        let events: Vec<_> = puts.into_iter().map(event).collect();
+        let changes = self.state.apply(revision, &events);
+        self.model.sync(&self.state, &changes);
+        self.fresh.extend(changes);
+    }
+
+    fn machine(&mut self, n: usize) {
+        let record = MachineRecord {
+            v: 1,
+            host: format!("m{n}"),
+            addresses: Vec::new(),
+            api: None,
+            metadata: Default::default(),
+            facts: Default::default(),
+            capacity: Capacity::default(),
+            boot_id: "boot".to_owned(),
+            nonce: "nonce".to_owned(),
+            version: "test".to_owned(),
+            lease: LeaseId(1),
+            lease_ttl_s: 10,
+            stopped: false,
+        };
+        let head = ReportHead { v: 1, incarnation: "nonce".to_owned(), seen: Revision(0) };
+        self.apply(vec![(Key::Machine(id(n)), record.encode()), (Key::ReportHead(id(n)), head.encode())]);
+    }
+
+    fn unit(&mut self, name: &str) {
+        let name: UnitName = name.parse().expect("valid");
+        let record = UnitRecord {
+            v: 1,
+            runtime: name.clone(),
+            current: Some(ContentHash::of(TEXT.as_bytes())),
+            staged: None,
+            target: Target::Launched,
+            generation: 1,
+            run: 1,
+            by: "test".to_owned(),
+            at: Timestamp::UNIX_EPOCH,
+            deleting: false,
+        };
+        self.apply(vec![(Key::Unit(name), record.encode())]);
+    }
+
+    fn step(&mut self) -> Step {
+        let now = Now { mono: Duration::from_secs(1), wall: Timestamp::UNIX_EPOCH };
+        let changes = std::mem::take(&mut self.fresh);
+        step(&self.state, &mut self.model, &mut self.memory, changes, now, false)
+    }
+}
+
+fn buckets(step: &Step) -> Vec<ManifestBucket> {
+    let operations = step.transactions.iter().flat_map(|ready| &ready.txn.then);
+    let puts = operations.filter_map(|operation| match operation {
+        Operation::Put { key, value, .. } if key.contains("/manifests/") => Some((key, value)),
+        _ => None,
+    });
+    puts.map(|(key, value)| ManifestBucket::decode(key, value).expect("readable")).collect()
+}
+
+#[test]
+fn tokens_are_reserved_before_anything_is_placed() {
+    let mut world = World::new(0);
+    world.machine(1);
+    world.unit("a.service");
+    let first = world.step();
+    assert!(buckets(&first).is_empty() && first.more);
+    let [ready] = &first.transactions[..] else { panic!("{:?}", first.transactions) };
+    let [Operation::Put { key, value, .. }] = &ready.txn.then[..] else { panic!("{:?}", ready.txn) };
+    let reserved = Cluster::decode(key, value).expect("readable");
+    assert_eq!(reserved.tokens_reserved, super::tokens::BLOCK);
+    world.apply(vec![(Key::Cluster, reserved.encode())]);
+    let second = world.step();
+    assert_eq!(buckets(&second)[0].entries[0].token.counter(), 1);
+}
+
+#[test]
+fn every_transaction_is_fenced_within_the_limits_and_compares_what_it_overwrites() {
+    let mut world = World::new(100_000);
+    (1..=40).for_each(|n| world.machine(n));
+    (0..1_500).for_each(|n| world.unit(&format!("unit-{n}.service")));
+    let found = world.step();
+    assert_eq!(buckets(&found).iter().map(|bucket| bucket.entries.len()).sum::<usize>(), 1_500);
+    assert!(found.transactions.len() >= 5, "640 buckets do not fit into less");
+    let cluster = world.state.keys().spell(&Key::Cluster);
+    for ready in &found.transactions {
+        let txn = &ready.txn;
+        assert!(matches!(&txn.when[0], Compare::CreateRevision(key, Revision(1)) if key.ends_with("leader")));
+        assert!(matches!(&txn.when[1], Compare::ModRevision(key, Revision(2)) if *key == cluster));
+        assert!(txn.when.len() <= TXN_OPERATIONS_MAX + 2 && txn.then.len() <= TXN_OPERATIONS_MAX + 1);
+        let bytes = |operation: &Operation| match operation {
+            Operation::Put { key, value, .. } => key.len() + value.len(),
+            Operation::Delete(range) | Operation::Get(range) => range.start.len(),
+        };
+        assert!(txn.then.iter().map(bytes).sum::<usize>() <= TXN_BYTES_MAX);
+        for operation in &txn.then {
+            if let Operation::Put { key, .. } = operation
+                && key.contains("/manifests/")
+            {
+                assert!(txn.when.contains(&Compare::Absent(key.clone())), "{key} is written unseen");
+            }
+        }
+    }
+}
+
+#[test]
+fn nothing_is_decided_without_a_readable_cluster_record_or_after_the_store_went_back() {
+    let mut world = World::new(10_000);
+    world.machine(1);
+    world.unit("a.service");
+    world.apply(vec![(Key::Cluster, b"{\"v\":7}".to_vec())]);
+    let found = world.step();
+    assert!(found.transactions.is_empty());
+    assert!(found.standstill.is_some_and(|why| why.contains("version 7")));
+
+    let mut world = World::new(10_000);
+    world.machine(1);
+    world.unit("a.service");
+    let older = Cluster { v: 1, id: "c".to_owned(), epoch: 1, terms: vec![], tokens_reserved: 5_000 };
+    world.apply(vec![(Key::Cluster, older.encode())]);
+    let found = world.step();
+    assert!(found.transactions.is_empty() && found.standstill.is_some());
+}
