@@ -103,13 +103,12 @@ async fn matching(client: &Client, patterns: &[String]) -> anyhow::Result<Vec<fl
 }
 
 /// Makes a unit name or pattern of what people type: `hello` is `hello.service`, `./x/hello.service`
-/// is `hello.service`; a pattern without a type is left as it is.
+/// is `hello.service`; a pattern is left as it is, and so is what the cluster will refuse anyway.
 fn mangle(text: &str) -> String {
     if is_glob(text) {
         return text.to_owned();
     }
-    let base = text.rsplit('/').next().unwrap_or(text);
-    if base.contains('.') { base.to_owned() } else { format!("{base}.service") }
+    flotilla_units::SourceName::mangle(text).map_or_else(|_| text.to_owned(), |name| name.to_string())
 }
 
 fn is_glob(text: &str) -> bool {

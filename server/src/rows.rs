@@ -101,11 +101,16 @@ fn unplaced(why: &flotilla_engine::Why) -> Option<String> {
         .or_else(|| cannot.then(|| in_one_line(&why.explanation)))
 }
 
+/// Counts what speaks against a unit, machine by machine: `2 machines: conflicts with web@1.service`.
 fn in_one_line(explanation: &Explanation) -> String {
     if explanation.machines.is_empty() {
         return "there is no machine".to_owned();
     }
-    explanation.to_string()
+    let count = |(count, rule): (usize, String)| {
+        let machines = if count == 1 { "machine" } else { "machines" };
+        format!("{count} {machines}: {rule}")
+    };
+    explanation.counts().into_iter().map(count).collect::<Vec<_>>().join("; ")
 }
 
 /// Writes why a unit is where it is.

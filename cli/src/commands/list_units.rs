@@ -71,7 +71,9 @@ const COLUMNS: [Column<Row>; 16] = [
 
 /// Runs the command.
 pub(crate) async fn run(client: &Client, args: &Args, output: Output) -> anyhow::Result<()> {
-    let units = all_pages(&args.patterns, async |query| client.units(&query).await).await?;
+    let mut units = all_pages(&args.patterns, async |query| client.units(&query).await).await?;
+    // A template runs nowhere; list-unit-files shows it.
+    units.retain(|unit| !unit.name.is_template());
     if output == Output::Json {
         let wanted = |unit: &Unit| rows(unit.clone()).any(|row| row.matches(&args.state));
         let units: Vec<Unit> = units.into_iter().filter(wanted).collect();
