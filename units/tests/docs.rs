@@ -1,4 +1,4 @@
-//! The unit files of the guide are taken or refused as it says.
+//! The unit files of the guide and of the README are taken or refused as they say.
 //!
 //! A block that begins with ```` ```systemd NAME ```` is a valid unit file of that name. One that begins with
 //! ```` ```systemd refused NAME ```` is refused, in the words of the ```` ```text ```` block right after it.
@@ -16,8 +16,8 @@ struct Block {
     text: String,
 }
 
-fn guide(page: &str) -> Vec<Block> {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/guide").join(page);
+fn blocks_of(page: &str) -> Vec<Block> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(page);
     let page = fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
     let mut blocks = Vec::new();
     let mut open: Option<Block> = None;
@@ -40,7 +40,7 @@ fn check(name: &str, text: &str) -> Result<(), Problems> {
 
 #[test]
 fn unit_files_of_the_guide_are_taken_or_refused_as_it_says() {
-    let blocks = guide("unit-files.md");
+    let blocks = blocks_of("docs/guide/unit-files.md");
     let (mut taken, mut refused) = (0, 0);
     for (at, block) in blocks.iter().enumerate() {
         let words: Vec<&str> = block.info.split(' ').collect();
@@ -63,4 +63,13 @@ fn unit_files_of_the_guide_are_taken_or_refused_as_it_says() {
         }
     }
     assert!(taken >= 7 && refused >= 5, "{taken} taken, {refused} refused: has the page changed its form?");
+}
+
+#[test]
+fn the_readmes_unit_file_is_taken() {
+    let blocks = blocks_of("README.md");
+    let block = blocks.iter().find(|b| b.info == "systemd web@.service").unwrap();
+    if let Err(problems) = check("web@.service", &block.text) {
+        panic!("{}", problems.render());
+    }
 }
