@@ -142,6 +142,9 @@ pub(crate) enum Command {
     Version,
     /// Print a completion script for a shell
     Completion(commands::completion::Args),
+    /// Write the manual pages
+    #[command(hide = true)]
+    Man(commands::man::Args),
 }
 
 #[cfg(test)]
@@ -153,6 +156,24 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
+    }
+
+    /// The whole help text, so that every change of it is seen in review.
+    #[test]
+    fn the_help_text_is_the_reviewed_one() {
+        let mut command = Cli::command().term_width(100);
+        command.build();
+        let mut text = String::new();
+        let mut rest = vec![command];
+        while let Some(mut command) = rest.pop() {
+            let name = command.get_bin_name().unwrap_or("flotctl").to_owned();
+            text.push_str(&format!("$ {name} --help\n{}\n", command.render_long_help()));
+            let mut below: Vec<_> =
+                command.get_subcommands().filter(|c| c.get_name() != "help").cloned().collect();
+            below.reverse();
+            rest.extend(below);
+        }
+        insta::assert_snapshot!(text);
     }
 
     #[test]

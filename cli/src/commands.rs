@@ -11,6 +11,7 @@ pub(crate) mod journal;
 pub(crate) mod list_machines;
 pub(crate) mod list_unit_files;
 pub(crate) mod list_units;
+pub(crate) mod man;
 pub(crate) mod status;
 pub(crate) mod submit;
 mod version;
@@ -35,6 +36,7 @@ pub(crate) async fn run(cli: Cli) -> anyhow::Result<Exit> {
     match &cli.command {
         Command::Ca(args) => return ca::run(args).map(|()| Exit::Done),
         Command::Completion(args) => return completion::run(*args).map(|()| Exit::Done),
+        Command::Man(args) => return man::run(args).map(|()| Exit::Done),
         Command::Cluster(args) if args.is_offline() => {
             return cluster::run_offline(args).map(|()| Exit::Done);
         }
@@ -59,7 +61,7 @@ pub(crate) async fn run(cli: Cli) -> anyhow::Result<Exit> {
         Command::Why(args) => return why::run(client, args, output).await,
         Command::Events(args) => events::run(client, args, output).await?,
         Command::Cluster(_) => cluster::show(client, output).await?,
-        Command::Ca(_) | Command::Completion(_) | Command::Version => {}
+        Command::Ca(_) | Command::Completion(_) | Command::Man(_) | Command::Version => {}
     }
     Ok(Exit::Done)
 }
