@@ -21,25 +21,33 @@ pub(crate) struct Cli {
 
 /// Options that every command has.
 #[derive(Debug, Clone, clap::Args)]
+#[command(next_help_heading = "Options of every command")]
 pub(crate) struct Global {
     /// Where to ask: unix:///PATH or https://HOST:PORT (can be repeated; tried in order)
-    #[arg(long, global = true, env = "FLOTCTL_ENDPOINT", value_delimiter = ',', value_name = "URL")]
+    #[arg(
+        long,
+        global = true,
+        env = "FLOTCTL_ENDPOINT",
+        hide_env_values = true,
+        value_delimiter = ',',
+        value_name = "URL"
+    )]
     pub(crate) endpoint: Vec<String>,
 
     /// The cluster's certificate authority, for https
-    #[arg(long, global = true, env = "FLOTCTL_CA", value_name = "FILE")]
+    #[arg(long, global = true, env = "FLOTCTL_CA", hide_env_values = true, value_name = "FILE")]
     pub(crate) ca: Option<PathBuf>,
 
     /// Your certificate, for https
-    #[arg(long, global = true, env = "FLOTCTL_CERTIFICATE", value_name = "FILE")]
+    #[arg(long, global = true, env = "FLOTCTL_CERTIFICATE", hide_env_values = true, value_name = "FILE")]
     pub(crate) certificate: Option<PathBuf>,
 
     /// Your certificate's private key, for https
-    #[arg(long, global = true, env = "FLOTCTL_KEY", value_name = "FILE")]
+    #[arg(long, global = true, env = "FLOTCTL_KEY", hide_env_values = true, value_name = "FILE")]
     pub(crate) key: Option<PathBuf>,
 
     /// Configuration file [default: ~/.config/flotilla/flotctl.toml, then /etc/flotilla/flotctl.toml]
-    #[arg(long, global = true, env = "FLOTCTL_CONFIG", value_name = "FILE")]
+    #[arg(long, global = true, env = "FLOTCTL_CONFIG", hide_env_values = true, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
 
     /// How to print
