@@ -4,7 +4,14 @@
 //! printed when it fails. The tests themselves are in `tests/`; those that need
 //! root are behind the feature `lab`, which `cargo xtask test` switches on.
 
+mod person;
 mod real;
 
+use std::time::Duration;
+
 pub use flotilla_lab::eventually;
+pub use person::Person;
 pub use real::{TestLab, binary, lab, lab_directory, lab_with};
+
+/// How long anything in a lab may take on a busy computer.
+pub const LIMIT: Duration = Duration::from_secs(30);

@@ -1,0 +1,98 @@
+//! `flotillad --dev`: a cluster of one machine with no etcd and nothing configured, as root on the
+//! machine's systemd and as an ordinary user on their own.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on fails")]
+
+use flotilla_integration_tests::{LIMIT, Person, TestLab, binary, eventually, lab_with};
+use flotilla_lab::Image;
+
+/// Says who runs it, then stays.
+const UNIT: &str = "[Service]\nExecStart=/bin/sh -c 'echo here is %n, run by $$(id -un); exec sleep infinity'\n\
+                    ExecStop=/bin/sh -c 'echo going'\n";
+
+fn world(name: &str) -> TestLab {
+    lab_with(name, |options| {
+        options.machines = 1;
+        options.members = 0;
+        options.image = Image::User;
+        options.programs = vec![binary("flotillad").unwrap(), binary("flotctl").unwrap()];
+    })
+    .unwrap()
+}
+
+/// Everything that a newcomer does in the first five minutes, and what must not happen meanwhile.
+fn first_steps(person: Person<'_>, user: &str) {
+    let invocation =
+        || person.systemctl(&["show", "--value", "--property=InvocationID", "hello.service"]).unwrap();
+    person.start_dev().unwrap();
+    let file = format!("{}/hello.service", person.home());
+    person.write(&file, UNIT).unwrap();
+    let started = person.run(&["flotctl", "start", &file]).unwrap();
+    assert!(started.contains("hello.service"), "{started}");
+    assert_eq!(person.systemctl(&["is-active", "hello.service"]).unwrap().trim(), "active");
+    let first = invocation();
+    assert!(!first.trim().is_empty());
+
+    let said = format!("here is hello.service, run by {user}");
+    eventually(LIMIT, "the unit's line", || {
+        Ok(person.run(&["flotctl", "journal", "hello"])?.contains(&said).then_some(()))
+    })
+    .unwrap();
+    let status = person.run(&["flotctl", "status", "hello"]).unwrap();
+    for part in ["active", "sleep infinity", said.as_str()] {
+        assert!(status.contains(part), "no {part:?} in {status}");
+    }
+    let listed = person.run(&["flotctl", "list-units", "--no-legend"]).unwrap();
+    assert!(listed.contains("hello.service") && listed.contains("active"), "{listed}");
+
+    // However the daemon ends, its unit runs on and its store is what it was.
+    let pid = || person.systemctl(&["show", "--value", "--property=MainPID", "flotillad.service"]).unwrap();
+    for how in [&["restart"][..], &["kill", "--signal=SIGKILL", "--kill-who=main"]] {
+        let before = pid();
+        person.systemctl(&[how, &["flotillad.service"]].concat()).unwrap();
+        eventually(LIMIT, "another flotillad", || {
+            let active = person.systemctl(&["is-active", "flotillad.service"]).is_ok();
+            Ok((active && pid() != before).then_some(()))
+        })
+        .unwrap();
+        eventually(LIMIT, "the unit's state", || {
+            let units = person.run(&["flotctl", "list-units", "--no-legend"])?;
+            Ok((units.contains("hello.service") && units.contains("active")).then_some(()))
+        })
+        .unwrap();
+        assert_eq!(invocation(), first, "after {how:?}");
+    }
+
+    let stopped = person.run(&["flotctl", "stop", "hello"]).unwrap();
+    assert!(stopped.contains("hello.service"), "{stopped}");
+    assert!(person.systemctl(&["is-active", "hello.service"]).is_err());
+    person.run(&["flotctl", "start", "hello"]).unwrap();
+    assert_ne!(invocation(), first, "a start is a new run");
+    person.run(&["flotctl", "destroy", "hello"]).unwrap();
+    let left = person.systemctl(&["list-units", "--all", "--no-legend", "hello.service"]).unwrap();
+    assert_eq!(left.trim(), "");
+    let listed = person.run(&["flotctl", "list-units", "--no-legend"]).unwrap();
+    assert!(!listed.contains("hello"), "{listed}");
+    let log = person.machine.journal(&[]).unwrap_or_default();
+    assert!(!log.contains("panicked"), "{log}");
+}
+
+#[test]
+fn as_root_on_the_machines_systemd() {
+    let lab = world("devroot");
+    first_steps(Person::root(&lab.machines()[0]), "root");
+}
+
+#[test]
+fn as_an_ordinary_user_on_their_own_systemd() {
+    let lab = world("devuser");
+    let machine = &lab.machines()[0];
+    // As Debian has it: only then does a user have a journal of their own.
+    machine.write_file("/etc/systemd/journald.conf.d/own.conf", "[Journal]\nStorage=persistent\n").unwrap();
+    machine.run(&["systemctl", "restart", "systemd-journald.service"]).unwrap();
+    machine.run(&["journalctl", "--flush"]).unwrap();
+    let ada = Person::user(machine, "ada").unwrap();
+    first_steps(ada, "ada");
+    let system = machine.run(&["systemctl", "list-unit-files", "--no-legend", "hello.service"]);
+    assert!(!system.unwrap_or_default().contains("hello"), "the machine's own systemd has nothing of it");
+}
