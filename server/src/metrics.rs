@@ -11,8 +11,14 @@ use axum::{
     response::Response,
 };
 use prometheus_client::{
-    encoding::{EncodeLabelSet, text::encode},
-    metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
+    collector::Collector,
+    encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric as _, text::encode},
+    metrics::{
+        counter::{ConstCounter, Counter},
+        family::Family,
+        gauge::Gauge,
+        histogram::Histogram,
+    },
     registry::Registry,
 };
 
@@ -56,6 +62,27 @@ struct RequestLabels {
     status: u16,
 }
 
+/// A counter that another part of the daemon keeps.
+struct KeptElsewhere {
+    name: &'static str,
+    help: &'static str,
+    read: Box<dyn Fn() -> u64 + Send + Sync>,
+}
+
+impl fmt::Debug for KeptElsewhere {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name)
+    }
+}
+
+impl Collector for KeptElsewhere {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let counter = ConstCounter::new((self.read)());
+        let metric = encoder.encode_descriptor(self.name, self.help, None, counter.metric_type())?;
+        counter.encode(metric)
+    }
+}
+
 impl fmt::Debug for Metrics {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Metrics").field("gauges", &self.gauges).finish_non_exhaustive()
@@ -86,9 +113,16 @@ impl Default for Metrics {
 }
 
 impl Metrics {
-    /// Lets another part of the daemon register its own metrics.
-    pub fn register(&self, register: impl FnOnce(&mut Registry)) {
-        register(&mut self.registry.lock().unwrap_or_else(PoisonError::into_inner));
+    /// Adds a counter that another part of the daemon keeps; it is read when somebody asks.
+    pub fn counter(
+        &self,
+        name: &'static str,
+        help: &'static str,
+        read: impl Fn() -> u64 + Send + Sync + 'static,
+    ) {
+        let counter = KeptElsewhere { name, help, read: Box::new(read) };
+        let mut registry = self.registry.lock().unwrap_or_else(PoisonError::into_inner);
+        registry.register_collector(Box::new(counter));
     }
 
     /// Writes everything in the OpenMetrics text format.
@@ -110,4 +144,20 @@ pub(crate) async fn count(State(node): State<Arc<Node>>, request: Request, next:
     let labels = RequestLabels { method, path, status: response.status().as_u16() };
     node.metrics.requests.get_or_create(&labels).inc();
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn metrics_are_written_as_prometheus_reads_them() {
+        let metrics = Metrics::default();
+        metrics.gauges.leader.set(1);
+        metrics.counter("systemd_reloads", "Reloads of systemd asked for", || 3);
+        let text = metrics.text().expect("text");
+        for line in ["flotilla_engine_leader 1", "flotilla_systemd_reloads_total 3", "# EOF"] {
+            assert!(text.lines().any(|found| found == line), "{line} in {text}");
+        }
+    }
 }

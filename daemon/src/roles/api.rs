@@ -40,6 +40,10 @@ pub(crate) async fn start(
         }
     }
     let (health, metrics) = (watch::Sender::new(Health::default()), Metrics::default());
+    let systemd = Arc::clone(&shared.systemd);
+    metrics.counter("systemd_reloads", "Reloads of systemd asked for; each stalls it", move || {
+        systemd.reloads()
+    });
     let registry = Registry::new(Arc::clone(&shared.store), config.keys.clone());
     let node = Arc::new(Node {
         machine: config.machine,
