@@ -7,7 +7,7 @@ use std::{
     io::{Read, Write},
     net::{Ipv4Addr, SocketAddr, TcpStream},
     ops::Deref,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Command, Stdio},
     thread,
     time::Duration,
@@ -29,6 +29,12 @@ pub const CLIENT_PORT: u16 = 2379;
 
 /// The port for the other members, etcd's usual one.
 const PEER_PORT: u16 = 2380;
+
+/// The port for health and metrics, which stays plain HTTP when the others do not.
+const METRICS_PORT: u16 = 2381;
+
+/// The files that [`Member::secure`] wants, as `flotctl cluster init` names them.
+const CERTIFICATES: [&str; 3] = ["etcd-ca.pem", "etcd.pem", "etcd-key.pem"];
 
 /// How long a member may take until it answers; an election on a busy disk is
 /// most of it.
@@ -86,7 +92,25 @@ impl Member {
 
     /// Where clients inside the lab's network reach it.
     pub fn endpoint(&self) -> String {
-        format!("http://{}:{CLIENT_PORT}", self.address())
+        format!("{}://{}:{CLIENT_PORT}", self.scheme(), self.address())
+    }
+
+    /// Stops the member and makes it one of a new, empty cluster that speaks TLS only, to clients
+    /// and among members, and asks either for a certificate. Every member has to be secured before
+    /// the first of them is started again.
+    ///
+    /// `folder` holds `etcd-ca.pem`, `etcd.pem` and `etcd-key.pem`.
+    pub fn secure(&self, folder: &Path) -> Result<()> {
+        self.stop()?;
+        let certificates = self.certificates();
+        fs::create_dir_all(&certificates).context("making the member's directory of certificates")?;
+        for file in CERTIFICATES {
+            let from = folder.join(file);
+            fs::copy(&from, certificates.join(file))
+                .with_context(|| format!("copying {}", from.display()))?;
+        }
+        // Its data names the members by their plain addresses.
+        fs::remove_dir_all(self.data()).context("removing the member's data")
     }
 
     /// Starts the process on the data it has. [`Member::wait_healthy`] waits for it.
@@ -155,32 +179,76 @@ impl Member {
         fs::read_to_string(self.log_path()).unwrap_or_default()
     }
 
+    /// What a client that asks this member has to be told of certificates: options of etcdctl.
+    pub(crate) fn client_options(&self) -> Vec<String> {
+        if !self.is_secure() {
+            return Vec::new();
+        }
+        let [ca, certificate, key] = CERTIFICATES.map(|file| self.certificates().join(file));
+        // A member's certificate is a client's, too: etcd asks itself with it.
+        let options = [("--cacert", ca), ("--cert", certificate), ("--key", key)];
+        options.iter().map(|(option, path)| format!("{option}={}", path.display())).collect()
+    }
+
+    fn is_secure(&self) -> bool {
+        self.certificates().exists()
+    }
+
+    fn scheme(&self) -> &'static str {
+        if self.is_secure() { "https" } else { "http" }
+    }
+
+    fn certificates(&self) -> PathBuf {
+        self.directory().join("certificates")
+    }
+
+    fn data(&self) -> PathBuf {
+        self.directory().join("data")
+    }
+
     fn log_path(&self) -> PathBuf {
         self.directory().join("etcd.log")
     }
 
     fn arguments(&self) -> Vec<String> {
         let client = self.endpoint();
-        let peer = peer_url(self.address());
-        [
+        let plain = "http://";
+        let secured = |urls: &str| urls.replace(plain, &format!("{}://", self.scheme()));
+        let peer = secured(&peer_url(self.address()));
+        let arguments = [
             ("--name", self.name().to_owned()),
-            ("--data-dir", self.directory().join("data").display().to_string()),
+            ("--data-dir", self.data().display().to_string()),
             ("--listen-client-urls", client.clone()),
             ("--advertise-client-urls", client),
             ("--listen-peer-urls", peer.clone()),
             ("--initial-advertise-peer-urls", peer),
-            ("--initial-cluster", self.cluster.clone()),
+            ("--initial-cluster", secured(&self.cluster)),
+            ("--listen-metrics-urls", format!("{plain}{}:{METRICS_PORT}", self.address())),
             ("--initial-cluster-token", self.token.clone()),
             ("--logger", "zap".to_owned()),
-        ]
-        .into_iter()
-        .flat_map(|(option, value)| [option.to_owned(), value])
-        .collect()
+        ];
+        let arguments = arguments.into_iter().flat_map(|(option, value)| [option.to_owned(), value]);
+        arguments.chain(self.secure_arguments()).collect()
+    }
+
+    fn secure_arguments(&self) -> Vec<String> {
+        if !self.is_secure() {
+            return Vec::new();
+        }
+        let [ca, certificate, key] = CERTIFICATES.map(|file| self.certificates().join(file));
+        let options = |prefix: &str| {
+            let paths = [("trusted-ca-file", &ca), ("cert-file", &certificate), ("key-file", &key)];
+            let mut options: Vec<String> =
+                paths.iter().map(|(option, path)| format!("--{prefix}{option}={}", path.display())).collect();
+            options.push(format!("--{prefix}client-cert-auth"));
+            options
+        };
+        [options(""), options("peer-")].concat()
     }
 
     /// Asks the member over plain HTTP; the whole answer, headers included.
     fn get(&self, path: &str) -> Result<String> {
-        let address = SocketAddr::from((self.address(), CLIENT_PORT));
+        let address = SocketAddr::from((self.address(), METRICS_PORT));
         self.network.run(|| get(address, path))?
     }
 }

@@ -222,6 +222,7 @@ impl Lab {
         etcdctl
             .env("ETCDCTL_API", "3")
             .arg(format!("--endpoints={}", self.endpoints().join(",")))
+            .args(self.members.first().map(Member::client_options).unwrap_or_default())
             .args(words);
         self.in_network(|| checked(&mut etcdctl))?
     }

@@ -45,6 +45,16 @@ impl Machine {
         self.run(&["sh", "-c", line])
     }
 
+    /// A command that will run inside the machine as root, for as long as its caller lets it: for
+    /// what is read while it runs. It ends when the process that the caller spawned is killed.
+    pub fn command(&self, words: &[&str]) -> Result<Command> {
+        let mut entered = command(["nsenter"]);
+        // The spawned process stays outside, and waits for a child inside that is to die with it.
+        entered.args(self.nsenter()?).args(["setpriv", "--pdeathsig", "KILL", "--"]).args(words);
+        entered.env_clear().env("PATH", PATH);
+        Ok(entered)
+    }
+
     /// Becomes a command inside the machine, with this process's terminal; returns
     /// only if that fails.
     pub fn become_command(&self, words: &[&str]) -> Result<std::convert::Infallible> {
