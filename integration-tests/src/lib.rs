@@ -4,11 +4,13 @@
 //! printed when it fails. The tests themselves are in `tests/`; those that need
 //! root are behind the feature `lab`, which `cargo xtask test` switches on.
 
+mod cluster;
 mod person;
 mod real;
 
 use std::time::Duration;
 
+pub use cluster::{Cluster, Invocations};
 pub use flotilla_lab::eventually;
 pub use person::Person;
 pub use real::{TestLab, binary, lab, lab_directory, lab_with};

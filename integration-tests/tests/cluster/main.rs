@@ -1,0 +1,56 @@
+//! Whole clusters on real parts: machines with systemd, flotillad as their service, etcd and the
+//! API over TLS, and `flotctl` as the one that asks.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on fails")]
+
+use std::{
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use flotilla_integration_tests::Cluster;
+use flotilla_lab::Machine;
+
+mod destroy;
+mod loss;
+mod placing;
+mod upgrade;
+
+/// A machine's lease as flotillad has it by default: what a test that waits for its end counts on.
+const MACHINE_LEASE: Duration = Duration::from_secs(10);
+
+/// Where the tests put unit files in a machine.
+const UNITS: &str = "/root/units";
+
+/// Runs until it is stopped.
+const SLEEPER: &str = "[Service]\nExecStart=/bin/sleep infinity\n";
+
+/// Lets one cluster live at a time: what is measured here is measured with the computer to itself.
+fn alone() -> MutexGuard<'static, ()> {
+    static ONE: Mutex<()> = Mutex::new(());
+    // A test that failed has let its cluster go.
+    ONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Writes unit files into a machine, for its `flotctl` to read.
+fn write_units(machine: &Machine, files: &[(&str, String)]) {
+    for (name, text) in files {
+        machine.write_file(&format!("{UNITS}/{name}"), text).unwrap();
+    }
+}
+
+/// A unit file that runs until it is stopped, with lines for its `[X-Flotilla]` section.
+fn sleeper(placement: &str) -> String {
+    format!("{SLEEPER}[X-Flotilla]\n{placement}\n")
+}
+
+/// Submits a template that runs until it is stopped and starts instances 1 to `count` of it, by
+/// one command each.
+fn start_instances(cluster: &Cluster, machine: &Machine, template: &str, text: String, count: usize) {
+    write_units(machine, &[(&format!("{template}@.service"), text)]);
+    cluster.ask(machine, &["submit", &format!("{UNITS}/{template}@.service")]).unwrap();
+    let names: Vec<String> = (1..=count).map(|n| format!("{template}@{n}")).collect();
+    let mut words = vec!["start"];
+    words.extend(names.iter().map(String::as_str));
+    cluster.ask(machine, &words).unwrap();
+}
