@@ -1,32 +1,23 @@
 //! A whole flotilla in the lab: made by `flotctl cluster init`, run by systemd, asked by `flotctl`.
 //!
-//! Owns how the machines are set up, exactly as an administrator would: the folders that
-//! `flotctl cluster init` wrote, their `install` scripts, the service files of `dist/`. The
-//! certificates are the generated ones, for the API and for etcd. What a test does to the cluster
-//! it does through the lab's machines and through `flotctl`; nothing here reaches into a daemon.
+//! The lab sets the machines up as an administrator would. What a test does to the cluster it does
+//! through the lab's machines and through `flotctl`; nothing here reaches into a daemon.
 
-use std::{collections::BTreeMap, fs, ops::Deref, path::Path, process::Output, time::Duration};
+use std::{collections::BTreeMap, ops::Deref, process::Output, time::Duration};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use flotilla_api::{machine::MachineState, unit::Unit};
-use flotilla_lab::{Machine, Member, Name, eventually};
+use flotilla_lab::{Installation, Machine, eventually};
 use flotilla_registry::{
     keys::{Key, Keys},
     records::{LeaderRecord, Record as _},
 };
-use flotilla_units::MachineId;
 use serde::de::DeserializeOwned;
 
 use crate::real::{TestLab, binary, lab_with};
 
 /// How long the machines may take to form a cluster on a busy computer.
 const FORMING: Duration = Duration::from_secs(30);
-
-/// Where the machine's folder of `flotctl cluster init` is copied to.
-const FOLDER: &str = "/root/flotilla-cluster";
-
-/// The services that a package brings.
-const SERVICES: [&str; 2] = ["flotillad.service", "flotilla-handover.service"];
 
 /// Which invocation of a unit runs on a machine: changes with every start.
 pub type Invocations = BTreeMap<(String, String), String>;
@@ -54,34 +45,11 @@ impl Cluster {
     ///
     /// Anything on the way; never because it cannot run here.
     pub fn up(name: &str, machines: usize, members: usize) -> Result<Self> {
-        let (flotillad, flotctl) = (binary("flotillad")?, binary("flotctl")?);
-        let lab = lab_with(name, |options| {
-            (options.machines, options.members) = (machines, members);
-            options.programs = vec![flotillad, flotctl];
-        })?;
-        let cluster = Self { lab, keys: Keys::default() };
-        let folder = tempfile::tempdir().context("making a directory for the cluster's folders")?;
-        let folder = folder.path().join(name.parse::<Name>()?.to_string());
-        cluster.init(&folder)?;
-        cluster.secure_etcd(&folder)?;
-        for machine in cluster.machines() {
-            set_up(machine, &folder.join(machine.name()))
-                .with_context(|| format!("setting up {}", machine.name()))?;
-        }
-        for machine in cluster.machines() {
-            machine.run(&[
-                "systemctl",
-                "enable",
-                "--quiet",
-                "flotilla-handover.service",
-                "flotillad.service",
-            ])?;
-            machine.run(&["systemctl", "start", "--no-block", "flotillad.service"])?;
-        }
-        for machine in cluster.machines() {
-            cluster.wait_for_machines(machine, machines)?;
-        }
-        Ok(cluster)
+        let flotillad = binary("flotillad")?;
+        let programs = flotillad.parent().context("flotillad is in a directory")?;
+        let lab = lab_with(name, |options| (options.machines, options.members) = (machines, members))?;
+        lab.make_cluster(&Installation::new(programs, concat!(env!("CARGO_MANIFEST_DIR"), "/../dist")))?;
+        Ok(Self { lab, keys: Keys::default() })
     }
 
     /// Runs `flotctl` inside a machine, on its flotillad's socket.
@@ -184,50 +152,6 @@ impl Cluster {
         });
         seen.with_context(|| machine.journal(&["flotillad.service"]).unwrap_or_default())
     }
-
-    fn init(&self, folder: &Path) -> Result<()> {
-        let mut words =
-            vec!["cluster".to_owned(), "init".into(), "--out".into(), folder.display().to_string()];
-        // The etcd members are machines of their own here: their folders' flotilla parts go unused.
-        let members: Vec<&str> = self.members().iter().map(|member| member.name()).collect();
-        words.extend(["--etcd".into(), members.join(",")]);
-        for machine in self.machines() {
-            let id: MachineId = machine.id().parse().context("the lab's machine ids are machine ids")?;
-            words.push(format!("{}={}/{id}", machine.name(), machine.address()));
-        }
-        words.extend(self.members().iter().map(|member| format!("{}={}", member.name(), member.address())));
-        let output = std::process::Command::new(binary("flotctl")?).args(&words).output()?;
-        if !output.status.success() {
-            bail!("flotctl {words:?}: {}", String::from_utf8_lossy(&output.stderr));
-        }
-        Ok(())
-    }
-
-    fn secure_etcd(&self, folder: &Path) -> Result<()> {
-        let members = self.members();
-        members.iter().try_for_each(|member| member.secure(&folder.join(member.name())))?;
-        members.iter().try_for_each(Member::start)?;
-        members.iter().try_for_each(Member::wait_healthy)
-    }
-}
-
-/// Does what an administrator does to a machine with its folder.
-fn set_up(machine: &Machine, folder: &Path) -> Result<()> {
-    for file in fs::read_dir(folder).with_context(|| format!("reading {}", folder.display()))? {
-        let file = file?;
-        let to = format!("{FOLDER}/{}", file.file_name().to_string_lossy());
-        machine.copy_in(&file.path(), &to)?;
-    }
-    machine.shell(&format!("echo 'host = \"{}\"' >>{FOLDER}/flotilla.toml", machine.name()))?;
-    machine.run(&[&format!("{FOLDER}/install")])?;
-    for service in SERVICES {
-        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../dist").join(service);
-        let text = fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))?;
-        // The lab installs programs where an administrator does, the package where a package does.
-        let text = text.replace("/usr/bin/flotillad", "/usr/local/bin/flotillad");
-        machine.write_file(&format!("/etc/systemd/system/{service}"), text)?;
-    }
-    machine.run(&["systemctl", "daemon-reload"]).map(|_| ())
 }
 
 /// The flotilla units that systemd has loaded on a machine, with their invocations.

@@ -164,6 +164,11 @@ impl Lab {
         self.ownership.take().map_or(Ok(()), Ownership::end)
     }
 
+    /// Where the lab's own files are, until it is down.
+    pub fn directory(&self) -> PathBuf {
+        self.territory.directory()
+    }
+
     /// The machines, in order.
     pub fn machines(&self) -> &[Machine] {
         &self.machines

@@ -3,9 +3,10 @@
 //! Owns machines (systemd as PID 1 in systemd-nspawn, each with its own machine
 //! id, address, D-Bus, journal and control groups), the switch between them, and
 //! the etcd members beside them; and everything that can be done to them: cut,
-//! killed, frozen, rebooted. It knows nothing of flotilla: it installs the
-//! binaries that it is given. Called by `cargo xtask lab`, the demo, and the tests
-//! that need real machines.
+//! killed, frozen, rebooted. Of flotilla it knows how it is installed
+//! ([`Lab::make_cluster`]), and nothing of what is inside: it links none of its
+//! crates. Called by `cargo xtask lab`, the demo, the benchmarks, and the tests that
+//! need real machines.
 //!
 //! # Guarantees
 //!
@@ -28,6 +29,7 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod cluster;
 mod command;
 mod control_group;
 mod etcd;
@@ -40,6 +42,7 @@ mod network;
 mod node;
 mod wait;
 
+pub use cluster::{Installation, wait_formed};
 pub use etcd::Member;
 pub use lab::{Image, Lab, Options};
 pub use machine::Machine;

@@ -13,7 +13,7 @@ use std::{
 
 use anyhow::{Result, bail};
 use clap::{Parser, Subcommand};
-use flotilla_lab::{Image, Lab, Name, Node, Options};
+use flotilla_lab::{Image, Installation, Lab, Name, Node, Options};
 
 /// A cluster of real systemd machines on this computer.
 #[derive(Debug, Parser)]
@@ -48,6 +48,18 @@ enum Command {
     },
     /// End the lab; nothing of it is left
     Down,
+    /// Make a flotilla cluster of a lab that has just come up
+    Cluster {
+        /// The directory with flotillad and flotctl
+        #[arg(long, default_value = "target/debug", value_name = "DIR")]
+        programs: PathBuf,
+        /// The directory with flotilla's service files
+        #[arg(long, default_value = "dist", value_name = "DIR")]
+        services: PathBuf,
+        /// A machine's metadata (can be repeated)
+        #[arg(long, value_name = "MACHINE:KEY=VALUE", value_parser = metadata)]
+        metadata: Vec<(String, String, String)>,
+    },
     /// Show what runs, and where it is reached
     Status,
     /// Open a shell in a machine
@@ -178,6 +190,15 @@ fn up(options: &Options) -> Result<()> {
 fn in_lab(lab: &Lab, command: Command) -> Result<ExitCode> {
     match command {
         Command::Up { .. } | Command::Down => bail!("not a command for a running lab"),
+        Command::Cluster { programs, services, metadata } => {
+            let installation = Installation::new(programs, services);
+            let installation = metadata.iter().fold(installation, |installation, (machine, key, value)| {
+                installation.with_metadata(machine, key, value)
+            });
+            let start = Instant::now();
+            lab.make_cluster(&installation)?;
+            say(&format!("the cluster has formed ({})\n", seconds(start.elapsed())))?;
+        }
         Command::Status => say(&status(lab))?,
         Command::Shell { machine } => match lab.machine(&machine)?.become_command(&["/bin/bash", "-l"])? {},
         Command::Exec { machine, words } => return exec(lab, &machine, &words),
@@ -266,6 +287,14 @@ fn image(word: &str) -> Result<Image> {
         "user" => Ok(Image::User),
         other => bail!("{other:?} is neither `plain` nor `user`"),
     }
+}
+
+fn metadata(word: &str) -> Result<(String, String, String)> {
+    let parts = word.split_once(':').and_then(|(machine, pair)| Some((machine, pair.split_once('=')?)));
+    let Some((machine, (key, value))) = parts else {
+        bail!("{word:?} is not MACHINE:KEY=VALUE, for example m1:disk=ssd");
+    };
+    Ok((machine.to_owned(), key.to_owned(), value.to_owned()))
 }
 
 fn borrowed(words: &[String]) -> Vec<&str> {
