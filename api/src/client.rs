@@ -210,6 +210,22 @@ impl Client {
         self.get("v1/cluster", &()).await
     }
 
+    /// Ends a mass-loss hold.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn release_hold(&self) -> Result<(), ClientError> {
+        self.tell("v1/cluster/release-hold").await
+    }
+
+    /// Lets the flotillad that answers accept a store that went back.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn accept_store(&self) -> Result<(), ClientError> {
+        self.tell("v1/accept-store").await
+    }
+
     /// Lists machines; one page.
     ///
     /// # Errors
@@ -383,6 +399,12 @@ impl Client {
         let request = self.request(Method::POST, self.url(path)?).json(body).timeout(REQUEST_TIMEOUT);
         let response = request.send().await.map_err(|e| self.unreachable(&e))?;
         self.decode(path, response).await
+    }
+
+    async fn tell(&self, path: &str) -> Result<(), ClientError> {
+        let request = self.request(Method::POST, self.url(path)?).timeout(REQUEST_TIMEOUT);
+        let response = request.send().await.map_err(|e| self.unreachable(&e))?;
+        if response.status().is_success() { Ok(()) } else { Err(self.refusal(path, response).await) }
     }
 
     async fn stream<T: DeserializeOwned>(

@@ -30,6 +30,6 @@ pub const DEFAULT_SOCKET: &str = "/run/flotilla/api.sock";
 /// a peer whose certificate says that it is a machine of this cluster.
 pub const ON_BEHALF_OF: &str = "flotilla-on-behalf-of";
 
-/// The header that counts how often a request was forwarded; a second time is refused, so that
-/// two machines that each take the other for a seat cannot play ball.
+/// The header that counts how often a request was forwarded; past the second time it is refused, so
+/// that two machines that each take the other for a seat cannot play ball.
 pub const FORWARDED: &str = "flotilla-forwarded";

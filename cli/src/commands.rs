@@ -60,7 +60,7 @@ pub(crate) async fn run(cli: Cli) -> anyhow::Result<Exit> {
         Command::Journal(args) => journal::run(client, args, output).await?,
         Command::Why(args) => return why::run(client, args, output).await,
         Command::Events(args) => events::run(client, args, output).await?,
-        Command::Cluster(_) => cluster::show(client, output).await?,
+        Command::Cluster(args) => cluster::run(client, args, output).await?,
         Command::Ca(_) | Command::Completion(_) | Command::Man(_) | Command::Version => {}
     }
     Ok(Exit::Done)

@@ -81,12 +81,15 @@ pub(crate) async fn start(
     if shared.config.roles.agent {
         running.agent = Some(agent::start(shared, tasks));
     }
-    let readers = if shared.config.roles.engine {
-        let witness = running.agent.as_ref().map(|outlook| outlook.witness.clone());
-        engine::start(shared, witness.unwrap_or_else(|| SharedWitness::new(Witness::default())), tasks)
+    let witness = running.agent.as_ref().map(|outlook| outlook.witness.clone());
+    let witness = witness.unwrap_or_else(|| SharedWitness::new(Witness::default()));
+    let (readers, hold) = if shared.config.roles.engine {
+        let (readers, hold) = engine::start(shared, witness.clone(), tasks);
+        (readers, Some(hold))
     } else {
-        watch::Sender::new(None).subscribe()
+        (watch::Sender::new(None).subscribe(), None)
     };
-    api::start(shared, running.agent.clone(), readers, tasks).await?;
+    let seat = api::SeatHere { readers, hold, witness };
+    api::start(shared, running.agent.clone(), seat, tasks).await?;
     Ok(running)
 }

@@ -17,4 +17,4 @@ pub use hot::EngineStatus;
 pub use reader::{
     ClusterRow, Delta, MachineRow, PAGE_MAX, Page, PlacementRow, StateReader, TooOld, UnitRow, Why,
 };
-pub use seat::{Engine, EngineConfig, run};
+pub use seat::{Engine, EngineConfig, HoldRelease, run};

@@ -69,7 +69,25 @@ pub struct Engine {
     task: JoinHandle<()>,
 }
 
+/// The operator's word that ends a mass-loss hold.
+#[derive(Debug, Clone)]
+pub struct HoldRelease(Arc<Notify>);
+
+impl HoldRelease {
+    /// Ends the hold, if the engine leads and holds.
+    pub fn release(&self) {
+        // Remembered for a leader that is just writing; one that does not hold ignores it.
+        self.0.notify_one();
+    }
+}
+
 impl Engine {
+    /// Returns the way to end a mass-loss hold, for whoever outlives this handle.
+    #[must_use]
+    pub fn hold_release(&self) -> HoldRelease {
+        HoldRelease(Arc::clone(&self.release))
+    }
+
     /// Returns the reader of the hot state, while this engine has a seat and its state is filled.
     #[must_use]
     pub fn reader(&self) -> Option<StateReader> {
@@ -80,12 +98,6 @@ impl Engine {
     #[must_use]
     pub fn readers(&self) -> watch::Receiver<Option<StateReader>> {
         self.reader.clone()
-    }
-
-    /// Ends a mass-loss hold, on an operator's word, if this engine leads and holds.
-    pub fn release_hold(&self) {
-        // Remembered for a leader that is just writing; one that does not hold ignores it.
-        self.release.notify_one();
     }
 
     /// Waits until the engine has ended, after its token was cancelled.

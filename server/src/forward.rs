@@ -22,6 +22,9 @@ use crate::{error::ApiError, identity::User, node::Node};
 /// hundred thousand names in one order.
 pub(crate) const BODY_BYTES_MAX: usize = 16 << 20;
 
+/// How often a request is passed on: to a seat, and from there to the machine that it is about.
+const HOPS_MAX: u32 = 2;
+
 /// What is passed on of a request.
 const PASSED_ON: [HeaderName; 4] =
     [header::ACCEPT, header::CONTENT_TYPE, header::IF_MATCH, HeaderName::from_static("last-event-id")];
@@ -36,7 +39,7 @@ pub(crate) async fn to_seat(
     if node.reader().is_some() {
         return Ok(next.run(request).await);
     }
-    if request.headers().contains_key(FORWARDED) {
+    if hops(&request) > 0 {
         return Err(ApiError::unavailable(format!("{} was asked as a seat and has none", node.host)));
     }
     let seats = seats(&node).await?;
@@ -95,12 +98,18 @@ pub(crate) async fn request_to_machine(
     user: &User,
     request: Request,
 ) -> Result<Response, ApiError> {
-    if request.headers().contains_key(FORWARDED) {
+    if hops(&request) >= HOPS_MAX {
         return Err(ApiError::unavailable(format!("{} was asked as machine {id} and is not it", node.host)));
     }
     let client = to_machine(node, id, user).await?;
     let parcel = Parcel::take(request).await?;
     parcel.send(&client).await.map_err(|e| parcel.outcome(e))
+}
+
+/// Returns how often a request was passed on; what cannot be read counts as too often.
+fn hops(request: &Request) -> u32 {
+    let value = request.headers().get(FORWARDED);
+    value.map_or(0, |value| value.to_str().ok().and_then(|text| text.parse().ok()).unwrap_or(HOPS_MAX))
 }
 
 /// A request, read whole so that it can be sent more than once.
@@ -113,6 +122,7 @@ struct Parcel {
 
 impl Parcel {
     async fn take(request: Request) -> Result<Self, ApiError> {
+        let hops = hops(&request) + 1;
         let (parts, body) = request.into_parts();
         let body = to_bytes(body, BODY_BYTES_MAX).await.map_err(|e| {
             ApiError::new(ErrorKind::TooLarge, format!("the request's body cannot be taken: {e}"))
@@ -123,7 +133,7 @@ impl Parcel {
                 headers.insert(name, value.clone());
             }
         }
-        headers.insert(HeaderName::from_static(FORWARDED), HeaderValue::from_static("1"));
+        headers.insert(HeaderName::from_static(FORWARDED), HeaderValue::from(hops));
         let path_and_query = parts.uri.path_and_query().map_or_else(|| "/".to_owned(), ToString::to_string);
         Ok(Self { method: parts.method, path_and_query, headers, body })
     }

@@ -7,8 +7,8 @@ use std::{
 
 use flotilla_agent::{journal::LogSource, status::StatusSource};
 use flotilla_api::client::{Client, ClientError, Identity};
-use flotilla_engine::StateReader;
-use flotilla_registry::operations::Operations;
+use flotilla_engine::{HoldRelease, StateReader};
+use flotilla_registry::{operations::Operations, witness::SharedWitness};
 use flotilla_units::MachineId;
 use tokio::sync::watch;
 
@@ -39,6 +39,10 @@ pub struct Node {
     /// The engine's state while it has a seat; always `None` without the engine's role.
     pub readers: watch::Receiver<Option<StateReader>>,
     /// Ends a mass-loss hold, where an engine runs here.
+    pub hold: Option<HoldRelease>,
+    /// What this daemon has seen of the store.
+    pub witness: SharedWitness,
+    /// This machine's journal.
     pub journal: Arc<dyn LogSource>,
     /// What systemd says of this machine's units.
     pub status: Arc<dyn StatusSource>,

@@ -56,6 +56,7 @@ pub fn openapi() -> OpenApi {
 /// Returns the routes that any machine answers, and those that need a seat.
 fn parts() -> (OpenApiRouter<Arc<Node>>, OpenApiRouter<Arc<Node>>) {
     let anywhere = OpenApiRouter::new()
+        .routes(routes!(cluster::accept_store))
         .routes(routes!(health::version))
         .routes(routes!(health::healthz))
         .routes(routes!(health::readyz))
@@ -64,6 +65,7 @@ fn parts() -> (OpenApiRouter<Arc<Node>>, OpenApiRouter<Arc<Node>>) {
         .routes(routes!(journal::machine_journal));
     let seat = OpenApiRouter::new()
         .routes(routes!(cluster::cluster))
+        .routes(routes!(cluster::release_hold))
         .routes(routes!(machines::list_machines))
         .routes(routes!(units::list_units, units::submit))
         .routes(routes!(units::get_unit))

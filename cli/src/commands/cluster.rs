@@ -20,6 +20,10 @@ enum Command {
     Init(cluster_init::Args),
     /// Show how the cluster is
     Status,
+    /// End a mass-loss hold: the machines that are lost stay lost, and their units may start elsewhere
+    ReleaseHold,
+    /// Let the flotillad that answers go on with a store that was restored or wiped; on each machine
+    AcceptStore,
 }
 
 impl Args {
@@ -33,12 +37,21 @@ impl Args {
 pub(crate) fn run_offline(args: &Args) -> anyhow::Result<()> {
     match &args.command {
         Some(Command::Init(args)) => cluster_init::run(args),
-        Some(Command::Status) | None => Ok(()),
+        Some(Command::Status | Command::ReleaseHold | Command::AcceptStore) | None => Ok(()),
     }
 }
 
-/// Shows how the cluster is.
-pub(crate) async fn show(client: &Client, output: Output) -> anyhow::Result<()> {
+/// Runs what needs a cluster.
+pub(crate) async fn run(client: &Client, args: &Args, output: Output) -> anyhow::Result<()> {
+    match &args.command {
+        Some(Command::ReleaseHold) => client.release_hold().await?,
+        Some(Command::AcceptStore) => client.accept_store().await?,
+        Some(Command::Init(_) | Command::Status) | None => show(client, output).await?,
+    }
+    Ok(())
+}
+
+async fn show(client: &Client, output: Output) -> anyhow::Result<()> {
     let status = client.cluster().await?;
     if output == Output::Json {
         println!("{}", serde_json::to_string_pretty(&status)?);

@@ -4,8 +4,8 @@ use std::{fs, sync::Arc};
 
 use anyhow::{Context as _, bail};
 use flotilla_agent::{Outlook, Registration, journal::Journalctl};
-use flotilla_engine::StateReader;
-use flotilla_registry::{operations::Operations, reads::Registry, timing::Timing};
+use flotilla_engine::{HoldRelease, StateReader};
+use flotilla_registry::{operations::Operations, reads::Registry, timing::Timing, witness::SharedWitness};
 use flotilla_server::{Health, Metrics, Node, Peers, TlsFiles};
 use tokio::{sync::watch, task::JoinSet};
 use tracing::{info, warn};
@@ -16,6 +16,16 @@ use crate::config::TlsConfig;
 /// Who may open the socket besides root, as the distribution's package makes it.
 const GROUP: &str = "flotilla";
 
+/// What the engine's role leaves to the API.
+pub(crate) struct SeatHere {
+    /// Its state, while it has a seat.
+    pub(crate) readers: watch::Receiver<Option<StateReader>>,
+    /// Ends a hold, where there is an engine.
+    pub(crate) hold: Option<HoldRelease>,
+    /// What this daemon has seen of the store.
+    pub(crate) witness: SharedWitness,
+}
+
 /// Starts to serve.
 ///
 /// # Errors
@@ -23,7 +33,7 @@ const GROUP: &str = "flotilla";
 pub(crate) async fn start(
     shared: &Shared,
     agent: Option<Outlook>,
-    readers: watch::Receiver<Option<StateReader>>,
+    seat: SeatHere,
     tasks: &mut JoinSet<anyhow::Result<()>>,
 ) -> anyhow::Result<()> {
     let config = &shared.config;
@@ -50,7 +60,9 @@ pub(crate) async fn start(
         host: shared.host(),
         version: env!("CARGO_PKG_VERSION"),
         operations: Operations::new(registry, Timing::default()),
-        readers,
+        readers: seat.readers,
+        hold: seat.hold,
+        witness: seat.witness,
         journal: Arc::new(Journalctl::new(config.user.is_some())),
         status: Arc::clone(&shared.systemd) as _,
         peers: Peers::new(files.as_ref().map(TlsFiles::identity).transpose()?),

@@ -3,18 +3,18 @@
 use std::sync::Arc;
 
 use anyhow::Context as _;
-use flotilla_engine::{EngineConfig, StateReader};
+use flotilla_engine::{EngineConfig, HoldRelease, StateReader};
 use flotilla_registry::{timing::Timing, witness::SharedWitness};
 use tokio::{sync::watch, task::JoinSet};
 
 use super::Shared;
 
-/// Starts the engine. Returns where its state is read, while it has a seat.
+/// Starts the engine. Returns where its state is read, while it has a seat, and what ends a hold.
 pub(crate) fn start(
     shared: &Shared,
     witness: SharedWitness,
     tasks: &mut JoinSet<anyhow::Result<()>>,
-) -> watch::Receiver<Option<StateReader>> {
+) -> (watch::Receiver<Option<StateReader>>, HoldRelease) {
     let config = EngineConfig {
         store: Arc::clone(&shared.store),
         keys: shared.config.keys.clone(),
@@ -24,7 +24,7 @@ pub(crate) fn start(
         witness,
     };
     let engine = flotilla_engine::run(config, shared.stop.clone());
-    let readers = engine.readers();
+    let (readers, release) = (engine.readers(), engine.hold_release());
     tasks.spawn(async move { engine.ended().await.context("the engine ended unexpectedly") });
-    readers
+    (readers, release)
 }

@@ -116,6 +116,6 @@ async fn a_hold_ends_at_recovery_and_on_a_word() {
     let mut cluster = six_of_which_three_vanish().await;
     cluster.pass(Duration::from_secs(10)).await;
     let leader = cluster.leader().unwrap();
-    cluster.host(leader).engine.release_hold();
+    cluster.host(leader).engine.hold_release().release();
     cluster.until("all run", |cluster| cluster.checker.lost_moves == 3).await;
 }
