@@ -13,7 +13,7 @@ use std::{
 
 use anyhow::{Result, bail};
 use clap::{Parser, Subcommand};
-use flotilla_lab::{Image, Installation, Lab, Name, Node, Options};
+use flotilla_lab::{Image, Installation, Lab, Machine, Name, Node, Options};
 
 /// A cluster of real systemd machines on this computer.
 #[derive(Debug, Parser)]
@@ -74,6 +74,16 @@ enum Command {
         /// The command and its arguments
         #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
         words: Vec<String>,
+    },
+    /// Copy files of the host into a directory of a machine
+    Copy {
+        /// The machine
+        machine: String,
+        /// The directory in the machine; made if it is missing
+        directory: String,
+        /// The files
+        #[arg(required = true)]
+        files: Vec<PathBuf>,
     },
     /// Take the power from a machine or etcd member
     Kill {
@@ -202,6 +212,7 @@ fn in_lab(lab: &Lab, command: Command) -> Result<ExitCode> {
         Command::Status => say(&status(lab))?,
         Command::Shell { machine } => match lab.machine(&machine)?.become_command(&["/bin/bash", "-l"])? {},
         Command::Exec { machine, words } => return exec(lab, &machine, &words),
+        Command::Copy { machine, directory, files } => copy(lab.machine(&machine)?, &directory, &files)?,
         Command::Kill { node } => match lab.member(&node) {
             Ok(member) => member.kill()?,
             Err(_) => lab.machine(&node)?.kill()?,
@@ -254,12 +265,19 @@ fn state(node: &Node) -> String {
     if node.is_cut() { format!("{power}, cut") } else { power.to_owned() }
 }
 
+/// Runs for as long as it likes, with our output: a journal may be followed.
 fn exec(lab: &Lab, machine: &str, words: &[String]) -> Result<ExitCode> {
-    let output = lab.machine(machine)?.exec(&borrowed(words))?;
-    std::io::stdout().write_all(&output.stdout)?;
-    std::io::stderr().write_all(&output.stderr)?;
-    let code = output.status.code().and_then(|code| u8::try_from(code).ok());
+    let status = lab.machine(machine)?.command(&borrowed(words))?.status()?;
+    let code = status.code().and_then(|code| u8::try_from(code).ok());
     Ok(code.map_or(ExitCode::FAILURE, ExitCode::from))
+}
+
+fn copy(machine: &Machine, directory: &str, files: &[PathBuf]) -> Result<()> {
+    for file in files {
+        let Some(name) = file.file_name() else { bail!("{} is no file", file.display()) };
+        machine.copy_in(file, &format!("{directory}/{}", name.to_string_lossy()))?;
+    }
+    Ok(())
 }
 
 fn heal_all(lab: &Lab) -> Result<()> {

@@ -21,11 +21,23 @@ pub fn main(arguments: &[String]) -> Result<()> {
             || arguments.iter().any(|argument| argument == "--image=user");
         deps::lab(if user { Image::User } else { Image::Plain })?;
     }
-    // Of the whole workspace, so that the features are those of every other build
-    // and nothing is compiled twice.
-    run(cargo().args(["build", "--quiet", "--workspace", "--bin", "flotilla-lab"]))?;
+    build(&["flotilla-lab"])?;
     // Becomes the lab: a shell in a machine has the terminal to itself, and a
     // command's exit status is ours.
-    let mut lab = Command::new(workspace::target().join("debug/flotilla-lab"));
-    Err(lab.arg("--directory").arg(workspace::lab()).args(arguments).exec()).context("starting flotilla-lab")
+    Err(command().args(arguments).exec()).context("starting flotilla-lab")
+}
+
+/// Builds programs of the workspace.
+pub fn build(programs: &[&str]) -> Result<()> {
+    // Of the whole workspace, so that the features are those of every other build
+    // and nothing is compiled twice.
+    let programs = programs.iter().flat_map(|program| ["--bin", program]);
+    run(cargo().args(["build", "--quiet", "--workspace"]).args(programs))
+}
+
+/// The lab's own command, which has to be built.
+pub fn command() -> Command {
+    let mut command = Command::new(workspace::target().join("debug/flotilla-lab"));
+    command.arg("--directory").arg(workspace::lab());
+    command
 }

@@ -6,6 +6,7 @@
 //! logic: clusters of machines belong to `flotilla-lab`, tests to their crates.
 
 mod ci;
+mod demo;
 mod deps;
 mod image;
 mod lab;
@@ -29,6 +30,12 @@ struct Command {
 
 /// Every command, in the order in which a newcomer meets them.
 const COMMANDS: &[Command] = &[
+    Command {
+        name: "demo",
+        arguments: "[--down]",
+        about: "A cluster of three machines on this computer: units placed, watched, and surviving their machine",
+        run: demo::main,
+    },
     Command {
         name: "deps",
         arguments: "[--lab] [--user-image]",
