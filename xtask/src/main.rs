@@ -5,6 +5,7 @@
 //! needs and then runs cargo and the other binaries. It never contains product
 //! logic: clusters of machines belong to `flotilla-lab`, tests to their crates.
 
+mod bench;
 mod ci;
 mod demo;
 mod deps;
@@ -59,6 +60,12 @@ const COMMANDS: &[Command] = &[
         arguments: "up|down|status|shell|exec|..",
         about: "A cluster of real systemd machines on this computer (`cargo xtask lab help`)",
         run: lab::main,
+    },
+    Command {
+        name: "bench",
+        arguments: "start|idle.. [--check]",
+        about: "Measure flotilla in the lab beside systemd alone; with --check fail if a goal is missed",
+        run: bench::main,
     },
     Command {
         name: "ci",

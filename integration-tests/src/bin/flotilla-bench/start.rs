@@ -1,0 +1,176 @@
+//! How long a start takes, and how many there are in a second, beside systemd's own.
+
+use std::{collections::BTreeMap, thread};
+
+use anyhow::{Context, Result, ensure};
+use flotilla_lab::{Lab, Machine};
+
+use crate::{
+    probe::{Cpu, active_since, epoch},
+    say, shell, submit,
+    table::Table,
+};
+
+/// Single starts of each kind: the goals are of fifty.
+const SINGLES: usize = 50;
+
+/// How many units are started at once.
+const BATCHES: [usize; 2] = [300, 1000];
+
+/// Goals, in milliseconds, from the command's start to active.
+const P50_MOST: f64 = 30.0;
+const P99_MOST: f64 = 100.0;
+
+/// The goal for the rate, as a share of systemd's own.
+const RATE_SHARE: f64 = 0.7;
+
+/// Starts both kinds in turn, so that whatever else the computer does disturbs both alike. The
+/// first of each, which reads the template, is not counted.
+const SINGLY: &str = r#"
+flotctl start bench@first.service >/dev/null; systemctl start plain@first.service
+for i in $(seq 1 "$1"); do
+    t=$EPOCHREALTIME; flotctl start bench@$i.service >/dev/null; echo bench@$i.service $t $EPOCHREALTIME
+    t=$EPOCHREALTIME; systemctl start plain@$i.service; echo plain@$i.service $t $EPOCHREALTIME
+done"#;
+
+/// Milliseconds of single starts.
+#[derive(Debug, Default)]
+struct Times {
+    to_active: Vec<f64>,
+    whole: Vec<f64>,
+}
+
+/// Measures single starts, then batches.
+pub fn measure(lab: &Lab) -> Result<Table> {
+    let first = submit(lab)?;
+    let mut table = Table::new("start, 3 machines");
+    singles(lab, first, &mut table)?;
+    for units in BATCHES {
+        batch(lab, first, units, &mut table)?;
+    }
+    Ok(table)
+}
+
+fn singles(lab: &Lab, first: &Machine, table: &mut Table) -> Result<()> {
+    say("50 single starts of each kind");
+    let script = format!("set -- {SINGLES}; {SINGLY}");
+    let printed = shell(first, &script)?;
+    let active = everywhere(lab, "*@*.service")?;
+    let (mut flotilla, mut systemd) = (Times::default(), Times::default());
+    for line in printed.lines() {
+        let [unit, begun, ended] = line.split(' ').collect::<Vec<_>>()[..] else { continue };
+        let times = if unit.starts_with("bench@") { &mut flotilla } else { &mut systemd };
+        let (begun, ended) = (epoch(begun)?, epoch(ended)?);
+        let since = active.get(unit).with_context(|| format!("{unit} is not active"))?;
+        times.to_active.push((since - begun) as f64 / 1000.0);
+        times.whole.push((ended - begun) as f64 / 1000.0);
+    }
+    for times in [&mut flotilla, &mut systemd] {
+        ensure!(times.whole.len() == SINGLES, "{} starts instead of {SINGLES}", times.whole.len());
+        times.to_active.sort_by(f64::total_cmp);
+        times.whole.sort_by(f64::total_cmp);
+    }
+    let ms = |value: f64| format!("{value:.1} ms");
+    for (name, share, most) in [("p50", 0.5, P50_MOST), ("p99", 0.99, P99_MOST)] {
+        let (ours, theirs) = (quantile(&flotilla.to_active, share), quantile(&systemd.to_active, share));
+        table.at_most(format!("one unit to active, {name} of {SINGLES}"), (ours, most, "ms"), ms(theirs));
+    }
+    for (name, share) in [("p50", 0.5), ("p99", 0.99)] {
+        let (ours, theirs) = (quantile(&flotilla.whole, share), quantile(&systemd.whole, share));
+        table.row(format!("one unit, the whole command, {name}"), ms(ours), ms(theirs));
+    }
+    clean(lab, first, "$(seq -f bench@%g.service 1 50) bench@first.service")
+}
+
+fn batch(lab: &Lab, first: &Machine, units: usize, table: &mut Table) -> Result<()> {
+    say(&format!("{units} units by systemd alone, a third on each machine"));
+    let before = Cpu::read(lab)?;
+    let begun = start_alone(lab, units)?;
+    let alone = Cpu::read(lab)?.per_unit(before, units);
+    let systemd = rate(lab, "plain@*.service", begun, units)?;
+    clean(lab, first, "")?;
+
+    say(&format!("{units} units by flotctl"));
+    let names = format!("$(seq -f bench@%g.service 1 {units})");
+    let before = Cpu::read(lab)?;
+    let line = format!(
+        "echo $EPOCHREALTIME; flotctl start --timeout 300s {names} >/dev/null && echo $EPOCHREALTIME"
+    );
+    let printed = shell(first, &line)?;
+    let used = Cpu::read(lab)?.per_unit(before, units);
+    let times = printed.lines().map(epoch).collect::<Result<Vec<_>>>()?;
+    let [begun, ended] = times[..] else { anyhow::bail!("flotctl did not start {units} units") };
+    let flotilla = rate(lab, "bench@*.service", begun, units)?;
+    clean(lab, first, &names)?;
+
+    table.rate(format!("{units} units at once"), flotilla, systemd, RATE_SHARE);
+    let whole = format!("{:.2} s", (ended - begun) as f64 / 1e6);
+    table.row(format!("{units} units, the whole command"), whole, String::new());
+    table.row(format!("{units} units, processor for each"), used, alone);
+    Ok(())
+}
+
+/// Starts the units on the machines' own systemds, all three at the same time; gives when the first
+/// began.
+fn start_alone(lab: &Lab, units: usize) -> Result<i64> {
+    let machines = lab.machines();
+    let begun = thread::scope(|scope| {
+        let start = |(index, machine): (usize, &Machine)| {
+            let names = format!("$(seq -f plain@%g.service {} {} {units})", index + 1, machines.len());
+            epoch(&shell(machine, &format!("echo $EPOCHREALTIME; systemctl start {names}"))?)
+        };
+        let started: Vec<_> =
+            machines.iter().enumerate().map(|one| scope.spawn(move || start(one))).collect();
+        let joined = started.into_iter().map(|thread| match thread.join() {
+            Ok(begun) => begun,
+            Err(panic) => std::panic::resume_unwind(panic),
+        });
+        joined.collect::<Result<Vec<i64>>>()
+    })?;
+    begun.into_iter().min().context("the lab has no machines")
+}
+
+/// Units per second, until the last of them was active.
+fn rate(lab: &Lab, pattern: &str, begun: i64, units: usize) -> Result<f64> {
+    let active = everywhere(lab, pattern)?;
+    ensure!(active.len() == units, "{} of {units} units of {pattern} are active", active.len());
+    let last = active.values().max().context("no unit is active")?;
+    Ok(units as f64 / ((last - begun) as f64 / 1e6))
+}
+
+fn everywhere(lab: &Lab, pattern: &str) -> Result<BTreeMap<String, i64>> {
+    let mut all = BTreeMap::new();
+    for machine in lab.machines() {
+        all.extend(active_since(machine, pattern)?);
+    }
+    Ok(all)
+}
+
+/// Ends what was started, so that the next measurement begins with empty machines.
+fn clean(lab: &Lab, first: &Machine, names: &str) -> Result<()> {
+    if !names.is_empty() {
+        shell(first, &format!("flotctl destroy --timeout 300s {names} >/dev/null"))?;
+    }
+    for machine in lab.machines() {
+        shell(machine, "systemctl stop 'plain@*.service'")?;
+    }
+    Ok(())
+}
+
+/// The nearest rank of sorted values.
+fn quantile(sorted: &[f64], share: f64) -> f64 {
+    let rank = (sorted.len() as f64 * share).ceil() as usize;
+    sorted.get(rank.saturating_sub(1)).copied().unwrap_or(f64::NAN)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_fifty_the_99th_percentile_is_the_worst() {
+        let sorted: Vec<f64> = (1..=50).map(f64::from).collect();
+        assert_eq!((quantile(&sorted, 0.5), quantile(&sorted, 0.99)), (25.0, 50.0));
+        assert!(quantile(&[], 0.5).is_nan());
+    }
+}

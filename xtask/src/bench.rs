@@ -1,0 +1,36 @@
+//! `cargo xtask bench`: builds optimised programs, then hands over to `flotilla-bench`.
+
+use std::{os::unix::process::CommandExt, process::Command};
+
+use anyhow::{Context, Result, bail};
+
+use crate::{
+    deps,
+    image::Image,
+    lab,
+    process::{cargo, is_root, run},
+    workspace,
+};
+
+/// Forwards everything to `flotilla-bench`.
+pub fn main(arguments: &[String]) -> Result<()> {
+    if arguments.is_empty() {
+        bail!("what is to be measured? `cargo xtask bench start`, `idle`, or both; `--help` says more");
+    }
+    if !is_root() {
+        bail!("benchmarks boot machines in the lab: run `cargo xtask bench` as root");
+    }
+    deps::build()?;
+    deps::lab(Image::Plain)?;
+    run(cargo().args(["build", "--release", "--workspace", "--bin", "flotillad", "--bin", "flotctl"]))?;
+    lab::build(&["flotilla-bench"])?;
+    let mut bench = Command::new(workspace::target().join("debug/flotilla-bench"));
+    bench
+        .arg("--programs")
+        .arg(workspace::target().join("release"))
+        .arg("--services")
+        .arg(workspace::root().join("dist"))
+        .args(arguments)
+        .env("FLOTILLA_LAB_DIRECTORY", workspace::lab());
+    Err(bench.exec()).context("starting flotilla-bench")
+}
