@@ -132,6 +132,11 @@ impl Cluster {
         Ok(Some(LeaderRecord::decode(&key, value.as_bytes())?))
     }
 
+    /// How the store spells a key.
+    pub fn key(&self, key: &Key) -> String {
+        self.keys.spell(key)
+    }
+
     /// Every flotilla unit that systemd has loaded on the machines that run, with its invocation.
     pub fn invocations(&self) -> Result<Invocations> {
         let mut all = Invocations::new();

@@ -3,9 +3,11 @@
 mod ownership;
 
 use std::{
+    ffi::OsString,
     fs,
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
+    process::Command,
     thread,
 };
 
@@ -223,13 +225,31 @@ impl Lab {
     /// Asks those of the lab's etcd members that run, with Debian's `etcdctl`: for people, and for tests that
     /// want to see what is written with other eyes than the project's own.
     pub fn etcdctl(&self, words: &[&str]) -> Result<String> {
-        let mut etcdctl = command([etcd_program(&self.territory, "etcdctl")]);
+        let mut etcdctl = self.asking(command([etcd_program(&self.territory, "etcdctl")]));
+        etcdctl.args(words);
+        self.in_network(|| checked(&mut etcdctl))?
+    }
+
+    /// Every change below a prefix that etcd remembers, oldest first, as `etcdctl watch` writes them
+    /// with `--write-out=fields`.
+    pub fn etcd_history(&self, prefix: &str) -> Result<String> {
+        // A watch has no end of its own; what is remembered has been told in a fraction of this.
+        let words = [OsString::from("timeout"), "3".into(), etcd_program(&self.territory, "etcdctl").into()];
+        let mut watch = self.asking(command(words));
+        watch.args(["watch", "--prefix", "--rev=1", "--write-out=fields", prefix]);
+        let output = self.in_network(|| watch.output())??;
+        if output.stdout.is_empty() {
+            bail!("etcd told nothing of {prefix}: {}", String::from_utf8_lossy(&output.stderr));
+        }
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    }
+
+    fn asking(&self, mut etcdctl: Command) -> Command {
         etcdctl
             .env("ETCDCTL_API", "3")
             .arg(format!("--endpoints={}", self.endpoints().join(",")))
-            .args(self.members.first().map(Member::client_options).unwrap_or_default())
-            .args(words);
-        self.in_network(|| checked(&mut etcdctl))?
+            .args(self.members.first().map(Member::client_options).unwrap_or_default());
+        etcdctl
     }
 
     /// The etcd members and machines as what they have in common.

@@ -12,8 +12,11 @@ use flotilla_integration_tests::Cluster;
 use flotilla_lab::Machine;
 
 mod destroy;
+mod history;
+mod leader;
 mod loss;
 mod placing;
+mod store;
 mod upgrade;
 
 /// A machine's lease as flotillad has it by default: what a test that waits for its end counts on.
