@@ -64,7 +64,8 @@ impl World {
             machine.write_file(&format!("/etc/systemd/system/{service}"), text).unwrap();
         }
         let endpoints: Vec<_> = world.lab.endpoints().iter().map(|e| format!("{e:?}")).collect();
-        let toml = format!("[store.etcd]\nendpoints = [{}]\n", endpoints.join(", "));
+        // The manifests are written by hand here: an engine would tidy up behind them.
+        let toml = format!("roles = [\"agent\"]\n[store.etcd]\nendpoints = [{}]\n", endpoints.join(", "));
         machine.write_file("/etc/flotilla/flotilla.toml", toml).unwrap();
         world.put(&Key::Content(ContentHash::of(UNIT.as_bytes())), UNIT);
         machine.run(&["systemctl", "daemon-reload"]).unwrap();
