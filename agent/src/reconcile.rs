@@ -32,6 +32,7 @@ mod report;
 mod tests;
 
 pub use attempts::{Attempts, Outcome, backoff};
+pub use report::unread;
 
 /// Whether steps may be taken at all.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]

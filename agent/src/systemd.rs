@@ -160,7 +160,10 @@ pub enum SystemdError {
         why: String,
     },
     /// systemd did not answer.
-    #[error("systemd did not answer {call} within {seconds} s")]
+    #[error(
+        "systemd did not answer {call} within {seconds} s and is asked again; if `systemctl list-jobs` hangs on that \
+         machine too, look at its load and its console"
+    )]
     NoAnswer {
         /// The method.
         call: &'static str,

@@ -20,7 +20,9 @@ use tracing::{info, warn};
 
 use crate::{
     contents::Contents,
-    reconcile::{Attempts, Gate, Next, Outcome, Situation, Step, backoff, reconcile, wanted, wants_start},
+    reconcile::{
+        Attempts, Gate, Next, Outcome, Situation, Step, backoff, reconcile, unread, wanted, wants_start,
+    },
     systemd::{Present, Systemd},
 };
 
@@ -86,7 +88,7 @@ impl UnitTask {
         let mut must_read = seen.is_none();
         let orders = self.orders.borrow_and_update().clone();
         let mut known = Known { orders, present: seen.flatten(), attempts: Attempts::default(), told: None };
-        let mut unread = 0;
+        let mut failures = 0;
         loop {
             if must_read {
                 // What the bell was rung for so far is about to be read.
@@ -94,10 +96,10 @@ impl UnitTask {
                 match self.systemd.get(&self.unit).await {
                     Ok(present) => known.see(present),
                     Err(error) => {
-                        unread += 1;
+                        failures += 1;
                         warn!(unit = %self.unit, %error, "its state cannot be read");
                         self.tell_unread(&mut known, &error.to_string()).await;
-                        let again = backoff(unread, self.seed);
+                        let again = backoff(failures, self.seed);
                         tokio::select! {
                             () = sleep(again) => {}
                             () = self.bell.notified() => {}
@@ -108,7 +110,7 @@ impl UnitTask {
                     }
                 }
             }
-            (must_read, unread) = (false, 0);
+            (must_read, failures) = (false, 0);
             let next = self.decide(&mut known).await;
             if known.orders.entries.is_empty() && known.present.is_none() && next == Next::Settled {
                 return;
@@ -164,7 +166,8 @@ impl UnitTask {
 
     /// Tells that nothing is known of the unit: what was true is not vouched for any more.
     async fn tell_unread(&self, known: &mut Known, why: &str) {
-        let (mut reports, taken_up) = known.told.clone().unwrap_or_default();
+        let nothing_told = || (unread(&known.orders.entries), None);
+        let (mut reports, taken_up) = known.told.clone().unwrap_or_else(nothing_told);
         for report in &mut reports {
             report.gone = false;
             report.problem = Some(why.to_owned());

@@ -12,6 +12,22 @@ pub(super) fn reports(s: &Situation<'_>, held_if_gated: bool) -> Vec<UnitReport>
     reports
 }
 
+/// Returns one report per order of a unit that could not be read yet: it proves nothing.
+pub fn unread(orders: &[ManifestEntry]) -> Vec<UnitReport> {
+    let unknown = || UnitState {
+        load: "unknown".to_owned(),
+        active: "unknown".to_owned(),
+        sub: "unknown".to_owned(),
+        ..UnitState::not_loaded()
+    };
+    let report = |order: &ManifestEntry| {
+        let mut report = blank(order.unit.clone(), None, unknown());
+        report.token = Some(order.token);
+        report
+    };
+    orders.iter().map(report).collect()
+}
+
 /// Tells whether what is here was started for this order, or belongs to no other.
 fn is_about(s: &Situation<'_>, order: &ManifestEntry) -> bool {
     match s.present {

@@ -44,6 +44,10 @@ use unit::Properties;
 /// systemd that is merely busy is not given up.
 const METHOD_TIMEOUT: Duration = Duration::from_secs(25);
 
+/// How long a call waits for a bus that went. A restarted dbus is back in some 100 ms; past five
+/// seconds whoever waits is told that it is away, and may try again.
+const BUS_WITHIN: Duration = Duration::from_secs(5);
+
 /// Calls waiting for a reply: the bus allows 128 for each connection.
 const CALLS: usize = 100;
 
@@ -148,12 +152,14 @@ impl DbusSystemd {
             // Never closed, so always granted.
             let _permit = self.calls.acquire().await.ok();
             let mut live = self.link.live.clone();
-            let manager = match live.wait_for(Option::is_some).await {
-                Ok(live) => live.clone(),
-                Err(_) => None,
+            let manager = match timeout(BUS_WITHIN, live.wait_for(Option::is_some)).await {
+                Ok(Ok(live)) => live.clone(),
+                Ok(Err(_)) | Err(_) => None,
             };
             let Some(manager) = manager else {
-                return Err(SystemdError::NoAnswer { call, seconds: began.elapsed().as_secs() });
+                let why =
+                    format!("the connection was lost, and not made again within {} s", BUS_WITHIN.as_secs());
+                return Err(SystemdError::NoBus { address: self.layout.bus.clone(), why });
             };
             f(manager).await.map_err(|e| {
                 self.shared.broken.notify_one();

@@ -1,6 +1,6 @@
 //! What `systemctl status` would show, from wherever a unit runs.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use axum::{
     Json,
@@ -13,6 +13,7 @@ use flotilla_api::{
 };
 use flotilla_units::UnitName;
 use futures_util::future::join_all;
+use tokio::time::timeout;
 
 use super::{machines::StatusQuery, units::find};
 use crate::{error::ApiError, forward, identity::User, journal, node::Node};
@@ -22,6 +23,10 @@ const MACHINES_MAX: usize = 100;
 
 /// The most journal lines that come with a status.
 const LINES_MAX: u32 = 1_000;
+
+/// How long systemd may take to say how a unit is. It takes a millisecond; ten seconds are a machine in
+/// trouble, and still leave time to say so before the client gives up.
+const SYSTEMD_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Shows what `systemctl status` would show of a unit, one for each machine that has it.
 #[utoipa::path(get, path = "/v1/units/{name}/status",
@@ -83,7 +88,14 @@ pub(super) async fn of_this_machine(
     unit: &UnitName,
     lines: u32,
 ) -> Result<UnitStatus, ApiError> {
-    let status = node.status.status(unit).await?;
+    let asked = timeout(SYSTEMD_TIMEOUT, node.status.status(unit)).await;
+    let status = asked.map_err(|_| {
+        ApiError::unavailable(format!(
+            "the systemd of {} does not answer; if `systemctl list-jobs` hangs there too, look at the machine's load \
+             and console",
+            node.host
+        ))
+    })??;
     let journal = journal::last_lines(node, unit, lines.min(LINES_MAX)).await;
     Ok(write(node, unit, status, journal))
 }
