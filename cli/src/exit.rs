@@ -80,6 +80,9 @@ pub(crate) fn of(error: &anyhow::Error) -> Exit {
 /// Says what to try next, where the error itself cannot know.
 fn hint(error: &anyhow::Error) -> Option<String> {
     match error.downcast_ref::<ClientError>()? {
+        ClientError::Unreachable { endpoint, why, .. } if tls_hint(why).is_some() => {
+            tls_hint(why).map(|hint| format!("{endpoint}: {hint}"))
+        }
         ClientError::Unreachable { endpoint, .. } if endpoint.starts_with("unix://") => Some(
             "Is flotillad running on this machine (systemctl status flotillad)? From elsewhere, name a \
              machine of the cluster with --endpoint https://HOST:7400."
@@ -90,6 +93,37 @@ fn hint(error: &anyhow::Error) -> Option<String> {
         }
         _ => None,
     }
+}
+
+/// Says what to do about a failed TLS handshake, in rustls' words for what it refused, or for the
+/// other's alert.
+fn tls_hint(why: &str) -> Option<&'static str> {
+    const REFUSED: [(&str, &str); 4] = [
+        // Authorities of one name, as all of ours are, are told apart by their keys alone.
+        (
+            "BadSignature",
+            "its certificate is of another authority than --ca; give the ca.pem of that cluster",
+        ),
+        (
+            "UnknownIssuer",
+            "its certificate is of another authority than --ca; give the ca.pem of that cluster",
+        ),
+        (
+            "expired",
+            "its certificate has expired; issue that machine a new one with `flotctl ca issue machine`",
+        ),
+        ("not valid for name", "use a name or an address that its certificate is for"),
+    ];
+    if why.contains("invalid peer certificate") {
+        let why = why.to_ascii_lowercase();
+        let known = REFUSED.iter().find(|(word, _)| why.contains(&word.to_ascii_lowercase()));
+        return Some(known.map_or("its certificate cannot be trusted", |(_, hint)| hint));
+    }
+    let alert = why.contains("received fatal alert");
+    alert.then_some(
+        "it does not accept your certificate, which has to be of its own cluster's authority and must not have \
+         expired; `flotctl ca issue user` makes one",
+    )
 }
 
 #[cfg(test)]
@@ -110,5 +144,17 @@ mod tests {
         assert_eq!(of(&refused(ErrorKind::Conflict)), Exit::Failed);
         assert_eq!(of(&Failure::error(Exit::CannotBePlaced, "no").context("more")), Exit::CannotBePlaced);
         assert_eq!(of(&anyhow::anyhow!("any")), Exit::Failed);
+    }
+
+    #[test]
+    fn failed_handshakes_say_whose_certificate_is_to_be_changed() {
+        let hint = |why| tls_hint(why).expect("a failed handshake");
+        assert!(hint("invalid peer certificate: BadSignature").contains("--ca"));
+        assert!(
+            hint("invalid peer certificate: certificate expired: verified at ..")
+                .contains("ca issue machine")
+        );
+        assert!(hint("received fatal alert: DecryptError").contains("your certificate"));
+        assert_eq!(tls_hint("Connection refused (os error 111)"), None);
     }
 }

@@ -2,8 +2,11 @@
 
 use std::{fs, path::PathBuf, sync::Arc};
 
-use rustls::{RootCertStore, ServerConfig, server::WebPkiClientVerifier};
-use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _};
+use rustls::{
+    CertificateError, RootCertStore, ServerConfig,
+    server::{WebPkiClientVerifier, danger::ClientCertVerifier},
+};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, UnixTime, pem::PemObject as _};
 
 /// Where the certificates are.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -88,6 +91,8 @@ impl TlsFiles {
         let verifier = WebPkiClientVerifier::builder(Arc::new(roots))
             .build()
             .map_err(|e| unusable(&self.ca, e.to_string()))?;
+        let chain = certificates(&self.certificate)?;
+        self.check_own(&*verifier, &chain)?;
         let key = PrivateKeyDer::from_pem_slice(&read(&self.key)?).map_err(|e| TlsError::Pem {
             path: self.key.clone(),
             expected: "a private key",
@@ -95,10 +100,43 @@ impl TlsFiles {
         })?;
         let mut config = ServerConfig::builder()
             .with_client_cert_verifier(verifier)
-            .with_single_cert(certificates(&self.certificate)?, key)
+            .with_single_cert(chain, key)
             .map_err(|e| unusable(&self.certificate, e.to_string()))?;
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
         Ok(Arc::new(config))
+    }
+
+    /// Looks at our own certificate as the other machines will: what they would refuse is told here,
+    /// where somebody reads it.
+    fn check_own(
+        &self,
+        verifier: &dyn ClientCertVerifier,
+        chain: &[CertificateDer<'_>],
+    ) -> Result<(), TlsError> {
+        let unusable =
+            |why: &str| Err(TlsError::Unusable { path: self.certificate.clone(), why: why.to_owned() });
+        let Some((own, above)) = chain.split_first() else { return unusable("it is empty") };
+        match verifier.verify_client_cert(own, above, UnixTime::now()) {
+            Ok(_) => Ok(()),
+            // The units of this machine need no API, so it goes on.
+            Err(rustls::Error::InvalidCertificate(
+                CertificateError::Expired | CertificateError::ExpiredContext { .. },
+            )) => {
+                tracing::error!(
+                    certificate = %self.certificate.display(),
+                    "this machine's certificate has expired: nobody can reach its API, and it can reach no other's; \
+                     issue a new one with `flotctl ca issue machine` and restart flotillad"
+                );
+                Ok(())
+            }
+            Err(rustls::Error::InvalidCertificate(
+                CertificateError::UnknownIssuer | CertificateError::BadSignature,
+            )) => unusable(&format!(
+                "it was not issued by {}; use the certificate and the ca.pem of one cluster (wrong CA?)",
+                self.ca.display()
+            )),
+            Err(e) => unusable(&e.to_string()),
+        }
     }
 }
 

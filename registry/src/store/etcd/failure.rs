@@ -140,7 +140,12 @@ fn lease_gone(subject: Subject) -> Failure {
 
 /// Recognises a failed TLS handshake: rustls' words for what it refused, or for the other's alert.
 fn tls_refusal(chain: &str) -> Option<Refusal> {
-    const SERVER: [(&str, &str); 4] = [
+    const SERVER: [(&str, &str); 5] = [
+        // Authorities of one name, as all of flotctl's are, are told apart by their keys alone.
+        (
+            "BadSignature",
+            "etcd's certificate is not signed by the configured authority; check the CA file (wrong CA?)",
+        ),
         (
             "UnknownIssuer",
             "etcd's certificate is not signed by the configured authority; check the CA file (wrong CA?)",
