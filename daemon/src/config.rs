@@ -95,7 +95,7 @@ pub(crate) struct TlsConfig {
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ConfigError {
     /// A file cannot be read.
-    #[error("{path} cannot be read")]
+    #[error("{path} cannot be read; it has to be there, in UTF-8, and readable by flotillad's user")]
     Unreadable {
         path: String,
         #[source]

@@ -129,7 +129,9 @@ pub enum OperationError {
         bytes: usize,
     },
     /// What is stored cannot be understood; nothing was changed.
-    #[error("a record that this is about cannot be read, so it is left alone")]
+    #[error(
+        "a record that this is about cannot be read, so it is left alone; mend or delete it in the store"
+    )]
     Unreadable(#[source] RecordError),
     /// Others kept changing the same units.
     #[error("others changed the same units {attempts} times meanwhile; try again")]

@@ -56,10 +56,12 @@ pub(crate) async fn to_seat(
     }
     Err(last.map_or_else(
         || {
-            ApiError::unavailable(
-                "no engine has a seat, so nobody knows the cluster's state; is flotillad running with the \
-                 engine's role on any machine?",
-            )
+            // What keeps this machine's engine from a seat is as a rule what keeps the others'.
+            let own: String = node.health.borrow().not_ready.iter().map(|why| format!("; {} is {why}", node.host)).collect();
+            ApiError::unavailable(format!(
+                "no engine has a seat, so nobody knows the cluster's state{own}; is flotillad running with the \
+                 engine's role on any machine?"
+            ))
         },
         Into::into,
     ))
