@@ -111,6 +111,16 @@ impl Machine {
         self.group().wait_empty().or_else(|_| self.group().kill())
     }
 
+    /// Stops the machine's PID 1 where it is: its systemd does not answer, everything else goes on.
+    pub fn freeze_init(&self) -> Result<()> {
+        kill_process(self.init()?, Signal::STOP).context("freezing the machine's init")
+    }
+
+    /// Lets PID 1 go on.
+    pub fn thaw_init(&self) -> Result<()> {
+        kill_process(self.init()?, Signal::CONT).context("thawing the machine's init")
+    }
+
     /// Shuts the machine down in order and waits until it is off.
     pub fn poweroff(&self) -> Result<()> {
         self.shut_down(POWEROFF)
