@@ -55,6 +55,11 @@ pub(super) fn arguments(query: &Query, from: &From, user: bool) -> Vec<String> {
     }
     if query.follow {
         args.push("--follow".to_owned());
+        // Following means the present boot only, unless journals are merged. That is wrong twice:
+        // what was written between a cursor and a reboot is to be read, too; and where a container's
+        // boot id is mounted over the host's, a hardened service sees the host's, which no line has.
+        // Merging also brings other machines' journals, which are left out by their machine id.
+        args.push("--merge".to_owned());
         if !matches!(from, From::Last(_)) {
             args.push("--no-tail".to_owned());
         }

@@ -13,7 +13,7 @@ use super::{Cursor, LogEntry, LogMessage};
 
 /// The fields that are asked for; cursor and times come by themselves.
 pub(super) const FIELDS: &str = "MESSAGE,PRIORITY,_PID,SYSLOG_IDENTIFIER,_SYSTEMD_UNIT,_SYSTEMD_USER_UNIT,UNIT,USER_UNIT,\
-OBJECT_SYSTEMD_UNIT,COREDUMP_UNIT,_SYSTEMD_INVOCATION_ID,INVOCATION_ID,USER_INVOCATION_ID";
+OBJECT_SYSTEMD_UNIT,COREDUMP_UNIT,_SYSTEMD_INVOCATION_ID,INVOCATION_ID,USER_INVOCATION_ID,_MACHINE_ID";
 
 /// Whose line it is, most telling first: what PID 1 or a crash handler writes about a unit is the
 /// unit's, although another unit wrote it.
@@ -34,13 +34,18 @@ enum Field {
 type Fields = HashMap<String, Field>;
 
 /// Decodes a line; the entry's unit is the first of its owners that `wanted` says yes to. `None`
-/// when there is none.
+/// when there is none, or when the line is not of the machine.
 pub(super) fn decode(
     line: &str,
+    machine: Option<&str>,
     wanted: impl Fn(&UnitName) -> bool,
 ) -> Result<(Cursor, Option<LogEntry>), String> {
     let fields: Fields = serde_json::from_str(line).map_err(|e| e.to_string())?;
     let cursor = Cursor(text(&fields, "__CURSOR").ok_or("it has no __CURSOR")?.to_owned());
+    // Journals of containers and of remote machines lie beside the machine's own.
+    if machine.is_some_and(|own| text(&fields, "_MACHINE_ID").is_some_and(|id| id != own)) {
+        return Ok((cursor, None));
+    }
     let owner = OWNERS
         .iter()
         .flat_map(|owner| texts(&fields, owner))
@@ -110,7 +115,7 @@ mod tests {
     }
 
     fn entry(rest: &str) -> LogEntry {
-        decode(&line(rest), |_| true).unwrap().1.unwrap()
+        decode(&line(rest), None, |_| true).unwrap().1.unwrap()
     }
 
     #[test]
@@ -139,26 +144,34 @@ mod tests {
     }
 
     #[test]
+    fn a_line_of_another_machine_is_passed_over() {
+        let text = line(r#""_MACHINE_ID":"aa""#);
+        assert!(decode(&text, Some("aa"), |_| true).unwrap().1.is_some());
+        assert!(decode(&text, None, |_| true).unwrap().1.is_some());
+        assert_eq!(decode(&text, Some("bb"), |_| true).unwrap().1, None);
+    }
+
+    #[test]
     fn what_pid_1_writes_about_a_unit_is_the_units() {
         let text = line(r#""UNIT":"b.service","INVOCATION_ID":"cd","MESSAGE":"Started b.service.""#);
-        let about_b = decode(&text, |unit| unit.as_str() == "b.service").unwrap().1.unwrap();
+        let about_b = decode(&text, None, |unit| unit.as_str() == "b.service").unwrap().1.unwrap();
         assert_eq!((about_b.unit.as_str(), about_b.invocation.as_deref()), ("b.service", Some("cd")));
-        let of_a = decode(&text, |unit| unit.as_str() == "a.service").unwrap().1.unwrap();
+        let of_a = decode(&text, None, |unit| unit.as_str() == "a.service").unwrap().1.unwrap();
         assert_eq!(of_a.unit.as_str(), "a.service");
-        assert_eq!(decode(&text, |_| false).unwrap(), (Cursor("s=1;i=2".to_owned()), None));
+        assert_eq!(decode(&text, None, |_| false).unwrap(), (Cursor("s=1;i=2".to_owned()), None));
     }
 
     #[test]
     fn rubbish_is_an_error() {
         for line in ["", "{", "[]", "{}", "-- No entries --", r#"{"__CURSOR":[1,2]}"#, r#"{"__CURSOR":{}}"#] {
-            assert!(decode(line, |_| true).is_err(), "{line}");
+            assert!(decode(line, None, |_| true).is_err(), "{line}");
         }
     }
 
     proptest! {
         #[test]
         fn never_panics(line in "\\PC*") {
-            let _ = decode(&line, |_| true);
+            let _ = decode(&line, None, |_| true);
         }
 
         #[test]

@@ -96,6 +96,8 @@ impl LogSource for Journalctl {
 /// Reads for one query until it is answered or nobody listens.
 struct Reader {
     program: String,
+    /// The id that this machine's lines carry, where it can be read.
+    machine: Option<String>,
     user: bool,
     from: From,
     cursors: BTreeMap<UnitName, Cursor>,
@@ -122,7 +124,9 @@ impl Reader {
     ) -> Self {
         let from = beginning(&query, Timestamp::now());
         let cursors = std::mem::take(&mut query.cursors);
-        Self { program, user, from, cursors, query, sender, _permit: permit }
+        // Not flotilla's id of the machine, which may be another: journald writes this one.
+        let machine = std::fs::read_to_string("/etc/machine-id").ok().map(|id| id.trim().to_owned());
+        Self { program, machine, user, from, cursors, query, sender, _permit: permit }
     }
 
     async fn run(mut self) {
@@ -195,7 +199,7 @@ impl Reader {
 
     /// Takes one line; returns what is to be handed on.
     fn line(&mut self, line: &str) -> Option<Result<LogEntry, JournalError>> {
-        let (cursor, entry) = match decode(line, |unit| self.query.wants(unit)) {
+        let (cursor, entry) = match decode(line, self.machine.as_deref(), |unit| self.query.wants(unit)) {
             Ok(decoded) => decoded,
             // A child that was killed leaves half a line; its successor brings the whole one.
             Err(_) if !line.ends_with('}') => return None,
