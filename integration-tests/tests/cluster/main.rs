@@ -13,6 +13,7 @@ use flotilla_lab::Machine;
 
 mod destroy;
 mod history;
+mod journal;
 mod leader;
 mod loss;
 mod placing;
