@@ -194,7 +194,14 @@ pub(crate) async fn last_lines(node: &Arc<Node>, unit: &UnitName, lines: u32) ->
         return Vec::new();
     }
     let query = Query { units: vec![unit.clone()], lines: Some(lines), ..Query::default() };
-    let entries =
-        node.journal.follow(query).filter_map(async |entry| entry.ok()).map(|entry| line(node, entry));
-    tokio::time::timeout(LAST_LINES_TIMEOUT, entries.collect()).await.unwrap_or_default()
+    let mut entries = node.journal.follow(query);
+    let read = async {
+        let mut lines = Vec::new();
+        while let Some(entry) = entries.next().await {
+            // One line that cannot be read is not worth the others.
+            lines.extend(entry.ok().map(|entry| line(node, entry)));
+        }
+        lines
+    };
+    tokio::time::timeout(LAST_LINES_TIMEOUT, read).await.unwrap_or_default()
 }

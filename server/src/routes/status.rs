@@ -39,17 +39,8 @@ pub(super) async fn unit_status(
     Query(query): Query<StatusQuery>,
 ) -> Result<Json<Vec<UnitStatus>>, ApiError> {
     let row = find(&node.seat()?, &name)?;
-    let ask = row.placements.iter().take(MACHINES_MAX).map(async |placement| {
-        let mut status = if placement.machine == node.machine {
-            of_this_machine(&node, &row.name, query.lines).await?
-        } else {
-            let client = forward::to_machine(&node, placement.machine, &user).await?;
-            let machine = placement.machine.to_string();
-            client.machine_status(&machine, row.name.as_str(), query.lines).await?
-        };
-        status.problem = placement.report.as_ref().and_then(|report| report.problem.clone());
-        Ok::<_, ApiError>(status)
-    });
+    let asked = row.placements.iter().take(MACHINES_MAX);
+    let ask = asked.map(|placement| of_a_machine(&node, &user, &row.name, placement, query.lines));
     let mut statuses = Vec::new();
     let mut refusal = None;
     for (answer, placement) in join_all(ask).await.into_iter().zip(&row.placements) {
@@ -69,6 +60,24 @@ pub(super) async fn unit_status(
         }
         _ => Ok(Json(statuses)),
     }
+}
+
+/// Asks the machine of one placement.
+async fn of_a_machine(
+    node: &Arc<Node>,
+    user: &User,
+    unit: &UnitName,
+    placement: &flotilla_engine::PlacementRow,
+    lines: u32,
+) -> Result<UnitStatus, ApiError> {
+    let mut status = if placement.machine == node.machine {
+        of_this_machine(node, unit, lines).await?
+    } else {
+        let client = forward::to_machine(node, placement.machine, user).await?;
+        client.machine_status(&placement.machine.to_string(), unit.as_str(), lines).await?
+    };
+    status.problem = placement.report.as_ref().and_then(|report| report.problem.clone());
+    Ok(status)
 }
 
 fn unknown(placement: &flotilla_engine::PlacementRow, unit: &UnitName, error: &ApiError) -> UnitStatus {
