@@ -96,3 +96,66 @@ fn as_an_ordinary_user_on_their_own_systemd() {
     let system = machine.run(&["systemctl", "list-unit-files", "--no-legend", "hello.service"]);
     assert!(!system.unwrap_or_default().contains("hello"), "the machine's own systemd has nothing of it");
 }
+
+/// Asks for a page through the machine's socket, as a health check would.
+fn page(person: &Person<'_>, path: &str) -> String {
+    let ask = format!(
+        r#"my $s = IO::Socket::UNIX->new("/run/flotilla/api.sock") or die; print $s "GET {path} HTTP/1.0\r\n\r\n"; print while <$s>;"#
+    );
+    person.run(&["perl", "-MIO::Socket::UNIX", "-e", &ask]).unwrap()
+}
+
+#[test]
+fn flotctl_tells_the_truth() {
+    let lab = world("devtruth");
+    let person = Person::root(&lab.machines()[0]);
+    person.start_dev().unwrap();
+    let ask = |words: &[&str]| {
+        let output = person.exec(&[&["flotctl"], words].concat()).unwrap();
+        let text = [output.stdout, output.stderr].concat();
+        (output.status.code(), String::from_utf8_lossy(&text).into_owned())
+    };
+    let write = |name: &str, text: &str| person.write(&format!("/root/{name}"), text).unwrap();
+
+    write("dies.service", "[Service]\nExecStart=/bin/sh -c 'echo boom; exit 7'\n");
+    let (code, text) = ask(&["start", "/root/dies.service"]);
+    assert_eq!(code, Some(3), "{text}");
+    for part in ["result exit-code, exit status 7", "boom"] {
+        assert!(text.contains(part), "no {part:?} in {text}");
+    }
+
+    write("nowhere.service", "[Service]\nExecStart=/bin/true\n[X-Flotilla]\nMachineMetadata=zone=b\n");
+    let begun = std::time::Instant::now();
+    let (code, text) = ask(&["start", "/root/nowhere.service"]);
+    println!("an unplaceable unit was refused after {} ms", begun.elapsed().as_millis());
+    assert_eq!(code, Some(5), "{text}");
+    assert!(text.contains("metadata zone=b does not match"), "{text}");
+    let (code, text) = ask(&["why", "nowhere"]);
+    assert_eq!(code, Some(5), "{text}");
+    assert!(text.contains("MachineMetadata"), "{text}");
+
+    write("once.service", "[Service]\nType=oneshot\nExecStart=/bin/true\n");
+    let (code, text) = ask(&["start", "/root/once.service"]);
+    assert!(code == Some(0) && text.contains("finished on"), "{text}");
+
+    write("tick@.service", "[Service]\nExecStart=/bin/sleep infinity\n");
+    let (code, text) = ask(&["start", "/root/tick@1.service", "tick@2"]);
+    assert!(code == Some(0) && text.contains("tick@2.service active"), "{text}");
+    let (code, text) = ask(&["stop", "tick@*"]);
+    assert!(code == Some(0) && text.contains("tick@1.service loaded"), "a glob is the cluster's: {text}");
+    assert_eq!(ask(&["status", "tick@1"]).0, Some(3), "not active");
+    assert_eq!(ask(&["cat", "tick@1"]).1, "[Service]\nExecStart=/bin/sleep infinity\n");
+    assert_eq!(ask(&["status", "nobody"]).0, Some(4), "no such unit");
+    let (code, text) = ask(&["events", "tick@1"]);
+    assert!(code == Some(0) && text.contains("placed tick@1.service"), "{text}");
+    let (code, text) = ask(&["unload", "tick@1"]);
+    assert!(code == Some(0) && text.contains("tick@1.service unloaded"), "{text}");
+
+    assert!(page(&person, "/healthz").ends_with("ok\n"));
+    assert!(page(&person, "/readyz").contains("200 OK"));
+    let metrics = page(&person, "/metrics");
+    for line in ["flotilla_machine_registered 1", "flotilla_engine_leader 1"] {
+        assert!(metrics.contains(line), "no {line:?} in {metrics}");
+    }
+    assert!(page(&person, "/openapi.json").contains("\"/v1/orders\""));
+}
