@@ -77,7 +77,7 @@ pub(crate) async fn run(
             submit::submit(client, &files).await?;
         }
     }
-    let units = args.units.iter().map(|unit| mangle(unit)).collect();
+    let units = ordered(&args.units);
     let outcome = client.order(&Order { action, units, dry_run: false }).await?;
     if args.wait.no_block {
         return no_block(action, &outcome, output);
@@ -100,6 +100,19 @@ fn file_of(unit: &str) -> Option<PathBuf> {
     let name: UnitName = path.file_name()?.to_str()?.parse().ok()?;
     let template = path.with_file_name(name.template()?.as_str());
     template.is_file().then_some(template)
+}
+
+/// Returns the units to order: a template's file beside its instances was named to be submitted.
+///
+/// A template alone is ordered, for the answer that says why it cannot be.
+fn ordered(arguments: &[String]) -> Vec<String> {
+    let is_template_file = |unit: &&String| {
+        let template = file_of(unit).is_some_and(|file| file.as_path() == Path::new(unit));
+        template && mangle(unit).parse().is_ok_and(|name: UnitName| name.is_template())
+    };
+    let (templates, units): (Vec<&String>, Vec<&String>) = arguments.iter().partition(is_template_file);
+    let ordered = if units.is_empty() { templates } else { units };
+    ordered.into_iter().map(|unit| mangle(unit)).collect()
 }
 
 fn no_block(action: Action, outcome: &Outcome, output: Output) -> anyhow::Result<Exit> {
@@ -278,4 +291,20 @@ async fn finish(client: &Client, waiting: &Waiting, timed_out: bool, output: Out
         }
     }
     Ok(worst)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_template_file_beside_its_instances_is_submitted_and_not_ordered() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("web@.service");
+        std::fs::write(&file, "[Service]\nExecStart=/bin/true\n").unwrap();
+        let (file, instance) = (file.display().to_string(), "web@1".to_owned());
+        assert_eq!(ordered(&[file.clone(), instance.clone()]), ["web@1.service"]);
+        assert_eq!(ordered(&[file]), ["web@.service"]);
+        assert_eq!(ordered(&["web@.service".to_owned(), instance]), ["web@.service", "web@1.service"]);
+    }
 }
