@@ -5,12 +5,14 @@
 //! root are behind the feature `lab`, which `cargo xtask test` switches on.
 
 mod cluster;
+mod counter;
 mod person;
 mod real;
 
 use std::time::Duration;
 
 pub use cluster::{Cluster, Invocations};
+pub use counter::{COUNT, COUNT_AT, COUNTER};
 pub use flotilla_lab::eventually;
 pub use person::Person;
 pub use real::{TestLab, binary, lab, lab_directory, lab_with};

@@ -15,7 +15,9 @@ use crate::{
 /// Forwards everything to `flotilla-bench`.
 pub fn main(arguments: &[String]) -> Result<()> {
     if arguments.is_empty() {
-        bail!("what is to be measured? `cargo xtask bench start`, `idle`, or both; `--help` says more");
+        bail!(
+            "what is to be measured? `cargo xtask bench start`, `idle`, `journal`, or several; `--help` says more"
+        );
     }
     if !is_root() {
         bail!("benchmarks boot machines in the lab: run `cargo xtask bench` as root");

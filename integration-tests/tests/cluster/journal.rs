@@ -1,4 +1,7 @@
 //! A followed journal, merged from three machines: every line, in order, over lost connections.
+//!
+//! How late the lines are is printed here and judged by `cargo xtask bench journal`: a test beside
+//! others on a busy computer is no place for a figure.
 
 use std::{
     collections::BTreeMap,
@@ -10,22 +13,13 @@ use std::{
 };
 
 use flotilla_api::journal::JournalLine;
-use flotilla_integration_tests::{Cluster, LIMIT, eventually};
+use flotilla_integration_tests::{COUNT, COUNT_AT, COUNTER, Cluster, LIMIT, eventually};
 use flotilla_lab::Machine;
 
 use crate::{alone, start_instances};
 
 /// How many units write.
 const WRITERS: usize = 10;
-
-/// How late half of the lines may be, from journald's stamp to the line that flotctl prints.
-const LAG_MEDIAN: Duration = Duration::from_millis(300);
-
-/// Counts, a hundred lines a second, without a process for each.
-const COUNT: &str =
-    "$| = 1;\nfor (my $n = 1; ; $n++) { print \"$n\\n\"; select(undef, undef, undef, 0.01); }\n";
-
-const WRITER: &str = "[Service]\nExecStart=/usr/bin/perl /root/count.pl\n";
 
 /// What a followed journal has printed.
 #[derive(Default)]
@@ -41,10 +35,10 @@ fn a_followed_journal_has_every_line_in_order_over_lost_connections() {
     let cluster = Cluster::up("journal", 3, 1).unwrap();
     let [m1, m2, _] = cluster.machines() else { panic!("three machines") };
     for machine in cluster.machines() {
-        machine.write_file("/root/count.pl", COUNT).unwrap();
+        machine.write_file(COUNT_AT, COUNT).unwrap();
     }
     let heard = Arc::new(Mutex::new(Heard::default()));
-    start_instances(&cluster, m1, "hello", WRITER.to_owned(), WRITERS);
+    start_instances(&cluster, m1, "hello", COUNTER.to_owned(), WRITERS);
     let mut follower = follow(m1, &heard);
     let lines = || heard.lock().unwrap_or_else(PoisonError::into_inner).lags.len();
     let more = |what: &str, count: usize| {
@@ -105,7 +99,6 @@ fn a_followed_journal_has_every_line_in_order_over_lost_connections() {
         calm.as_millis(),
         all.as_millis()
     );
-    assert!(calm <= LAG_MEDIAN, "{calm:?}");
 }
 
 /// Follows the writers' journal from its beginning.

@@ -5,6 +5,7 @@
 //! the same machines, since absolute ones say more about the computer than about flotilla.
 
 mod idle;
+mod journal;
 mod probe;
 mod start;
 mod table;
@@ -43,6 +44,8 @@ enum Benchmark {
     Start,
     /// What a cluster with nothing to do writes and uses
     Idle,
+    /// How late the lines of a followed journal are
+    Journal,
 }
 
 fn main() -> ExitCode {
@@ -63,6 +66,7 @@ fn run(arguments: &Arguments) -> Result<ExitCode> {
         let table = match benchmark {
             Benchmark::Start => start::measure(&lab)?,
             Benchmark::Idle => idle::measure(&lab)?,
+            Benchmark::Journal => journal::measure(&lab)?,
         };
         print!("{table}");
         missed.extend(table.missed());

@@ -158,7 +158,7 @@ fn clean(lab: &Lab, first: &Machine, names: &str) -> Result<()> {
 }
 
 /// The nearest rank of sorted values.
-fn quantile(sorted: &[f64], share: f64) -> f64 {
+pub fn quantile(sorted: &[f64], share: f64) -> f64 {
     let rank = (sorted.len() as f64 * share).ceil() as usize;
     sorted.get(rank.saturating_sub(1)).copied().unwrap_or(f64::NAN)
 }
