@@ -14,8 +14,13 @@
 //! started elsewhere, and no destroyed unit's name is released by a lease's end. Everything that
 //! needs living machines only goes on: new units, updates, moves with proof.
 //!
-//! Owned by the leader's memory; a new leader starts it free and counts every machine that it
-//! finds away as vanishing now, which can only hold more, never less.
+//! Leases of machines that are cut off together end one after another, a third of a lease apart or
+//! more, and the leader acts on each within milliseconds. So a loss is remembered for the window
+//! whatever has become of the machine's units meanwhile; those of the first two machines do move.
+//!
+//! Owned by the leader's memory; a new leader starts it free and counts every machine that it finds
+//! away with units to move as vanishing now. It does not know of those whose units its predecessor
+//! has moved already.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -37,8 +42,8 @@ pub const PART_PERCENT: usize = 30;
 /// The brake.
 #[derive(Debug, Default)]
 pub struct Brake {
-    /// Machines with units to move that are away, with when they were first seen so; in units of
-    /// the leader's clock.
+    /// Machines that are away and had units to move when they vanished, with when that was seen; in
+    /// units of the leader's clock.
     lost: BTreeMap<MachineId, Loss>,
     held_since: Option<Duration>,
 }
@@ -50,6 +55,15 @@ struct Loss {
     judged: bool,
 }
 
+/// The machines, as the brake looks at them.
+#[derive(Debug, Clone, Default)]
+pub struct Machines {
+    /// How many with units live.
+    pub living: usize,
+    /// Those that are away, and whether there are units on them to start elsewhere.
+    pub away: BTreeMap<MachineId, bool>,
+}
+
 /// What changed at the brake.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BrakeChange {
@@ -57,7 +71,7 @@ pub enum BrakeChange {
     Tripped {
         /// How many machines vanished.
         lost: usize,
-        /// Of how many with units.
+        /// Of how many: the living with units, and these.
         of: usize,
     },
     /// So many came back that it would not have tripped.
@@ -96,45 +110,32 @@ impl BrakeChange {
 }
 
 impl Brake {
-    /// Takes in which machines with units are away, out of how many, and tells what changed.
+    /// Takes in which machines live and which are away, and tells what changed.
     ///
     /// `release` is the operator's word.
-    pub fn update(
-        &mut self,
-        away: impl IntoIterator<Item = MachineId>,
-        of: usize,
-        now: Duration,
-        release: bool,
-    ) -> Option<BrakeChange> {
-        let before = std::mem::take(&mut self.lost);
-        let fresh = Loss { at: now, judged: false };
-        self.lost = away.into_iter().map(|id| (id, before.get(&id).copied().unwrap_or(fresh))).collect();
-        match self.held_since {
-            None => {
-                let lost = self.recent(now);
-                if !trips(lost, of) {
-                    return None;
-                }
-                self.held_since = Some(now);
-                Some(BrakeChange::Tripped { lost, of })
-            }
-            Some(since) => {
-                let change = if release {
-                    BrakeChange::Released
-                } else if now >= since + HOLD {
-                    BrakeChange::Expired
-                } else if !trips(self.unjudged(), of) {
-                    BrakeChange::Recovered
-                } else {
-                    return None;
-                };
-                self.held_since = None;
-                for loss in self.lost.values_mut() {
-                    loss.judged = true;
-                }
-                Some(change)
-            }
+    pub fn update(&mut self, machines: &Machines, now: Duration, release: bool) -> Option<BrakeChange> {
+        self.lost.retain(|id, _| machines.away.contains_key(id));
+        for (id, _) in machines.away.iter().filter(|(_, has_units)| **has_units) {
+            self.lost.entry(*id).or_insert(Loss { at: now, judged: false });
         }
+        let lost = self.count(self.held_since.unwrap_or(now));
+        let of = machines.living + lost;
+        let change = match self.held_since {
+            None if trips(lost, of) => {
+                self.held_since = Some(now);
+                return Some(BrakeChange::Tripped { lost, of });
+            }
+            None => return None,
+            Some(_) if release => BrakeChange::Released,
+            Some(since) if now >= since + HOLD => BrakeChange::Expired,
+            Some(_) if !trips(lost, of) => BrakeChange::Recovered,
+            Some(_) => return None,
+        };
+        self.held_since = None;
+        for loss in self.lost.values_mut() {
+            loss.judged = true;
+        }
+        Some(change)
     }
 
     /// Tells whether it holds.
@@ -149,12 +150,9 @@ impl Brake {
         self.held_since.map(|since| since + HOLD)
     }
 
-    fn recent(&self, now: Duration) -> usize {
-        self.lost.values().filter(|loss| !loss.judged && now.saturating_sub(loss.at) <= WINDOW).count()
-    }
-
-    fn unjudged(&self) -> usize {
-        self.lost.values().filter(|loss| !loss.judged).count()
+    /// Counts the machines away that vanished within the window before a moment, or after it.
+    fn count(&self, before: Duration) -> usize {
+        self.lost.values().filter(|loss| !loss.judged && before.saturating_sub(loss.at) <= WINDOW).count()
     }
 }
 
@@ -170,8 +168,9 @@ mod tests {
         format!("{n:032x}").parse().expect("valid")
     }
 
-    fn machines(n: usize) -> Vec<MachineId> {
-        (1..=n).map(machine).collect()
+    /// The first `lost` of `of` machines are away, with their units.
+    fn lost(lost: usize, of: usize) -> Machines {
+        Machines { living: of - lost, away: (1..=lost).map(|n| (machine(n), true)).collect() }
     }
 
     fn at(seconds: u64) -> Duration {
@@ -181,47 +180,78 @@ mod tests {
     #[test]
     fn one_machine_never_trips_it() {
         for of in 1..10 {
-            assert_eq!(Brake::default().update(machines(1), of, at(0), false), None, "1 of {of}");
+            assert_eq!(Brake::default().update(&lost(1, of), at(0), false), None, "1 of {of}");
         }
     }
 
     #[test]
     fn it_takes_three_and_more_than_thirty_per_cent() {
-        assert_eq!(Brake::default().update(machines(2), 2, at(0), false), None);
-        assert_eq!(Brake::default().update(machines(3), 10, at(0), false), None, "exactly 30 %");
-        let tripped = Brake::default().update(machines(3), 9, at(0), false);
+        assert_eq!(Brake::default().update(&lost(2, 2), at(0), false), None);
+        assert_eq!(Brake::default().update(&lost(3, 10), at(0), false), None, "exactly 30 %");
+        let tripped = Brake::default().update(&lost(3, 9), at(0), false);
         assert_eq!(tripped, Some(BrakeChange::Tripped { lost: 3, of: 9 }));
     }
 
     #[test]
     fn losses_further_apart_than_the_window_do_not_add_up() {
         let mut brake = Brake::default();
-        assert_eq!(brake.update(machines(1), 5, at(0), false), None);
-        assert_eq!(brake.update(machines(2), 5, at(40), false), None);
-        assert_eq!(brake.update(machines(3), 5, at(61), false), None, "the first is too long ago");
-        assert!(brake.update(machines(4), 5, at(62), false).is_some(), "three within 22 s");
+        assert_eq!(brake.update(&lost(1, 5), at(0), false), None);
+        assert_eq!(brake.update(&lost(2, 5), at(40), false), None);
+        assert_eq!(brake.update(&lost(3, 5), at(61), false), None, "the first is too long ago");
+        assert!(brake.update(&lost(4, 5), at(62), false).is_some(), "three within 22 s");
+    }
+
+    #[test]
+    fn a_loss_counts_although_its_units_have_moved_on_until_the_machine_is_back() {
+        let mut brake = Brake::default();
+        let away = |all: &[(usize, bool)]| Machines {
+            living: 6 - all.len(),
+            away: all.iter().map(|(n, has_units)| (machine(*n), *has_units)).collect(),
+        };
+        assert_eq!(brake.update(&away(&[(1, true)]), at(0), false), None);
+        assert_eq!(brake.update(&away(&[(1, false), (2, true)]), at(1), false), None);
+        // The first is back, and its loss with it.
+        assert_eq!(brake.update(&away(&[(2, false), (3, true)]), at(2), false), None);
+        let tripped = brake.update(&away(&[(2, false), (3, false), (4, true)]), at(3), false);
+        assert_eq!(tripped, Some(BrakeChange::Tripped { lost: 3, of: 6 }));
+        assert_eq!(brake.update(&away(&[(2, false), (3, false), (4, true)]), at(4), false), None, "it holds");
+    }
+
+    #[test]
+    fn machines_long_dead_count_on_neither_side() {
+        let mut brake = Brake::default();
+        let mut machines = Machines { living: 10, away: (100..130).map(|n| (machine(n), false)).collect() };
+        assert_eq!(brake.update(&machines, at(0), false), None);
+        // A unit that only this machine may have stays with it.
+        machines.away.insert(machine(99), true);
+        assert_eq!(brake.update(&machines, at(100), false), None);
+        for n in 1..=3 {
+            machines.away.insert(machine(n), true);
+        }
+        machines.living = 6;
+        assert_eq!(brake.update(&machines, at(200), false), Some(BrakeChange::Tripped { lost: 3, of: 9 }));
     }
 
     #[test]
     fn it_goes_on_at_recovery_at_the_end_and_on_a_word() {
         let tripped = || {
             let mut brake = Brake::default();
-            assert!(brake.update(machines(4), 6, at(10), false).is_some());
+            assert!(brake.update(&lost(4, 6), at(10), false).is_some());
             brake
         };
         let mut brake = tripped();
-        assert_eq!(brake.update(machines(3), 6, at(20), false), None, "three are still too many");
-        assert_eq!(brake.update(machines(2), 6, at(30), false), Some(BrakeChange::Recovered));
+        assert_eq!(brake.update(&lost(3, 6), at(100), false), None, "three are still too many");
+        assert_eq!(brake.update(&lost(2, 6), at(110), false), Some(BrakeChange::Recovered));
         assert!(!brake.holds());
 
         let mut brake = tripped();
         assert_eq!(brake.ends_at(), Some(at(310)));
-        assert_eq!(brake.update(machines(4), 6, at(309), false), None);
-        assert_eq!(brake.update(machines(4), 6, at(310), false), Some(BrakeChange::Expired));
-        assert_eq!(brake.update(machines(4), 6, at(311), false), None, "what was judged never trips again");
+        assert_eq!(brake.update(&lost(4, 6), at(309), false), None);
+        assert_eq!(brake.update(&lost(4, 6), at(310), false), Some(BrakeChange::Expired));
+        assert_eq!(brake.update(&lost(4, 6), at(311), false), None, "what was judged never trips again");
 
         let mut brake = tripped();
-        assert_eq!(brake.update(machines(4), 6, at(11), true), Some(BrakeChange::Released));
-        assert_eq!(brake.update(machines(4), 6, at(12), false), None);
+        assert_eq!(brake.update(&lost(4, 6), at(11), true), Some(BrakeChange::Released));
+        assert_eq!(brake.update(&lost(4, 6), at(12), false), None);
     }
 }

@@ -27,12 +27,12 @@ use flotilla_registry::{
     records::{Cluster, EventChange, EventRecord, Record as _, VERSION},
     store::{Compare, KeyRange, Operation, Revision, Txn},
 };
-use flotilla_units::{MachineId, UnitName};
+use flotilla_units::UnitName;
 use jiff::Timestamp;
 
 use super::{
     batch::{Transaction, Warm, pack},
-    brake::{Brake, BrakeChange},
+    brake::{Brake, BrakeChange, Machines},
     plan::{Plan, Planning},
     tokens::{LOW, Tokens},
 };
@@ -84,6 +84,8 @@ pub struct Memory {
     retry_at: Option<Duration>,
     /// Told by a transaction that did not happen, and still to be told.
     untold: Vec<EventChange>,
+    /// Machines changed since the brake looked last.
+    machines_changed: bool,
 }
 
 /// What a step found to do.
@@ -124,6 +126,7 @@ impl Memory {
             todo: BTreeMap::new(),
             retry_at: None,
             untold: Vec::new(),
+            machines_changed: false,
         }
     }
 
@@ -202,7 +205,8 @@ pub fn step(
     now: Now,
     release: bool,
 ) -> Step {
-    let machines_changed = !changes.machines.is_empty();
+    // Remembered through a standstill: the brake looks before anything is decided after it.
+    memory.machines_changed |= !changes.machines.is_empty();
     for unit in changes.units {
         // What was decided before the change is decided anew: the core was told of the change.
         memory.todo.insert(unit, Decided::default());
@@ -216,6 +220,7 @@ pub fn step(
         }
     };
     let mut transactions = Vec::new();
+    let machines_changed = mem::take(&mut memory.machines_changed);
     if machines_changed || release || memory.brake.ends_at().is_some_and(|at| at <= now.mono) {
         out.brake = brake(state, model, memory, now.mono, release);
         memory.untold.extend(out.brake.map(|change| EventChange {
@@ -319,12 +324,16 @@ fn brake(
     now: Duration,
     release: bool,
 ) -> Option<BrakeChange> {
-    let occupied = |machine: &Machine| machine.entries().any(|entry| entry.departing.is_none());
-    let away = |machine: &Machine| machine.life() == Life::Lost && has_units_to_move(state, machine);
     let machines = state.machines();
-    let lost: Vec<MachineId> = machines.iter().filter(|(_, m)| away(m)).map(|(id, _)| *id).collect();
-    let of = machines.values().filter(|machine| occupied(machine)).count();
-    let change = memory.brake.update(lost, of, now, release)?;
+    let mut seen = Machines::default();
+    for (id, machine) in machines {
+        if machine.life() == Life::Lost {
+            seen.away.insert(*id, has_units_to_move(state, machine));
+        } else if machine.entries().any(|entry| entry.departing.is_none()) {
+            seen.living += 1;
+        }
+    }
+    let change = memory.brake.update(&seen, now, release)?;
     model.hold(memory.brake.holds());
     let concerned = machines.iter().filter(|(_, machine)| machine.life() == Life::Lost);
     let mut changes = Changes::default();

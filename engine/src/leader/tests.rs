@@ -12,7 +12,10 @@ use flotilla_registry::{
 use flotilla_units::{ContentHash, MachineId, UnitName};
 use jiff::Timestamp;
 
-use super::step::{Memory, Now, Step, step};
+use super::{
+    brake::BrakeChange,
+    step::{Memory, Now, Step, step},
+};
 use crate::{
     model::Model,
     state::{Changes, ClusterState},
@@ -26,6 +29,7 @@ struct World {
     memory: Memory,
     fresh: Changes,
     revision: i64,
+    now: Duration,
 }
 
 fn id(n: usize) -> MachineId {
@@ -43,6 +47,7 @@ impl World {
             memory: Memory::new(fence, "term", &elected_with),
             fresh: Changes::default(),
             revision: 1,
+            now: Duration::ZERO,
         };
         let content = Key::Content(ContentHash::of(TEXT.as_bytes()));
         world.apply(vec![(Key::Cluster, cluster.encode()), (content, TEXT.into())]);
@@ -50,22 +55,47 @@ impl World {
     }
 
     fn apply(&mut self, puts: Vec<(Key, Vec<u8>)>) {
+        let puts = puts.into_iter().map(|(key, value)| (self.state.keys().spell(&key), Some(value)));
+        self.revise(puts.collect());
+    }
+
+    /// Applies one revision; a key without a value is deleted.
+    fn revise(&mut self, changes: Vec<(String, Option<Vec<u8>>)>) {
         self.revision += 1;
         let revision = Revision(self.revision);
-        let event = |(key, value): (Key, Vec<u8>)| {
-            WatchEvent::Put(KeyValue {
-                key: self.state.keys().spell(&key),
+        let event = |(key, value): (String, Option<Vec<u8>>)| match value {
+            None => WatchEvent::Delete { key, revision },
+            Some(value) => WatchEvent::Put(KeyValue {
+                key,
                 value: value.into(),
                 create_revision: revision,
                 mod_revision: revision,
                 version: 1,
                 lease: None,
-            })
+            }),
         };
-        let events: Vec<_> = puts.into_iter().map(event).collect();
+        let events: Vec<_> = changes.into_iter().map(event).collect();
         let changes = self.state.apply(revision, &events);
         self.model.sync(&self.state, &changes);
         self.fresh.extend(changes);
+    }
+
+    /// Does what a step wants written.
+    fn write(&mut self, step: &Step) {
+        for ready in &step.transactions {
+            let change = |operation: &Operation| match operation {
+                Operation::Put { key, value, .. } => (key.clone(), Some(value.clone())),
+                Operation::Delete(range) => (range.start.clone(), None),
+                Operation::Get(range) => panic!("{range:?} is read"),
+            };
+            self.revise(ready.txn.then.iter().map(change).collect());
+        }
+    }
+
+    /// A machine's lease ends.
+    fn lose(&mut self, n: usize) {
+        let keys = [Key::Machine(id(n)), Key::ReportHead(id(n))];
+        self.revise(keys.iter().map(|key| (self.state.keys().spell(key), None)).collect());
     }
 
     fn machine(&mut self, n: usize) {
@@ -105,8 +135,10 @@ impl World {
         self.apply(vec![(Key::Unit(name), record.encode())]);
     }
 
+    /// Takes a step, a second after the one before.
     fn step(&mut self) -> Step {
-        let now = Now { mono: Duration::from_secs(1), wall: Timestamp::UNIX_EPOCH };
+        self.now += Duration::from_secs(1);
+        let now = Now { mono: self.now, wall: Timestamp::UNIX_EPOCH };
         let changes = std::mem::take(&mut self.fresh);
         step(&self.state, &mut self.model, &mut self.memory, changes, now, false)
     }
@@ -183,4 +215,21 @@ fn nothing_is_decided_without_a_readable_cluster_record_or_after_the_store_went_
     world.apply(vec![(Key::Cluster, older.encode())]);
     let found = world.step();
     assert!(found.transactions.is_empty() && found.standstill.is_some());
+}
+
+#[test]
+fn machines_that_vanish_during_a_standstill_are_counted_after_it() {
+    let mut world = World::new(10_000);
+    (1..=4).for_each(|n| world.machine(n));
+    (1..=4).for_each(|n| world.unit(&format!("{n}.service")));
+    let placed = world.step();
+    world.write(&placed);
+    let cluster = world.state.cluster().and_then(|kept| kept.record()).expect("readable").encode();
+    world.apply(vec![(Key::Cluster, b"{\"v\":7}".to_vec())]);
+    (1..=3).for_each(|n| world.lose(n));
+    assert!(world.step().standstill.is_some());
+    world.apply(vec![(Key::Cluster, cluster)]);
+    let found = world.step();
+    assert_eq!(found.brake, Some(BrakeChange::Tripped { lost: 3, of: 4 }));
+    assert!(buckets(&found).is_empty(), "{:?}", found.transactions);
 }

@@ -103,6 +103,37 @@ async fn many_machines_lost_at_once_are_waited_for() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn leases_that_end_one_after_another_count_together() {
+    let mut cluster = Cluster::start(1, 9).await;
+    let names: Vec<String> = (0..18).map(|n| format!("u{n}.service")).collect();
+    cluster.running(&names.iter().map(String::as_str).collect::<Vec<_>>()).await;
+    let tokens = |cluster: &Cluster, on: &[usize]| -> Vec<_> {
+        let there = names.iter().filter(|name| on.contains(&cluster.runs_on(name).unwrap()));
+        there.map(|name| (name.clone(), cluster.token(name))).collect()
+    };
+    let of_the_first_two = tokens(&cluster, &[1, 2]);
+    let of_the_others = tokens(&cluster, &[3, 4, 5]);
+    // A switch cuts five machines off; their renewals were spread, and so are the ends.
+    for n in 1..=5 {
+        cluster.link(n).set_link(Link::Cut);
+    }
+    for n in 1..=5 {
+        cluster.end_lease(n).await;
+        cluster.pass(Duration::from_millis(700)).await;
+    }
+    assert!(cluster.told("mass-loss-hold"));
+    assert!(cluster.reader().cluster().engine.hold.is_some());
+    cluster.pass(Duration::from_secs(120)).await;
+    assert_eq!((of_the_first_two.len(), of_the_others.len()), (4, 6));
+    for (name, token) in of_the_others {
+        assert_eq!(cluster.token(&name), token, "{name}: from the third on it holds");
+    }
+    for (name, token) in of_the_first_two {
+        assert_ne!(cluster.token(&name), token, "{name}: two machines are not a mass");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_hold_ends_at_recovery_and_on_a_word() {
     let mut cluster = six_of_which_three_vanish().await;
     let moved = cluster.checker.lost_moves;

@@ -22,7 +22,7 @@ use flotilla_registry::{
     keys::{Key, Keys},
     operations::Operations,
     reads::Registry,
-    records::{MachineSettings, Record as _, Target, UnitRecord},
+    records::{MachineRecord, MachineSettings, Record as _, Target, UnitRecord},
     store::{
         KeyRange, Operation, RangeRequest, Store, Txn,
         embedded::EmbeddedStore,
@@ -240,6 +240,12 @@ impl Cluster {
     pub(crate) async fn value(&self, key: &Key) -> Vec<u8> {
         let range = KeyRange::key(self.keys.spell(key));
         self.store.range(RangeRequest::all(range)).await.unwrap().kvs[0].value.to_vec()
+    }
+
+    /// Ends a machine's lease, as the store does when nobody renews it.
+    pub(crate) async fn end_lease(&self, n: usize) {
+        let record = MachineRecord::decode("", &self.value(&Key::Machine(id(n))).await).unwrap();
+        self.store.lease_revoke(record.lease).await.unwrap();
     }
 
     /// Tells whether an event of a kind was recorded.
