@@ -62,6 +62,9 @@ pub struct UnitState {
     pub fragment: String,
     /// Whether its control group holds no process.
     pub cgroup_empty: bool,
+    /// Whether a job of it is queued or under way. A start that waits for another unit's is: until
+    /// its turn comes the unit is `inactive`.
+    pub job: bool,
 }
 
 /// One unit that flotilla has, or had, on this machine since it booted.
@@ -109,11 +112,11 @@ pub struct History {
 }
 
 impl UnitState {
-    /// Tells whether it neither runs nor is about to by itself: `inactive` or `failed`, and no
-    /// process left in its control group.
+    /// Tells whether it neither runs nor is about to by itself: `inactive` or `failed`, no process
+    /// left in its control group, and no job queued.
     #[must_use]
     pub fn at_rest(&self) -> bool {
-        matches!(self.active.as_str(), "inactive" | "failed") && self.cgroup_empty
+        matches!(self.active.as_str(), "inactive" | "failed") && self.cgroup_empty && !self.job
     }
 
     /// Returns the state of a unit that systemd does not know.
@@ -130,6 +133,7 @@ impl UnitState {
             restarts: 0,
             fragment: String::new(),
             cgroup_empty: true,
+            job: false,
         }
     }
 }
@@ -251,9 +255,10 @@ pub trait Systemd: fmt::Debug + Send + Sync + 'static {
     async fn mark_started(&self, unit: &UnitName) -> Result<(), SystemdError>;
 
     /// Stops the unit, waits for the job, and resets it if it failed, so that systemd forgets it.
+    /// A start that is queued, and has not begun, is taken back.
     async fn stop(&self, unit: &UnitName) -> Result<JobResult, SystemdError>;
 
-    /// Removes file, links, drop-in and evidence of a unit that is not running.
+    /// Removes file, links, drop-in and evidence of a unit that is not running and has no job.
     async fn remove(&self, unit: &UnitName) -> Result<(), SystemdError>;
 
     /// Returns what the journal says of a unit since its present evidence was written. Asked only

@@ -156,6 +156,26 @@ async fn a_start_in_flight_is_overtaken_by_its_departure() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_start_that_is_still_queued_is_taken_back_before_its_unit_is_reported_gone() {
+    let machine = Machine::new().await;
+    let queued = Behaviour { waits: Duration::from_secs(60), ..Behaviour::default() };
+    machine.systemd.behave(&unit("web.service"), queued);
+    machine.order(&[entry("web.service", 1, 1)]).await;
+    let agent = machine.start();
+    within!(5, machine.systemd.look().iter().any(|p| p.state.job));
+    assert!(machine.is("web.service", 1, "inactive").await);
+    // Another agent finds the job and did not queue it.
+    drop(agent);
+    let _agent = machine.start();
+    within!(5, machine.is("web.service", 1, "inactive").await);
+    let order = machine.order(&[departing("web.service", 1)]).await;
+    within!(2, machine.is_gone("web.service", 1, order).await);
+    assert!(machine.systemd.look().iter().all(|p| !p.state.job), "gone, and still queued");
+    pass(120).await;
+    assert!(machine.starts("web.service").is_empty(), "it was started although it was gone");
+}
+
+#[tokio::test(start_paused = true)]
 async fn one_unit_that_hangs_delays_no_other_and_not_seen() {
     let machine = Machine::new().await;
     machine

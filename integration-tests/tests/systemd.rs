@@ -12,6 +12,7 @@ use std::{
     fs,
     path::Path,
     process::{Command, Output},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -203,6 +204,36 @@ machine_tests! {
         assert!(!state.cgroup_empty, "{state:?}");
         assert!(matches!(systemd.remove(&stays).await, Err(SystemdError::StillLoaded(_))));
         assert!(matches!(systemd.install(&stays, SLEEPER).await, Err(SystemdError::StillLoaded(_))));
+    }
+
+    /// A start that waits for another unit's leaves its unit inactive, for as long as that takes.
+    async fn a_stop_takes_back_a_start_that_waits_for_another_unit() {
+        let systemd = Arc::new(open().await);
+        let (db, web) = (name("db.service"), name("web.service"));
+        systemd.install(&db, "[Service]\nType=oneshot\nExecStart=/bin/sleep 4\n").await.unwrap();
+        let text = "[Unit]\nAfter=db.service\n[Service]\nExecStart=/bin/sh -c 'echo >/run/web; sleep infinity'\n";
+        systemd.install(&web, text).await.unwrap();
+        let start = |unit: &UnitName| {
+            let (systemd, unit) = (systemd.clone(), unit.clone());
+            tokio::spawn(async move { systemd.start(&unit, &evidence(1, SLEEPER)).await })
+        };
+        let slow = start(&db);
+        eventually("db's start", async || get(&systemd, &db).await.state.active == "activating").await;
+        let queued = start(&web);
+        eventually("web's job", async || get(&systemd, &web).await.state.job).await;
+        let state = get(&systemd, &web).await.state;
+        assert_eq!((state.active.as_str(), state.at_rest()), ("inactive", false));
+        assert!(matches!(systemd.remove(&web).await, Err(SystemdError::StillLoaded(_))));
+        assert!(matches!(systemd.install(&web, SLEEPER).await, Err(SystemdError::StillLoaded(_))));
+        // As an agent that was killed meanwhile.
+        queued.abort();
+        let again = open().await;
+        assert_eq!(again.stop(&web).await.unwrap(), JobResult::Done);
+        assert!(get(&again, &web).await.state.at_rest());
+        again.remove(&web).await.unwrap();
+        assert_eq!(slow.await.unwrap().unwrap(), JobResult::Done);
+        eventually("no job", async || shell("systemctl list-jobs --no-legend").is_empty()).await;
+        assert!(!Path::new("/run/web").exists(), "it was started although it had been stopped");
     }
 
     async fn a_file_changes_only_at_rest() {

@@ -266,7 +266,8 @@ impl DbusSystemd {
         let Some(loaded) = self.properties(unit).await? else { return Ok(false) };
         self.refuse_loaded_foreign(unit, &loaded)?;
         match loaded.active().as_str() {
-            _ if !loaded.cgroup_empty(&self.layout) => return Err(still_loaded(unit)),
+            // A start that waits for another unit would still find it loaded, and begin.
+            _ if loaded.has_job() || !loaded.cgroup_empty(&self.layout) => return Err(still_loaded(unit)),
             "failed" => self.reset_failed(unit).await?,
             "inactive" => {}
             _ => return Err(still_loaded(unit)),
@@ -382,12 +383,11 @@ impl Systemd for DbusSystemd {
     async fn stop(&self, unit: &UnitName) -> Result<JobResult, SystemdError> {
         let Some(loaded) = self.properties(unit).await? else { return Ok(JobResult::Done) };
         self.refuse_loaded_foreign(unit, &loaded)?;
-        let result = match loaded.active().as_str() {
-            "inactive" | "failed" => JobResult::Done,
-            _ => match self.job(unit, false).await {
-                Err(e) if is_no_such(&e) => JobResult::Done,
-                other => other?,
-            },
+        // Also one that is inactive: its start may be queued behind another unit's. At rest a stop
+        // job ends at once.
+        let result = match self.job(unit, false).await {
+            Err(e) if is_no_such(&e) => JobResult::Done,
+            other => other?,
         };
         match self.properties(unit).await? {
             Some(after) if after.active() == "failed" && after.cgroup_empty(&self.layout) => {

@@ -6,7 +6,7 @@
 //! tokio's time, so under a paused clock a run is the same every time.
 //!
 //! What it copies of the real one: a start job in flight is joined by a second start and cancelled
-//! by a stop; a unit that ended well is forgotten and one that failed stays loaded; evidence,
+//! by a stop, also while it is queued and the unit still inactive; a unit that ended well is forgotten and one that failed stays loaded; evidence,
 //! files and states go with a reboot; a unit's file changes only while it is not loaded. What it
 //! leaves out: the text of units (they do what their [`Behaviour`] says) and dependencies.
 
@@ -103,7 +103,7 @@ impl FakeSystemd {
     /// Starts a unit as `systemctl start` does, under the evidence that is there.
     pub fn start_locally(&self, unit: &UnitName) {
         let serial = self.machine(|m| m.begin_start(unit, Cause::Local, None));
-        self.carry_out_start(unit, serial);
+        self.carry_out_start(unit, serial, Cause::Local);
     }
 
     /// Ends a unit that runs, as if by itself.
@@ -193,11 +193,15 @@ impl FakeSystemd {
     }
 
     /// Lets a start job take its time, whether or not anybody still waits for it.
-    fn carry_out_start(&self, unit: &UnitName, serial: u64) {
+    fn carry_out_start(&self, unit: &UnitName, serial: u64, by: Cause) {
         let (fake, unit) = (self.clone(), unit.clone());
-        let takes = self.machine(|m| m.behaviour(&unit)).start_takes;
+        let Behaviour { waits, start_takes, .. } = self.machine(|m| m.behaviour(&unit));
         tokio::spawn(async move {
-            sleep(takes).await;
+            if !waits.is_zero() {
+                sleep(waits).await;
+                fake.machine(|m| m.begin_processes(&unit, serial, by));
+            }
+            sleep(start_takes).await;
             let Some(behaviour) = fake.machine(|m| m.finish_start(&unit, serial)) else { return };
             if let Some((time, exit)) = behaviour.ends {
                 sleep(time).await;
@@ -209,7 +213,7 @@ impl FakeSystemd {
     fn carry_out_end(&self, unit: &UnitName, serial: u64, exit: Exit) {
         if self.machine(|m| m.end(unit, serial, exit)) && exit == Exit::Restarted {
             let serial = self.machine(|m| m.begin_start(unit, Cause::Itself, None));
-            self.carry_out_start(unit, serial);
+            self.carry_out_start(unit, serial, Cause::Itself);
         }
     }
 
@@ -393,7 +397,7 @@ impl FakeSystemd {
         let call = if starts { "StartUnit" } else { "StopUnit" };
         match needed {
             Needed::Nothing(result) => return Ok(result),
-            Needed::Begun(serial) if starts => self.carry_out_start(unit, serial),
+            Needed::Begun(serial) if starts => self.carry_out_start(unit, serial, Cause::Agent),
             Needed::Begun(serial) => self.carry_out_stop(unit, serial),
             Needed::Joined => {}
         }

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use jiff::Timestamp;
-use zbus::wire::OwnedVariant;
+use zbus::wire::{OwnedObjectPath, OwnedVariant};
 
 use crate::systemd::{Layout, UnitState, cgroup};
 
@@ -53,7 +53,13 @@ impl Properties {
             restarts: self.get("NRestarts").unwrap_or(0),
             fragment: self.text("FragmentPath"),
             cgroup_empty: self.cgroup_empty(layout),
+            job: self.has_job(),
         }
+    }
+
+    /// Returns whether a job is queued or under way; systemd writes "none" as number zero.
+    pub(super) fn has_job(&self) -> bool {
+        self.get::<(u32, OwnedObjectPath)>("Job").is_some_and(|(id, _)| id != 0)
     }
 
     pub(super) fn cgroup_empty(&self, layout: &Layout) -> bool {
@@ -84,6 +90,7 @@ pub(super) fn unloaded(has_file: bool, fragment: String) -> UnitState {
         restarts: 0,
         fragment: if has_file { fragment } else { String::new() },
         cgroup_empty: true,
+        job: false,
     }
 }
 

@@ -12,6 +12,9 @@ use crate::systemd::JobResult;
 /// and is gone 2 ms after it was told to stop: what systemd 252 was measured to need.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Behaviour {
+    /// How long its start job is queued behind another unit's (`After=`) before anything of it
+    /// begins; until then it is inactive.
+    pub waits: Duration,
     /// How long a start job takes.
     pub start_takes: Duration,
     /// How a start job ends.
@@ -120,6 +123,7 @@ pub(super) struct Job {
 impl Default for Behaviour {
     fn default() -> Self {
         Self {
+            waits: Duration::ZERO,
             start_takes: Duration::from_millis(5),
             start: OnStart::Runs,
             ends: None,

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!            begin_start                 finish (Runs)
-//! inactive ─────────────▶ activating ─────────────────▶ active
+//! inactive ───(queued)──▶ activating ─────────────────▶ active
 //!  (not      ▲                │ finish (Fails)            │ begin_stop        │ end
 //!  loaded)   │ settle         ▼                           ▼                   │
 //!            ├──────────── failed ◀──── (timeout) ── deactivating             │
@@ -97,27 +97,39 @@ impl Machine {
         by: Cause,
         waiting: Option<oneshot::Sender<JobResult>>,
     ) -> u64 {
-        let serial = self.next();
-        let invocation = format!("{:016x}{serial:016x}", self.number);
-        let (now, behaviour) = (self.now(), self.behaviour(unit));
+        let (serial, now) = (self.next(), self.now());
         let entry = self.units.entry(unit.clone()).or_default();
         entry.loaded = Some(Loaded {
-            active: "activating",
-            sub: "start",
+            active: "inactive",
+            sub: "dead",
             since: now,
-            invocation: invocation.clone(),
+            invocation: String::new(),
             result: "success",
             exit_status: None,
             restarts: entry.loaded.as_ref().map_or(0, |l| l.restarts + u32::from(by == Cause::Itself)),
-            cgroup_empty: false,
+            cgroup_empty: true,
             job: Some(Job { starts: true, waiting: waiting.into_iter().collect() }),
             serial,
         });
+        if self.behaviour(unit).waits.is_zero() {
+            self.begin_processes(unit, serial, by);
+        }
+        serial
+    }
+
+    /// Begins the unit's processes: the turn of its start job has come.
+    pub(super) fn begin_processes(&mut self, unit: &UnitName, serial: u64, by: Cause) {
+        let invocation = format!("{:016x}{serial:016x}", self.number);
+        let (now, behaviour, boot) = (self.now(), self.behaviour(unit), self.boot);
+        let Some(entry) = self.units.get_mut(unit) else { return };
+        let Some(loaded) = entry.loaded.as_mut().filter(|l| l.serial == serial) else { return };
+        (loaded.active, loaded.sub, loaded.since) = ("activating", "start", now);
+        (loaded.invocation, loaded.cgroup_empty) = (invocation.clone(), false);
         // A dependency that fails keeps the unit's own processes from ever beginning.
         if let (Some(evidence), true) = (&entry.evidence, behaviour.start != OnStart::DependencyFails) {
             self.starts.push(Start {
                 at: Instant::now(),
-                boot: self.boot,
+                boot,
                 unit: unit.clone(),
                 token: evidence.token,
                 run: evidence.run,
@@ -127,7 +139,6 @@ impl Machine {
             });
         }
         self.outbox.unit(unit);
-        serial
     }
 
     /// Ends the start job of this serial; returns what the unit does from then on, if it runs.
@@ -182,11 +193,16 @@ impl Machine {
         true
     }
 
-    /// Begins a stop job of a unit that is loaded and not failed.
+    /// Begins a stop job of a unit that is loaded and not failed. One whose start is still queued
+    /// takes no time: the start is taken back.
     pub(super) fn begin_stop(&mut self, unit: &UnitName, waiting: oneshot::Sender<JobResult>) -> Option<u64> {
         let serial = self.next();
         let now = self.now();
         let loaded = self.loaded(unit)?;
+        if loaded.active == "inactive" {
+            self.settle(unit, Cause::Agent, None);
+            return None;
+        }
         loaded.end_job(JobResult::Canceled);
         (loaded.active, loaded.sub, loaded.since) = ("deactivating", "stop-sigterm", now);
         loaded.job = Some(Job { starts: false, waiting: vec![waiting] });
@@ -254,12 +270,13 @@ impl Machine {
                 active: loaded.active.to_owned(),
                 sub: loaded.sub.to_owned(),
                 since: Some(loaded.since),
-                invocation: Some(loaded.invocation.clone()),
+                invocation: Some(loaded.invocation.clone()).filter(|id| !id.is_empty()),
                 result: loaded.result.to_owned(),
                 exit_status: loaded.exit_status,
                 restarts: loaded.restarts,
                 fragment: fragment(unit),
                 cgroup_empty: loaded.cgroup_empty,
+                job: loaded.job.is_some(),
             },
             None => unloaded(unit, entry.file.is_some()),
         };
@@ -276,7 +293,7 @@ impl Machine {
     fn note_stop(&mut self, unit: &UnitName, by: Cause) {
         let Some(entry) = self.units.get(unit) else { return };
         let (Some(loaded), Some(evidence)) = (&entry.loaded, &entry.evidence) else { return };
-        if loaded.active != "failed" {
+        if !matches!(loaded.active, "inactive" | "failed") {
             self.stops.push(Stop {
                 at: Instant::now(),
                 unit: unit.clone(),
@@ -327,5 +344,6 @@ fn unloaded(unit: &UnitName, has_file: bool) -> UnitState {
         restarts: 0,
         fragment: if has_file { fragment(unit) } else { String::new() },
         cgroup_empty: true,
+        job: false,
     }
 }
