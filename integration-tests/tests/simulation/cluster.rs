@@ -267,6 +267,7 @@ impl Cluster {
 /// A unit that takes its time to start and to stop.
 pub(crate) fn slow() -> Behaviour {
     Behaviour {
+        waits: Duration::from_millis(500),
         start_takes: Duration::from_millis(800),
         start: OnStart::Runs,
         ends: None,
