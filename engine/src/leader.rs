@@ -152,6 +152,8 @@ impl Term<'_> {
             }
             self.compact(&mut compaction).await;
             if found.more || !found.transactions.is_empty() {
+                // A step may have had nothing to await, and the loss of the lead has to be heard.
+                tokio::task::yield_now().await;
                 continue;
             }
             let wake_at = found.wake_at.map(|at| self.started + at);

@@ -17,7 +17,7 @@ use flotilla_units::{MachineId, UnitName};
 
 use crate::{
     placement::{Decision, Explanation, MachineView, Placement, UnitView, Wanted},
-    state::{Changes, ClusterState, Life, Machine, Wish},
+    state::{Changes, ClusterState, Life, Machine, Placed, Wish},
 };
 
 /// The placement core and what it was told.
@@ -110,13 +110,14 @@ impl Model {
         if !departing.is_empty() {
             self.departing.insert(unit.clone(), departing);
         }
-        self.sync_wish(state, unit, !placed.is_empty());
+        self.sync_wish(state, unit, &entries);
     }
 
-    fn sync_wish(&mut self, state: &ClusterState, unit: &UnitName, placed: bool) {
+    fn sync_wish(&mut self, state: &ClusterState, unit: &UnitName, entries: &[Placed<'_>]) {
+        let placed = entries.iter().any(|entry| entry.entry.departing.is_none());
         // What the unit asks for while its record does not tell: what its entry's content says.
         let by_entry = || {
-            let hash = state.placed(unit).iter().map(|placed| placed.entry.hash).next_back();
+            let hash = entries.iter().map(|placed| placed.entry.hash).next_back();
             hash.and_then(|hash| state.requirements_of(unit, hash)).unwrap_or_default()
         };
         let view = |requirements, wanted| UnitView { requirements, wanted };
@@ -126,10 +127,16 @@ impl Model {
                 self.core.set_unit(unit, view(by_entry(), Wanted::Nowhere));
             }
             Wish::Wanted(wanted) if placed || state.hidden_entry(unit).is_none() => {
-                self.core.set_unit(unit, view(Arc::clone(&wanted.requirements), Wanted::Placed));
+                // The planning would refuse to start it elsewhere, and the core would offer that for ever.
+                let unreleased = entries.iter().any(|entry| state.is_unreleased(entry));
+                let runs = |entry: &Placed<'_>| entry.entry.departing.is_none() && entry.life != Life::Lost;
+                let kept = unreleased && !wanted.requirements.global && !entries.iter().any(runs);
+                let wish = if kept { Wanted::AsIs } else { Wanted::Placed };
+                self.core.set_unit(unit, view(Arc::clone(&wanted.requirements), wish));
             }
-            // It keeps what it has, and still counts for its neighbours.
-            _ if placed => self.core.set_unit(unit, view(by_entry(), Wanted::Placed)),
+            // Nothing can be decided about it. It keeps what it has, and still counts for its
+            // neighbours: whoever is to be with it waits with it.
+            _ if placed => self.core.set_unit(unit, view(by_entry(), Wanted::AsIs)),
             _ => self.core.remove_unit(unit),
         }
     }

@@ -107,6 +107,7 @@ impl Placement {
         let status = match unit.wanted {
             Wanted::Nowhere => Status::Inactive,
             Wanted::Placed => Status::Wanted,
+            Wanted::AsIs => Status::Kept,
         };
         let it = &mut self.units[ix as usize];
         if (it.class, it.status) == (class, status) {

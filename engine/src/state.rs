@@ -32,7 +32,7 @@ use flotilla_registry::{
     store::{KeyValue, Revision, WatchEvent},
     witness::{WentBack, Witness, check_token},
 };
-use flotilla_units::{ContentHash, MachineId, UnitName};
+use flotilla_units::{ContentHash, MachineId, OnPartition, UnitName};
 
 pub use content::{Content, ContentError};
 pub use kept::Kept;
@@ -264,6 +264,15 @@ impl ClusterState {
                 })
             })
             .collect()
+    }
+
+    /// Tells whether the unit of an entry on a lost machine may not run elsewhere all the same: its
+    /// partition policy asks for more than a lease's end, or cannot be read and might.
+    #[must_use]
+    pub fn is_unreleased(&self, placed: &Placed<'_>) -> bool {
+        let requirements = self.requirements_of(&placed.entry.unit, placed.entry.hash);
+        let policy = requirements.map(|requirements| requirements.on_partition);
+        placed.life == Life::Lost && policy != Some(OnPartition::Replace)
     }
 
     /// Returns what an entry's machine says of it, if it speaks of that very token.

@@ -128,6 +128,8 @@ pub(crate) fn why(why: flotilla_engine::Why) -> Why {
         Standing::Placed(ids) => format!("it is on {}", list(ids)),
         Standing::Departing(ids) => format!("it waits until it is proven gone from {}", list(ids)),
         Standing::Placeable(id) => format!("it is about to be placed on {}", host_of(*id)),
+        Standing::Kept(ids) if ids.is_empty() => "it goes nowhere as things are".to_owned(),
+        Standing::Kept(ids) => format!("it is left on {} until more is known of it", list(ids)),
         Standing::Unplaceable => format!("no machine can take it: {}", in_one_line(explanation)),
     };
     let placed = matches!(explanation.standing, Standing::Placed(_));

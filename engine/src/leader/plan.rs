@@ -25,7 +25,7 @@ use flotilla_registry::{
     records::{Cluster, Departure, EventChange, ManifestEntry, Token},
     store::Revision,
 };
-use flotilla_units::{MachineId, OnPartition, UnitName};
+use flotilla_units::{MachineId, UnitName};
 
 use super::tokens::Tokens;
 use crate::{
@@ -201,10 +201,7 @@ impl Planning<'_> {
     /// Tells whether an entry stands in nobody's way although it is not proven gone: its machine's
     /// lease has ended, and its unit's partition policy says that this is enough.
     fn is_released(&self, placed: &Placed<'_>) -> bool {
-        let requirements = self.state.requirements_of(&placed.entry.unit, placed.entry.hash);
-        // A content that cannot be read might ask for more than a lease's end.
-        let policy = requirements.map(|requirements| requirements.on_partition);
-        placed.life == Life::Lost && !self.held && matches!(policy, Some(OnPartition::Replace))
+        placed.life == Life::Lost && !self.held && !self.state.is_unreleased(placed)
     }
 
     /// A unit that is to be on one machine.

@@ -235,11 +235,13 @@ pub fn step(
         transactions.push(Transaction { changes, ..Transaction::default() });
     }
     let decisions = model.decide(DECISIONS_MAX);
-    out.more = decisions.len() >= DECISIONS_MAX;
+    let limited = decisions.len() >= DECISIONS_MAX;
     memory.todo.extend(by_unit(decisions));
 
     let before = memory.tokens.clone();
     let (plans, unplanned) = plan_all(state, model, memory, &cluster, now.mono);
+    // The same decisions again would be dropped again: those wait for their retry.
+    out.more = limited && !plans.is_empty();
     let takes_tokens = memory.tokens != before || !unplanned.is_empty();
     if takes_tokens && before.left(&cluster) < LOW {
         // The next block first, by itself; the units stay to do, with their decisions.

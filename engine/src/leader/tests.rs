@@ -119,11 +119,15 @@ impl World {
     }
 
     fn unit(&mut self, name: &str) {
+        self.record(name, Some(ContentHash::of(TEXT.as_bytes())));
+    }
+
+    fn record(&mut self, name: &str, current: Option<ContentHash>) {
         let name: UnitName = name.parse().expect("valid");
         let record = UnitRecord {
             v: 1,
             runtime: name.clone(),
-            current: Some(ContentHash::of(TEXT.as_bytes())),
+            current,
             staged: None,
             target: Target::Launched,
             generation: 1,
@@ -232,4 +236,28 @@ fn machines_that_vanish_during_a_standstill_are_counted_after_it() {
     let found = world.step();
     assert_eq!(found.brake, Some(BrakeChange::Tripped { lost: 3, of: 4 }));
     assert!(buckets(&found).is_empty(), "{:?}", found.transactions);
+}
+
+#[test]
+fn what_cannot_be_decided_about_keeps_the_leader_from_nothing() {
+    let mut world = World::new(10_000);
+    world.machine(1);
+    world.unit("web@.service");
+    (0..2_600).for_each(|n| world.record(&format!("web@{n}.service"), None));
+    loop {
+        let found = world.step();
+        world.write(&found);
+        if found.transactions.is_empty() {
+            break;
+        }
+    }
+    (2..=3).for_each(|n| world.machine(n));
+    world.apply(vec![(Key::Unit("web@.service".parse().expect("valid")), b"{\"v\":7}".to_vec())]);
+    world.lose(1);
+    world.unit("other.service");
+    let found = world.step();
+    assert_eq!(buckets(&found).len(), 1, "the one that can be told about");
+    world.write(&found);
+    let rest = world.step();
+    assert!(rest.transactions.is_empty() && !rest.more, "{rest:?}");
 }

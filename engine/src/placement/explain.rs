@@ -9,7 +9,7 @@ use flotilla_units::{MachineId, UnitName};
 
 use super::{
     Placement,
-    bits::Homes,
+    bits::{Homes, Slot},
     model::{Status, UnitIx},
 };
 
@@ -87,6 +87,8 @@ pub enum Standing {
     Placeable(MachineId),
     /// No machine can take it.
     Unplaceable,
+    /// It is left as it is, on these machines, of which none lives; on none, if there are none.
+    Kept(Vec<MachineId>),
 }
 
 /// One machine's part in an [`Explanation`].
@@ -169,15 +171,19 @@ impl Placement {
 
     fn standing(&self, unit: UnitIx) -> Standing {
         let it = self.unit(unit);
-        let living = |homes: &Homes| {
-            let slots = homes.iter().filter(|slot| self.lives(*slot));
+        let ids = |homes: &Homes, wanted: &dyn Fn(Slot) -> bool| {
+            let slots = homes.iter().filter(|slot| wanted(*slot));
             let mut ids: Vec<MachineId> = slots.map(|slot| self.machine(slot).id).collect();
             ids.sort_unstable();
             ids
         };
+        let living = |homes: &Homes| ids(homes, &|slot| self.lives(slot));
         let (placed, departing) = (living(&it.placed), living(&it.departing));
         if !placed.is_empty() {
             return Standing::Placed(placed);
+        }
+        if it.status == Status::Kept && departing.is_empty() {
+            return Standing::Kept(ids(&it.placed, &|_| true));
         }
         let room = if it.status != Status::Wanted {
             return if departing.is_empty() { Standing::NotWanted } else { Standing::Departing(departing) };
@@ -287,6 +293,8 @@ impl fmt::Display for Explanation {
             }
             Standing::Placeable(id) => write!(f, "{} can go to {}", self.unit, on(&[*id]))?,
             Standing::Unplaceable => write!(f, "{} cannot be placed", self.unit)?,
+            Standing::Kept(ids) if ids.is_empty() => write!(f, "{} goes nowhere for now", self.unit)?,
+            Standing::Kept(ids) => write!(f, "{} is left on {}", self.unit, on(ids))?,
         }
         if self.machines.is_empty() {
             return f.write_str(": there are no machines");

@@ -25,6 +25,8 @@ pub(super) enum Status {
     Inactive,
     Destroyed,
     Wanted,
+    /// Left where it is, as it is.
+    Kept,
 }
 
 #[derive(Debug)]

@@ -135,7 +135,7 @@ impl Placement {
                 let is = match it.status {
                     _ if self.is_live(*leader) => LeaderIs::Elsewhere,
                     Status::Unknown => LeaderIs::Unknown,
-                    Status::Wanted => LeaderIs::Unplaced,
+                    Status::Wanted | Status::Kept => LeaderIs::Unplaced,
                     Status::Inactive | Status::Destroyed => LeaderIs::Inactive,
                 };
                 Reason::MachineOf { leader: it.name.clone(), is }
@@ -152,7 +152,7 @@ impl Placement {
     pub(super) fn stays(&self, unit: UnitIx, slot: Slot) -> Stay {
         let it = self.unit(unit);
         match it.status {
-            Status::Unknown => return Stay::Yes,
+            Status::Unknown | Status::Kept => return Stay::Yes,
             Status::Destroyed => return Stay::No(Departure::Destroyed, None),
             Status::Inactive => return Stay::No(Departure::Unloaded, None),
             Status::Wanted => {}

@@ -38,6 +38,9 @@ pub enum Wanted {
     Nowhere,
     /// Its target is `loaded` or `launched`.
     Placed,
+    /// Nobody can tell, or nothing may be done about it now: it stays where it is, as it is, and goes
+    /// nowhere. For its neighbours it counts as what it asks for says.
+    AsIs,
 }
 
 /// One thing to write. The model already has it; when the write fails, say so with

@@ -29,6 +29,32 @@ async fn a_corrupted_unit_record_is_left_as_it_is_and_hurts_nobody_else() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn who_follows_an_unreadable_unit_stays_with_it_also_on_a_lost_machine() {
+    let mut cluster = Cluster::start(1, 3).await;
+    cluster.running(&["leader.service"]).await;
+    cluster.launch("follower.service", "MachineOf=leader.service").await;
+    cluster.until("both run", |cluster| cluster.runs_on("follower.service").is_some()).await;
+    let key = Key::Unit(unit("leader.service"));
+    let good = cluster.value(&key).await;
+    cluster.put(&key, b"{\"v\":99}".to_vec()).await;
+    let on = cluster.runs_on("leader.service").unwrap();
+    cluster.machine(on).kill();
+    let lost = |cluster: &Cluster| !cluster.checker.state.machines()[&id(on)].record.is_some();
+    cluster.until("its lease has ended", lost).await;
+    let writes = cluster.checker.writes;
+    cluster.pass(Duration::from_secs(30)).await;
+    assert_eq!(cluster.checker.writes, writes, "nothing flaps");
+    assert_eq!(cluster.checker.active(&unit("follower.service")), [id(on)]);
+    cluster.put(&key, good).await;
+    cluster
+        .until("both run elsewhere", |cluster| {
+            let now = cluster.runs_on("follower.service");
+            now.is_some_and(|now| now != on) && now == cluster.runs_on("leader.service")
+        })
+        .await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_corrupted_manifest_bucket_never_leads_to_a_second_placement() {
     let mut cluster = Cluster::start(1, 2).await;
     cluster.running(&["a.service"]).await;
