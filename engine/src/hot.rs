@@ -6,7 +6,7 @@
 
 use std::{
     collections::{BTreeSet, VecDeque},
-    sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
+    sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
 };
 
 use flotilla_registry::{
@@ -30,9 +30,15 @@ const RING_MAX: usize = 100_000;
 #[derive(Debug)]
 pub(crate) struct Shared {
     hot: RwLock<Hot>,
-    /// Rung after every change, with the revision.
-    bell: watch::Sender<Revision>,
+    /// Rung after every change, with the revision; `None` once the seat is lost. Readers hold on to
+    /// this state as long as they like, so dropping it would tell them nothing.
+    bell: Mutex<Option<watch::Sender<Revision>>>,
 }
+
+/// The seat that a state belonged to is lost: it shows what was, and will not change any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("this engine has given up its seat; ask one that has a seat")]
+pub struct SeatLost;
 
 /// The hot state.
 #[derive(Debug)]
@@ -81,7 +87,7 @@ impl Shared {
             ring: Ring::default(),
             engine: EngineStatus::default(),
         };
-        Self { hot: RwLock::new(hot), bell: watch::Sender::new(Revision(0)) }
+        Self { hot: RwLock::new(hot), bell: Mutex::new(Some(watch::Sender::new(Revision(0)))) }
     }
 
     pub fn read(&self) -> RwLockReadGuard<'_, Hot> {
@@ -94,8 +100,25 @@ impl Shared {
         self.hot.write().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Returns the doorbell. It fails once the seat is lost.
     pub fn subscribe(&self) -> watch::Receiver<Revision> {
-        self.bell.subscribe()
+        let bell = self.bell();
+        bell.as_ref().map_or_else(|| watch::Sender::new(Revision(0)).subscribe(), watch::Sender::subscribe)
+    }
+
+    /// Notes that the seat is lost, and tells everybody who waits.
+    pub fn close(&self) {
+        drop(self.bell().take());
+    }
+
+    fn bell(&self) -> MutexGuard<'_, Option<watch::Sender<Revision>>> {
+        self.bell.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn ring<T>(&self, ring: impl FnOnce(&watch::Sender<Revision>) -> T) {
+        if let Some(bell) = &*self.bell() {
+            ring(bell);
+        }
     }
 
     /// Replaces everything by a listing.
@@ -108,7 +131,7 @@ impl Shared {
         *synced = true;
         *ring = Ring { from: revision, ..Ring::default() };
         drop(hot);
-        self.bell.send_replace(revision);
+        self.ring(|bell| bell.send_replace(revision));
     }
 
     /// Applies one revision.
@@ -120,23 +143,24 @@ impl Shared {
         ring.push(revision, &changes);
         fresh.extend(changes);
         drop(hot);
-        self.bell.send_replace(revision);
+        self.ring(|bell| bell.send_replace(revision));
     }
 
     /// Notes that nothing changed up to a revision.
     pub fn advance(&self, revision: Revision) {
         self.write().state.advance(revision);
-        self.bell.send_if_modified(|seen| {
+        let raise = |seen: &mut Revision| {
             let newer = revision > *seen;
             *seen = revision.max(*seen);
             newer
-        });
+        };
+        self.ring(|bell| bell.send_if_modified(raise));
     }
 
     /// Notes that the store went back.
     pub fn went_back(&self, why: WentBack) {
         self.write().state.note_went_back(why);
-        self.bell.send_modify(|_| {});
+        self.ring(|bell| bell.send_modify(|_| {}));
     }
 
     /// Changes what is told of this engine.
@@ -145,19 +169,19 @@ impl Shared {
     }
 
     /// Waits until the state has reached a revision.
-    pub async fn reached(&self, revision: Revision) {
+    ///
+    /// # Errors
+    /// The seat was lost before.
+    pub async fn reached(&self, revision: Revision) -> Result<(), SeatLost> {
         let mut bell = self.subscribe();
         loop {
             {
                 let hot = self.read();
                 if hot.synced && hot.state.revision() >= revision {
-                    return;
+                    return Ok(());
                 }
             }
-            // The sender lives as long as `self`.
-            if bell.changed().await.is_err() {
-                std::future::pending::<()>().await;
-            }
+            bell.changed().await.map_err(|_| SeatLost)?;
         }
     }
 }

@@ -118,7 +118,7 @@ impl Term<'_> {
 
     /// Returns when the leader key is known not to be ours.
     async fn run(&self) {
-        self.shared.reached(self.leadership.revision()).await;
+        self.reached(self.leadership.revision()).await;
         info!(term = self.leadership.term(), "leading");
         let mut memory = self.take_office();
         let mut compaction = Compaction::default();
@@ -133,14 +133,14 @@ impl Term<'_> {
                 Written::Upto(revision) => {
                     backoff.reset();
                     if let Some(revision) = revision {
-                        self.shared.reached(revision).await;
+                        self.reached(revision).await;
                     }
                     None
                 }
                 Written::Again(revision, wait) => {
                     if let Some(revision) = revision {
                         // Another's write outside the prefix may have raised it: do not insist.
-                        let _ = timeout(CATCH_UP, self.shared.reached(revision)).await;
+                        let _ = timeout(CATCH_UP, self.reached(revision)).await;
                     }
                     Some(wait.unwrap_or_default())
                 }
@@ -158,10 +158,21 @@ impl Term<'_> {
             }
             let wake_at = found.wake_at.map(|at| self.started + at);
             tokio::select! {
-                _ = bell.changed() => {}
+                changed = bell.changed() => if changed.is_err() {
+                    // The seat is lost: `stop` is cancelled.
+                    std::future::pending::<()>().await;
+                },
                 () = self.release.notified() => release = true,
                 () = until(wake_at) => {}
             }
+        }
+    }
+
+    /// Waits until the state has reached a revision; for ever, once the seat is lost: the term is then
+    /// ended from outside.
+    async fn reached(&self, revision: Revision) {
+        if self.shared.reached(revision).await.is_err() {
+            std::future::pending::<()>().await;
         }
     }
 

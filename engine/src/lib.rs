@@ -13,7 +13,7 @@ mod reader;
 mod seat;
 pub mod state;
 
-pub use hot::EngineStatus;
+pub use hot::{EngineStatus, SeatLost};
 pub use reader::{
     ClusterRow, Delta, MachineRow, PAGE_MAX, Page, PlacementRow, StateReader, TooOld, UnitRow, Why,
 };

@@ -17,7 +17,7 @@ use flotilla_units::{ContentHash, MachineId, UnitName};
 use tokio::sync::watch;
 
 use crate::{
-    hot::{EngineStatus, Hot, Shared},
+    hot::{EngineStatus, Hot, SeatLost, Shared},
     placement::Explanation,
     state::{ClusterState, Kept, Life, Wish},
 };
@@ -161,8 +161,11 @@ impl StateReader {
     }
 
     /// Waits until the state has reached a revision, such as that of one's own write.
-    pub async fn reached(&self, revision: Revision) {
-        self.shared.reached(revision).await;
+    ///
+    /// # Errors
+    /// The seat was lost before: the state will not change any more.
+    pub async fn reached(&self, revision: Revision) -> Result<(), SeatLost> {
+        self.shared.reached(revision).await
     }
 
     /// Lists units that a filter lets through, after a name, at most `limit` (and [`PAGE_MAX`]).
@@ -293,7 +296,8 @@ impl StateReader {
         })
     }
 
-    /// Returns a doorbell that rings when the state has moved on; ask [`StateReader::since`] then.
+    /// Returns a doorbell that rings when the state has moved on; ask [`StateReader::since`] then. It
+    /// fails when the seat is lost: this state will not change any more.
     #[must_use]
     pub fn changed(&self) -> watch::Receiver<Revision> {
         self.shared.subscribe()

@@ -172,6 +172,7 @@ impl Seated {
             };
             unseated.cancel();
             self.tell.send_replace(None);
+            shared.close();
             if !ended && timeout(GOODBYE, campaigns).await.is_err() {
                 warn!("the lead was not given up in time; it ends with its lease");
             }
@@ -218,7 +219,10 @@ impl Seated {
         while !stop.is_cancelled() {
             // Leading without a picture would only keep others from it.
             let campaign = async {
-                shared.reached(flotilla_registry::store::Revision(0)).await;
+                if shared.reached(flotilla_registry::store::Revision(0)).await.is_err() {
+                    // The seat is lost: `stop` is cancelled.
+                    std::future::pending::<()>().await;
+                }
                 candidate.campaign().await
             };
             let elected = tokio::select! {

@@ -2,11 +2,13 @@
 
 use std::time::Duration;
 
+use flotilla_engine::SeatLost;
 use flotilla_registry::{
     keys::{Bucket, Key},
     records::Target,
-    store::faults::Link,
+    store::{Revision, faults::Link},
 };
+use tokio::time::timeout;
 
 use crate::{Cluster, id, unit};
 
@@ -106,6 +108,26 @@ async fn a_deposed_leader_cannot_write() {
     cluster.running(&["c.service", "d.service"]).await;
     cluster.until("b runs", |cluster| cluster.runs_on("b.service").is_some()).await;
     cluster.pass(Duration::from_secs(30)).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_reads_from_a_seat_hears_that_it_is_lost() {
+    let mut cluster = Cluster::start(2, 2).await;
+    cluster.running(&["a.service"]).await;
+    let host = cluster.host(0);
+    let reader = host.engine.reader().unwrap();
+    let mut doorbell = reader.changed();
+    let far = Revision(reader.revision().0 + 1_000_000);
+    host.faults.set_link(Link::Cut);
+    let watching = async { while doorbell.changed().await.is_ok() {} };
+    let lost = async { tokio::join!(reader.reached(far), watching) };
+    let (reached, ()) = timeout(Duration::from_secs(15), lost).await.expect("its lease is ten seconds");
+    assert_eq!(reached, Err(SeatLost));
+    assert!(host.engine.reader().is_none());
+    assert!(reader.changed().changed().await.is_err(), "also who comes late");
+    cluster.host(0).faults.set_link(Link::Up);
+    cluster.running(&["b.service"]).await;
+    cluster.until("it has a seat again", |cluster| cluster.host(0).engine.reader().is_some()).await;
 }
 
 #[tokio::test(start_paused = true)]

@@ -8,7 +8,7 @@ use axum::{
     response::Response,
 };
 use flotilla_api::{
-    error::ErrorBody,
+    error::{ErrorBody, ErrorKind},
     watch::{Event, EventsQuery},
 };
 use flotilla_engine::{PAGE_MAX, StateReader};
@@ -64,7 +64,12 @@ async fn run(
             feed.say(Some(event.revision.to_string()), &event).await?;
         }
         shown = Some(reader.revision());
-        if !query.follow || doorbell.changed().await.is_err() {
+        if !query.follow {
+            return Ok(());
+        }
+        if doorbell.changed().await.is_err() {
+            let message = "this machine has given up its seat; ask again".to_owned();
+            feed.fail(&ErrorBody { kind: ErrorKind::Unavailable, message, details: Vec::new() }).await;
             return Ok(());
         }
     }

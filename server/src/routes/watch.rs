@@ -46,12 +46,15 @@ pub(super) async fn watch(
     })?;
     if let Some(after) = query.after {
         let reached = tokio::time::timeout(REACH_TIMEOUT, reader.reached(Revision(after))).await;
-        reached.map_err(|_| {
-            ApiError::unavailable(format!(
-                "this seat is at revision {} and has not reached {after}",
-                reader.revision().0
-            ))
-        })?;
+        match reached {
+            Ok(Ok(())) => {}
+            Ok(Err(lost)) => return Err(ApiError::unavailable(lost.to_string())),
+            Err(_) => {
+                let at = reader.revision().0;
+                let message = format!("this seat is at revision {at} and has not reached {after}");
+                return Err(ApiError::unavailable(message));
+            }
+        }
     }
     let watch = Watch { node, reader, selectors };
     Ok(stream::answer(|feed| watch.run(feed, last.map(Revision))))
