@@ -9,6 +9,7 @@ mod bench;
 mod ci;
 mod demo;
 mod deps;
+mod dist;
 mod image;
 mod lab;
 mod packages;
@@ -66,6 +67,12 @@ const COMMANDS: &[Command] = &[
         arguments: "start|idle.. [--check]",
         about: "Measure flotilla in the lab beside systemd alone; with --check fail if a goal is missed",
         run: bench::main,
+    },
+    Command {
+        name: "dist",
+        arguments: "",
+        about: "Pack what a machine needs into one archive: programs, service files, manual pages, an install script",
+        run: dist::main,
     },
     Command {
         name: "ci",

@@ -128,6 +128,7 @@ fn write_machine(
         subject.hosts = [hosts, vec!["localhost".to_owned(), "127.0.0.1".to_owned()]].concat();
         Authority::Etcd.issue(ca, &subject)?.write(&folder, "etcd")?;
         write_new(&folder.join("etcd.default"), &etcd_default(machine, members), 0o644)?;
+        write_new(&folder.join("etcd.conf"), ETCD_DROP_IN, 0o644)?;
     }
     Ok(())
 }
@@ -234,6 +235,18 @@ ETCD_ELECTION_TIMEOUT="1000"
     )
 }
 
+/// What the distribution's etcd.service needs beside its configuration.
+const ETCD_DROP_IN: &str = "\
+# Written by `flotctl cluster init`.
+[Service]
+# The distribution's Type=notify counts etcd as started when most members have been found. The first
+# machine would wait for the others, and what is ordered after etcd with it: flotillad asks the store
+# by itself until it answers, and keeps this machine's units going meanwhile.
+Type=exec
+Restart=always
+RestartSec=1
+";
+
 fn install_script(member: bool) -> String {
     let mut text = String::from(
         r#"#!/bin/sh
@@ -254,6 +267,9 @@ install -m 0644 etcd-ca.pem etcd.pem /etc/etcd/flotilla/
 install -o etcd -g etcd -m 0600 etcd-key.pem /etc/etcd/flotilla/
 install -d -o etcd -g etcd -m 0700 /var/lib/etcd/flotilla
 install -m 0644 etcd.default /etc/default/etcd
+install -d -m 0755 /etc/systemd/system/etcd.service.d
+install -m 0644 etcd.conf /etc/systemd/system/etcd.service.d/50-flotilla.conf
+systemctl daemon-reload
 "#,
         );
     }
@@ -330,7 +346,7 @@ mod tests {
         let client = "ca.pem etcd-ca.pem etcd-client-key.pem etcd-client.pem";
         let own = "flotilla.toml install machine-key.pem machine.pem";
         assert_eq!(files("d"), format!("{client} {own}"));
-        assert_eq!(files("a"), format!("{client} etcd-key.pem etcd.default etcd.pem {own}"));
+        assert_eq!(files("a"), format!("{client} etcd-key.pem etcd.conf etcd.default etcd.pem {own}"));
         assert_eq!(files("user-admin"), "ca.pem flotctl.toml user-key.pem user.pem");
         let toml: toml::Table =
             fs::read_to_string(args.out.join("d/flotilla.toml")).expect("readable").parse().expect("TOML");
