@@ -106,7 +106,9 @@ fn judge(action: Action, unit: &Unit, generation: u64, run: u64) -> Verdict {
         Action::Destroy => leaving(unit),
         Action::Unload if unit.placements.is_empty() => Verdict::Done("unloaded".to_owned()),
         Action::Unload => leaving(unit),
-        Action::Load | Action::Stop => placed(unit, stopped),
+        Action::Load => placed(unit, stopped),
+        Action::Stop if unit.placements.iter().all(|p| p.departing.is_some()) => leftover(unit),
+        Action::Stop => placed(unit, stopped),
         Action::Start | Action::Restart => placed(unit, |placement| started(placement, run)),
     }
 }
@@ -117,6 +119,19 @@ fn leaving(unit: &Unit) -> Verdict {
         [] => "waiting for the engine".to_owned(),
         machines => format!("stopping on {}", machines.join(", ")),
     })
+}
+
+/// Judges a unit that is to be stopped and stays on no machine: what is on none does not run, and why
+/// it is on none is not what was asked. It may still run where it is leaving.
+fn leftover(unit: &Unit) -> Verdict {
+    let runs = |p: &&Placement| {
+        let ended = |active: &str| matches!(active, "inactive" | "failed");
+        p.machine_alive && p.state.as_ref().is_some_and(|state| !ended(&state.active))
+    };
+    match unit.placements.iter().find(runs) {
+        Some(placement) => Verdict::Pending(format!("stopping on {}", machine(placement))),
+        None => Verdict::Done("not running".to_owned()),
+    }
 }
 
 /// Judges a unit by each of its placements: the worst of them counts.
@@ -306,6 +321,27 @@ mod tests {
         assert!(matches!(start(&nowhere), Verdict::Pending(_)));
         nowhere.unplaced = Some("no machine has zone=b".to_owned());
         assert_eq!(start(&nowhere), Verdict::CannotBePlaced("no machine has zone=b".to_owned()));
+    }
+
+    #[test]
+    fn what_is_on_no_machine_is_stopped() {
+        let stop = |unit: &Unit| judge(Action::Stop, unit, 3, 2);
+        let not_running = Verdict::Done("not running".to_owned());
+        let mut nowhere = unit(&[]);
+        assert_eq!(stop(&nowhere), not_running, "it waited for a place");
+        nowhere.unplaced = Some("no machine has zone=b".to_owned());
+        assert_eq!(stop(&nowhere), not_running, "it had no possible place");
+        nowhere.target = Target::Inactive;
+        assert_eq!(stop(&nowhere), not_running, "it was never loaded");
+        let unloaded =
+            Verdict::Failed { machine: String::new(), why: "it was unloaded meanwhile".to_owned() };
+        assert_eq!(judge(Action::Load, &nowhere, 3, 2), unloaded);
+
+        let mut moving = unit(&[state("active", "running")]);
+        moving.placements[0].departing = Some("moved".to_owned());
+        assert_eq!(stop(&moving), Verdict::Pending("stopping on m1".to_owned()));
+        moving.placements[0].machine_alive = false;
+        assert_eq!(stop(&moving), not_running, "nobody can say more of a lost machine");
     }
 
     #[test]
