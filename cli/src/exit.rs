@@ -4,6 +4,8 @@ use std::process::ExitCode;
 
 use flotilla_api::{client::ClientError, error::ErrorKind};
 
+use crate::{paint, print, text};
+
 /// How a command ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u8)]
@@ -54,9 +56,15 @@ pub(crate) fn report(error: &anyhow::Error) -> ExitCode {
     if error.chain().any(broken) {
         return Exit::Done.into();
     }
-    anstream::eprintln!("{} {error:#}", crate::paint::bad("error:"));
+    // What others said may be in it, also over several lines.
+    for (i, line) in text::lines(&format!("{error:#}")).enumerate() {
+        match i {
+            0 => print::tell(format_args!("{} {line}", paint::bad("error:"))),
+            _ => print::tell(line),
+        }
+    }
     if let Some(hint) = hint(error) {
-        anstream::eprintln!("{hint}");
+        print::tell(hint);
     }
     of(error).into()
 }

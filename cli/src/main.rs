@@ -12,6 +12,7 @@ mod exit;
 mod order;
 mod paint;
 mod pki;
+mod print;
 mod table;
 mod text;
 mod time;

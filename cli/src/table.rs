@@ -4,7 +4,10 @@ use anyhow::bail;
 use comfy_table::{Cell, Color, ContentArrangement, Table, TableStyle};
 use serde::Serialize;
 
-use crate::args::{ListOptions, Output};
+use crate::{
+    args::{ListOptions, Output},
+    print, text,
+};
 
 /// A column: its name in `--fields`, whether it is shown without being asked for, and its text.
 pub(crate) struct Column<T> {
@@ -25,21 +28,17 @@ pub(crate) enum Shown {
 }
 
 /// Prints a list in the form that was asked for.
-pub(crate) fn print<T: Serialize>(
+pub(crate) fn show<T: Serialize>(
     items: &[T],
     columns: &[Column<T>],
     options: &ListOptions,
     output: Output,
 ) -> anyhow::Result<()> {
     use std::io::Write as _;
-    let mut out = anstream::stdout().lock();
     if output == Output::Json {
-        serde_json::to_writer_pretty(&mut out, items)?;
-        writeln!(out)?;
-        return Ok(());
+        return Ok(print::json(items)?);
     }
-    write!(out, "{}", render(items, columns, options, output)?)?;
-    Ok(())
+    Ok(write!(print::out(), "{}", render(items, columns, options, output)?)?)
 }
 
 /// Renders a table.
@@ -57,7 +56,7 @@ pub(crate) fn render<T>(
     }
     for item in items {
         table.add_row(columns.iter().map(|column| {
-            let text = (column.text)(item, options.full);
+            let text = text::one_line(&(column.text)(item, options.full)).into_owned();
             let cell = Cell::new(if text.is_empty() { "-" } else { &text });
             match text.as_str() {
                 "failed" | "lost" => cell.fg(Color::Red),

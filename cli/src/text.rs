@@ -1,5 +1,7 @@
 //! Times, sizes and names as people read them.
 
+use std::{borrow::Cow, fmt::Write as _};
+
 use jiff::{SignedDuration, Timestamp, tz::TimeZone};
 
 /// Says how long ago, in the two largest units: `2min 5s`.
@@ -59,9 +61,52 @@ pub(crate) fn cpu(ns: u64) -> String {
     }
 }
 
+/// Makes text that somebody else wrote safe for a terminal, on one line.
+///
+/// A unit's output and description are whatever its author, or who talks to it, made them: an escape
+/// sequence that reaches the terminal of root could rewrite what stands there. Control characters
+/// (C0, DEL and C1, of which some begin sequences too) are written as `\x1b`, a tab is kept.
+pub(crate) fn one_line(text: &str) -> Cow<'_, str> {
+    if !text.chars().any(is_unsafe) {
+        return Cow::Borrowed(text);
+    }
+    let mut out = String::with_capacity(text.len() + 8);
+    for c in text.chars() {
+        match c {
+            '\n' => out.push_str("\\n"),
+            c if is_unsafe(c) => {
+                let _ = write!(out, "\\x{:02x}", u32::from(c));
+            }
+            c => out.push(c),
+        }
+    }
+    Cow::Owned(out)
+}
+
+/// Makes text that somebody else wrote safe for a terminal, line by line; at least one.
+pub(crate) fn lines(text: &str) -> impl Iterator<Item = Cow<'_, str>> {
+    text.trim_end_matches(['\r', '\n']).split('\n').map(|line| one_line(line.trim_end_matches('\r')))
+}
+
+/// Also the marks that turn the direction of writing, which make text look like other text.
+fn is_unsafe(c: char) -> bool {
+    (c.is_control() && c != '\t') || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_others_wrote_cannot_command_the_terminal() {
+        assert_eq!(one_line("\u{1b}]0;owned\u{7}\u{1b}[2Jx\ty"), "\\x1b]0;owned\\x07\\x1b[2Jx\ty");
+        assert_eq!(one_line("a\u{9b}2J\u{7f}"), "a\\x9b2J\\x7f");
+        assert_eq!(one_line("two\nlines\r"), "two\\nlines\\x0d");
+        assert_eq!(one_line("grüße \u{202e}txt"), "grüße \\x202etxt");
+        assert!(matches!(one_line("plain ● text"), Cow::Borrowed(_)));
+        assert_eq!(lines("one\r\ntwo\u{1b}c\n\n").collect::<Vec<_>>(), ["one", "two\\x1bc"]);
+        assert_eq!(lines("").collect::<Vec<_>>(), [""]);
+    }
 
     #[test]
     fn spans_sizes_and_times_read_as_systemctl_writes_them() {

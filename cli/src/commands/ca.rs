@@ -4,7 +4,10 @@ use std::path::PathBuf;
 
 use flotilla_units::MachineId;
 
-use crate::pki::{Authority, CERTIFICATE_DAYS, Identity, Subject};
+use crate::{
+    pki::{Authority, CERTIFICATE_DAYS, Identity, Subject},
+    print,
+};
 
 /// Makes certificate authorities and issues certificates.
 #[derive(Debug, clap::Args)]
@@ -80,10 +83,10 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
             std::fs::create_dir_all(ca_dir)?;
             Authority::Flotilla.create(ca_dir)?;
             Authority::Etcd.create(ca_dir)?;
-            println!(
+            print::line(format_args!(
                 "Wrote {}. Whoever has it is root on every machine: keep it off them.",
                 ca_dir.display()
-            );
+            ))?;
             return Ok(());
         }
         Command::Issue(issue) => issue,
@@ -112,7 +115,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
             (common, "user.pem")
         }
     };
-    println!("Wrote {wrote}, with the keys beside, to {}.", common.out.display());
+    print::line(format_args!("Wrote {wrote}, with the keys beside, to {}.", common.out.display()))?;
     Ok(())
 }
 

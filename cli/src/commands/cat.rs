@@ -5,7 +5,7 @@ use std::io::Write as _;
 use flotilla_api::client::Client;
 
 use super::matching;
-use crate::{args::Output, paint};
+use crate::{args::Output, paint, print};
 
 /// Prints unit files.
 #[derive(Debug, clap::Args)]
@@ -22,19 +22,19 @@ pub(crate) async fn run(client: &Client, args: &Args, output: Output) -> anyhow:
     for unit in &units {
         contents.push(client.content(unit.name.as_str()).await?);
     }
-    let mut out = anstream::stdout().lock();
     if output == Output::Json {
-        serde_json::to_writer_pretty(&mut out, &contents)?;
-        writeln!(out)?;
-        return Ok(());
+        return Ok(print::json(&contents)?);
     }
     let several = contents.len() > 1;
     for (i, content) in contents.iter().enumerate() {
         if several {
             let gap = if i == 0 { "" } else { "\n" };
-            writeln!(out, "{gap}{}", paint::dim(format!("# {}", content.name)))?;
+            writeln!(print::out(), "{gap}{}", paint::dim(format!("# {}", content.name)))?;
         }
-        write!(out, "{}", content.text)?;
+        // Not through anstream, which takes escape sequences away: the text's SHA-256 is the unit's hash.
+        let mut out = std::io::stdout().lock();
+        out.write_all(content.text.as_bytes())?;
+        out.flush()?;
     }
     Ok(())
 }

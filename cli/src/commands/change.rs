@@ -25,7 +25,7 @@ use crate::{
     args::{Output, WaitOptions},
     exit::Exit,
     order::{Verdict, Waiting},
-    paint,
+    paint, print,
 };
 
 /// How long a unit that became active is watched for an early death. A process that cannot even be
@@ -117,11 +117,11 @@ fn ordered(arguments: &[String]) -> Vec<String> {
 
 fn no_block(action: Action, outcome: &Outcome, output: Output) -> anyhow::Result<Exit> {
     if output == Output::Json {
-        println!("{}", serde_json::to_string_pretty(outcome)?);
+        print::json(outcome)?;
         return Ok(Exit::Done);
     }
     for unit in &outcome.units {
-        anstream::println!("{} {action} ordered", unit.unit);
+        print::line(format_args!("{} {action} ordered", unit.unit))?;
     }
     Ok(Exit::Done)
 }
@@ -273,20 +273,20 @@ async fn finish(client: &Client, waiting: &Waiting, timed_out: bool, output: Out
     if output == Output::Json {
         let reports: Vec<Report<'_>> =
             reports.iter().map(|(unit, outcome, detail)| Report { unit, outcome, detail }).collect();
-        println!("{}", serde_json::to_string_pretty(&reports)?);
+        print::json(&reports)?;
         return Ok(worst);
     }
     for (unit, outcome, detail) in reports {
         match outcome {
-            "done" => anstream::println!("{unit} {detail}"),
+            "done" => print::line(format_args!("{unit} {detail}"))?,
             "failed" => {
-                anstream::eprintln!("{unit} {}: {detail}", paint::bad("failed"));
+                print::tell(format_args!("{unit} {}: {detail}", paint::bad("failed")));
                 status::last_lines(client, unit).await;
             }
-            "timed-out" => anstream::eprintln!("{unit} {}: still {detail}", paint::bad("timed out")),
+            "timed-out" => print::tell(format_args!("{unit} {}: still {detail}", paint::bad("timed out"))),
             _ => {
-                anstream::eprintln!("{unit} {}: {detail}", paint::bad("cannot be placed"));
-                anstream::eprintln!("`flotctl why {unit}` shows what each machine lacks.");
+                print::tell(format_args!("{unit} {}: {detail}", paint::bad("cannot be placed")));
+                print::tell(format_args!("`flotctl why {unit}` shows what each machine lacks."));
             }
         }
     }

@@ -5,7 +5,7 @@ use std::io::Write as _;
 use flotilla_api::{client::Client, cluster::ClusterStatus};
 
 use super::cluster_init;
-use crate::{args::Output, paint, text};
+use crate::{args::Output, paint, print, text};
 
 /// Makes a cluster, or shows how it is.
 #[derive(Debug, clap::Args)]
@@ -54,14 +54,13 @@ pub(crate) async fn run(client: &Client, args: &Args, output: Output) -> anyhow:
 async fn show(client: &Client, output: Output) -> anyhow::Result<()> {
     let status = client.cluster().await?;
     if output == Output::Json {
-        println!("{}", serde_json::to_string_pretty(&status)?);
-        return Ok(());
+        return Ok(print::json(&status)?);
     }
-    print(&status)
+    describe(&status)
 }
 
-fn print(status: &ClusterStatus) -> anyhow::Result<()> {
-    let mut out = anstream::stdout().lock();
+fn describe(status: &ClusterStatus) -> anyhow::Result<()> {
+    let mut out = print::out();
     let short = |id: &flotilla_units::MachineId| id.short();
     let seats: Vec<String> = status.seats.iter().map(short).collect();
     let id = status.id.as_deref().unwrap_or("none yet");
@@ -78,7 +77,7 @@ fn print(status: &ClusterStatus) -> anyhow::Result<()> {
         status.store_quota_bytes.map(|bytes| format!(" of {}", text::bytes(bytes))).unwrap_or_default();
     writeln!(out, "    Store: {}, {}{quota}", status.store, text::bytes(status.store_size_bytes))?;
     for problem in &status.problems {
-        writeln!(out, "{}", paint::bad(format!("  Problem: {problem}")))?;
+        writeln!(out, "{}", paint::bad(format!("  Problem: {}", text::one_line(problem))))?;
     }
     Ok(())
 }

@@ -1,11 +1,14 @@
 //! `flotctl cluster init`: everything a new cluster needs, a folder per machine.
 
-use std::{fmt::Write as _, fs, net::IpAddr, path::Path, path::PathBuf, str::FromStr};
+use std::{fmt::Write as _, fs, io::Write as _, net::IpAddr, path::Path, path::PathBuf, str::FromStr};
 
 use anyhow::{Context as _, bail};
 use flotilla_units::MachineId;
 
-use crate::pki::{Authority, CERTIFICATE_DAYS, Identity, Subject, write_new};
+use crate::{
+    pki::{Authority, CERTIFICATE_DAYS, Identity, Subject, write_new},
+    print,
+};
 
 /// How many machines carry etcd unless asked otherwise. Three survive the loss of one, and more
 /// only make writes slower.
@@ -78,8 +81,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
         write_machine(&args.out, &ca, machine, member, &members)?;
     }
     write_user(&args.out, &ca, &args.user, &args.machines)?;
-    print!("{}", instructions(args, &members));
-    Ok(())
+    Ok(write!(print::out(), "{}", instructions(args, &members))?)
 }
 
 fn members(args: &Args) -> anyhow::Result<Vec<&NewMachine>> {

@@ -8,7 +8,7 @@ use flotilla_api::{
 };
 
 use super::mangle;
-use crate::{args::Output, paint, text};
+use crate::{args::Output, paint, print, text};
 
 /// How long to wait before a lost connection is made again.
 const RECONNECT_AFTER: Duration = Duration::from_millis(500);
@@ -50,7 +50,7 @@ pub(crate) async fn run(client: &Client, args: &Args, output: Output) -> anyhow:
         let lost = loop {
             match stream.next().await {
                 Ok(Some(event)) => {
-                    print(&event.data, output)?;
+                    show(&event.data, output)?;
                     last = event.id.or(last);
                 }
                 Ok(None) => return Ok(()),
@@ -64,19 +64,17 @@ pub(crate) async fn run(client: &Client, args: &Args, output: Output) -> anyhow:
     }
 }
 
-fn print(event: &Event, output: Output) -> anyhow::Result<()> {
-    let mut out = anstream::stdout().lock();
+fn show(event: &Event, output: Output) -> anyhow::Result<()> {
     if output == Output::Json {
-        serde_json::to_writer(&mut out, event)?;
-        writeln!(out)?;
-    } else {
-        let what = event.unit.as_ref().map(|unit| format!(" {unit}")).unwrap_or_default();
-        let machine = event.host.clone().or_else(|| event.machine.map(|id| id.short()));
-        let machine = machine.map(|machine| format!(" on {machine}")).unwrap_or_default();
-        let why = event.why.as_ref().map(|why| format!(": {why}")).unwrap_or_default();
-        let time = paint::dim(text::local(event.at));
-        writeln!(out, "{time} {}{what}{machine}{why} {}", event.kind, paint::dim(format!("({})", event.by)))?;
+        return Ok(print::json_line(event)?);
     }
-    out.flush()?;
-    Ok(())
+    let what = event.unit.as_ref().map(|unit| format!(" {unit}")).unwrap_or_default();
+    let machine = event.host.clone().or_else(|| event.machine.map(|id| id.short()));
+    let machine = machine.map(|machine| format!(" on {machine}")).unwrap_or_default();
+    let why = event.why.as_ref().map(|why| format!(": {}", text::one_line(why))).unwrap_or_default();
+    let time = paint::dim(text::local(event.at));
+    let mut out = print::out();
+    let by = paint::dim(format!("({})", text::one_line(&event.by)));
+    writeln!(out, "{time} {}{what}{machine}{why} {by}", event.kind)?;
+    Ok(out.flush()?)
 }

@@ -14,7 +14,7 @@ use flotilla_api::{
 use jiff::Timestamp;
 
 use super::mangle;
-use crate::{args::Output, paint, text};
+use crate::{args::Output, paint, print, text};
 
 /// How long to wait before a lost connection is made again.
 const RECONNECT_AFTER: Duration = Duration::from_millis(250);
@@ -79,7 +79,7 @@ pub(crate) async fn run(client: &Client, args: &Args, output: Output) -> anyhow:
                     return Err(e.into());
                 }
                 if failures == 1 {
-                    anstream::eprintln!("{}", paint::dim(format!("-- {e}; going on where it was lost --")));
+                    print::tell(paint::dim(format!("-- {e}; going on where it was lost --")));
                 }
                 tokio::time::sleep(RECONNECT_AFTER).await;
             }
@@ -113,7 +113,7 @@ async fn follow(
     loop {
         match stream.next().await {
             Ok(Some(event)) => {
-                print(&event.data, output)?;
+                show(&event.data, output)?;
                 // Only now: a line that was not printed is asked for again.
                 position.0.insert(event.data.machine, event.data.cursor);
                 *failures = 0;
@@ -124,18 +124,21 @@ async fn follow(
     }
 }
 
-fn print(line: &JournalLine, output: Output) -> anyhow::Result<()> {
-    let mut out = anstream::stdout().lock();
+fn show(line: &JournalLine, output: Output) -> anyhow::Result<()> {
     if output == Output::Json {
-        serde_json::to_writer(&mut out, line)?;
-        writeln!(out)?;
-    } else {
-        let source = paint::source(format!("{}/{}", line.unit, line.host));
-        let time = text::journal_time(line.realtime_us);
+        return Ok(print::json_line(line)?);
+    }
+    let mut out = print::out();
+    let prefix = format!(
+        "{} {}:",
+        paint::dim(text::journal_time(line.realtime_us)),
+        paint::source(text::one_line(&format!("{}/{}", line.unit, line.host)))
+    );
+    for part in text::lines(&line.message) {
         match line.priority {
-            Some(0..=3) => writeln!(out, "{} {source}: {}", paint::dim(time), paint::bad(&line.message))?,
-            Some(4) => writeln!(out, "{} {source}: {}", paint::dim(time), paint::pending(&line.message))?,
-            _ => writeln!(out, "{} {source}: {}", paint::dim(time), line.message)?,
+            Some(0..=3) => writeln!(out, "{prefix} {}", paint::bad(part))?,
+            Some(4) => writeln!(out, "{prefix} {}", paint::pending(part))?,
+            _ => writeln!(out, "{prefix} {part}")?,
         }
     }
     // Line by line: whoever pipes this into a program waits for the line, not for a full buffer.

@@ -45,7 +45,7 @@ const COLUMNS: [Column<Machine>; 12] = [
 /// Runs the command.
 pub(crate) async fn run(client: &Client, args: &Args, output: Output) -> anyhow::Result<()> {
     let machines = all_pages(&args.patterns, async |query| client.machines(&query).await).await?;
-    table::print(&machines, &COLUMNS, &args.list, output)
+    table::show(&machines, &COLUMNS, &args.list, output)
 }
 
 fn id(machine: &Machine, full: bool) -> String {

@@ -42,7 +42,7 @@ const COLUMNS: [Column<Unit>; 8] = [
 /// Runs the command.
 pub(crate) async fn run(client: &Client, args: &Args, output: Output) -> anyhow::Result<()> {
     let units = all_pages(&args.patterns, async |query| client.units(&query).await).await?;
-    table::print(&units, &COLUMNS, &args.list, output)
+    table::show(&units, &COLUMNS, &args.list, output)
 }
 
 fn hash(unit: &Unit, full: bool) -> String {

@@ -77,10 +77,10 @@ pub(crate) async fn run(client: &Client, args: &Args, output: Output) -> anyhow:
     if output == Output::Json {
         let wanted = |unit: &Unit| rows(unit.clone()).any(|row| row.matches(&args.state));
         let units: Vec<Unit> = units.into_iter().filter(wanted).collect();
-        return table::print::<Unit>(&units, &[], &args.list, output);
+        return table::show::<Unit>(&units, &[], &args.list, output);
     }
     let rows: Vec<Row> = units.into_iter().flat_map(rows).filter(|row| row.matches(&args.state)).collect();
-    table::print(&rows, &COLUMNS, &args.list, output)
+    table::show(&rows, &COLUMNS, &args.list, output)
 }
 
 /// A unit that is on no machine has a line too, unless nobody wants it on one.

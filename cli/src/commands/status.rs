@@ -11,7 +11,7 @@ use flotilla_units::UnitName;
 use jiff::Timestamp;
 
 use super::matching;
-use crate::{args::Output, exit::Exit, order, paint, text};
+use crate::{args::Output, exit::Exit, order, paint, print, text};
 
 /// How many journal lines come with a unit that died.
 const LAST_LINES: u32 = 10;
@@ -46,7 +46,7 @@ pub(crate) async fn run(client: &Client, args: &Args, output: Output) -> anyhow:
             exit = Exit::NotActive;
         }
         if output != Output::Json {
-            let mut out = anstream::stdout().lock();
+            let mut out = print::out();
             if !std::mem::take(&mut first) {
                 writeln!(out)?;
             }
@@ -55,7 +55,7 @@ pub(crate) async fn run(client: &Client, args: &Args, output: Output) -> anyhow:
         all.extend(statuses);
     }
     if output == Output::Json {
-        println!("{}", serde_json::to_string_pretty(&all)?);
+        print::json(&all)?;
     }
     Ok(exit)
 }
@@ -65,21 +65,23 @@ pub(crate) async fn last_lines(client: &Client, unit: &UnitName) {
     match client.status(unit.as_str(), LAST_LINES).await {
         Ok(statuses) => {
             for line in statuses.iter().flat_map(|status| &status.journal) {
-                anstream::eprintln!("  {}", journal_line(line));
+                for line in journal_lines(line) {
+                    print::tell(format_args!("  {line}"));
+                }
             }
         }
-        Err(e) => anstream::eprintln!("  (its last lines could not be had: {e})"),
+        Err(e) => print::tell(format_args!("  (its last lines could not be had: {e})")),
     }
 }
 
 fn nowhere(unit: &Unit) -> String {
     let mut out = format!("○ {}", unit.name);
     if let Some(description) = &unit.description {
-        let _ = write!(out, " - {description}");
+        let _ = write!(out, " - {}", text::one_line(description));
     }
     let _ = write!(out, "\n     Target: {}\n", unit.target);
     let why = unit.unplaced.as_deref().unwrap_or("on no machine");
-    let _ = writeln!(out, "    Machine: {why}");
+    let _ = writeln!(out, "    Machine: {}", text::one_line(why));
     out
 }
 
@@ -95,13 +97,16 @@ fn render(status: &UnitStatus, now: Timestamp) -> String {
         "active" | "reloading" => "●",
         _ => "○",
     };
-    let _ = writeln!(out, "{} {} - {}", paint::active(&status.active, mark), status.unit, status.description);
+    let description = text::one_line(&status.description);
+    let _ = writeln!(out, "{} {} - {description}", paint::active(&status.active, mark), status.unit);
+    let _ = writeln!(out, "    Machine: {} ({})", text::one_line(&status.host), status.machine);
+    let _ = writeln!(out, "     Loaded: {} ({})", status.load, text::one_line(&status.fragment));
+    let _ = writeln!(out, "     Active: {}", active(status, now));
+    // What the unit itself, or whoever wrote it, may have said: nothing of it may reach the terminal
+    // as anything but text.
     let mut row = |name: &str, value: String| {
-        let _ = writeln!(out, "{name:>11}: {value}");
+        let _ = writeln!(out, "{name:>11}: {}", text::one_line(&value));
     };
-    row("Machine", format!("{} ({})", status.host, status.machine));
-    row("Loaded", format!("{} ({})", status.load, status.fragment));
-    row("Active", active(status, now));
     if let Some(invocation) = &status.invocation {
         row("Invocation", invocation.clone());
     }
@@ -134,13 +139,16 @@ fn render(status: &UnitStatus, now: Timestamp) -> String {
     for (i, process) in status.processes.iter().enumerate() {
         let branch = if i + 1 == status.processes.len() { "└─" } else { "├─" };
         let group = if process.group.is_empty() { String::new() } else { format!("{} ", process.group) };
-        let _ = writeln!(out, "             {branch}{group}{} {}", process.pid, process.command);
+        let process = format!("{group}{} {}", process.pid, process.command);
+        let _ = writeln!(out, "             {branch}{}", text::one_line(&process));
     }
     if !status.journal.is_empty() {
         out.push('\n');
     }
     for line in &status.journal {
-        let _ = writeln!(out, "{}", journal_line(line));
+        for line in journal_lines(line) {
+            let _ = writeln!(out, "{line}");
+        }
     }
     out
 }
@@ -157,11 +165,13 @@ fn active(status: &UnitStatus, now: Timestamp) -> String {
     out
 }
 
-/// Writes a journal line as journalctl's short format does.
-fn journal_line(line: &JournalLine) -> String {
+/// Writes a journal's entry as journalctl's short format does, each of its lines with the prefix.
+fn journal_lines(line: &JournalLine) -> impl Iterator<Item = String> {
     let identifier = line.identifier.as_deref().unwrap_or(&line.unit);
     let pid = line.pid.map(|pid| format!("[{pid}]")).unwrap_or_default();
-    format!("{} {} {identifier}{pid}: {}", text::journal_time(line.realtime_us), line.host, line.message)
+    let source = format!("{} {identifier}{pid}", line.host);
+    let prefix = format!("{} {}", text::journal_time(line.realtime_us), text::one_line(&source));
+    text::lines(&line.message).map(move |part| format!("{prefix}: {part}"))
 }
 
 #[cfg(test)]

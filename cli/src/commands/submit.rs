@@ -9,7 +9,7 @@ use flotilla_api::{
 };
 use flotilla_units::{UnitFile, UnitName};
 
-use crate::args::Output;
+use crate::{args::Output, print};
 
 /// Gives unit files to the cluster.
 #[derive(Debug, clap::Args)]
@@ -23,11 +23,11 @@ pub(crate) struct Args {
 pub(crate) async fn run(client: &Client, args: &Args, output: Output) -> anyhow::Result<()> {
     let outcome = submit(client, &args.files).await?;
     if output == Output::Json {
-        println!("{}", serde_json::to_string_pretty(&outcome)?);
-        return Ok(());
+        return Ok(print::json(&outcome)?);
     }
     for unit in &outcome.units {
-        anstream::println!("{} {}", unit.unit, if unit.changed { "submitted" } else { "unchanged" });
+        let what = if unit.changed { "submitted" } else { "unchanged" };
+        print::line(format_args!("{} {what}", unit.unit))?;
     }
     Ok(())
 }

@@ -5,7 +5,7 @@ use std::io::Write as _;
 use flotilla_api::{client::Client, why::Why};
 
 use super::matching;
-use crate::{args::Output, exit::Exit, paint};
+use crate::{args::Output, exit::Exit, paint, print, text};
 
 /// Says why a unit is where it is, or nowhere.
 #[derive(Debug, clap::Args)]
@@ -27,28 +27,28 @@ pub(crate) async fn run(client: &Client, args: &Args, output: Output) -> anyhow:
         answers.push(client.why(unit.name.as_str()).await?);
     }
     if output == Output::Json {
-        println!("{}", serde_json::to_string_pretty(&answers)?);
+        print::json(&answers)?;
         return Ok(exit);
     }
     for why in &answers {
-        print(why)?;
+        describe(why)?;
     }
     Ok(exit)
 }
 
-fn print(why: &Why) -> anyhow::Result<()> {
-    let mut out = anstream::stdout().lock();
-    writeln!(out, "{}: {}", why.unit, why.summary)?;
+fn describe(why: &Why) -> anyhow::Result<()> {
+    let mut out = print::out();
+    writeln!(out, "{}: {}", why.unit, text::one_line(&why.summary))?;
     let width = why.machines.iter().map(|machine| machine.host.len()).max().unwrap_or(0);
     for machine in &why.machines {
-        let host = &machine.host;
+        let host = text::one_line(&machine.host);
         match (machine.placed, machine.eligible) {
             (true, _) => writeln!(out, "  {host:width$}  {}", paint::good("here"))?,
             (false, true) => writeln!(out, "  {host:width$}  could run here")?,
             (false, false) => {
                 let rule = machine.rule.as_deref().unwrap_or("no");
                 let reason = machine.reason.as_deref().unwrap_or_default();
-                writeln!(out, "  {host:width$}  {}: {reason}", paint::pending(rule))?;
+                writeln!(out, "  {host:width$}  {}: {}", paint::pending(rule), text::one_line(reason))?;
             }
         }
     }

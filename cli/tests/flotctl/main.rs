@@ -1,0 +1,7 @@
+//! The whole program against an API that a test makes up: what it prints, asks and exits with.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on fails")]
+
+mod api;
+mod orders;
+mod output;
