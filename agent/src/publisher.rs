@@ -86,7 +86,8 @@ impl Publisher {
             let incarnation = registered.record.nonce.clone();
             self.registration
                 .send_replace(Registration::Registered { incarnation, created: registered.created });
-            let seen = self.board.borrow().seen;
+            // What the board says of it by now may be newer, and has to follow.
+            let seen = registered.seen;
             let mut writing = Writing { registered, unwritten: BTreeSet::new(), seen, unsure: false };
             match stop.run_until_cancelled(self.write(&mut writing, &mut board)).await {
                 None => {

@@ -105,6 +105,8 @@ pub(crate) struct Registered {
     pub(crate) created: Revision,
     /// The mod revision of each of this machine's keys, as last acknowledged.
     pub(crate) acknowledged: Acknowledged,
+    /// The `seen` of the head that was written with the whole report: the board's may be newer.
+    pub(crate) seen: Revision,
 }
 
 /// The mod revisions of a machine's own keys.
@@ -194,7 +196,7 @@ impl Registrar {
         self.keep(&identity);
         let record = self.filled(&identity, session.lease(), self.timing.machine_lease);
         let acknowledged = Acknowledged::default();
-        let mut txn = self.whole(board, &record, &acknowledged);
+        let (mut txn, seen) = self.whole(board, &record, &acknowledged);
         txn.when.push(Compare::Absent(self.machine_key()));
         let wrote = match self.store.txn(txn).await {
             Ok(response) => response.succeeded.then_some(response.revision),
@@ -210,7 +212,7 @@ impl Registrar {
         };
         info!(lease = ?session.lease(), incarnation = %record.nonce, "registered");
         let acknowledged = Acknowledged::all_at(revision);
-        Ok(Registered { session, identity, record, created: revision, acknowledged })
+        Ok(Registered { session, identity, record, created: revision, acknowledged, seen })
     }
 
     /// Goes on with a registration of this boot's.
@@ -224,8 +226,8 @@ impl Registrar {
     ) -> Result<Registered, RegistrationError> {
         let session = Session::adopt(self.store.clone(), old.lease, &self.timing).await?;
         let record = self.filled(&identity, session.lease(), Duration::from_secs(old.lease_ttl_s));
-        let mut registered =
-            Registered { session, identity, record, created: kv.create_revision, acknowledged };
+        let (created, seen) = (kv.create_revision, Revision::default());
+        let mut registered = Registered { session, identity, record, created, acknowledged, seen };
         if old.stopped || old.lease_ttl_s > self.timing.machine_lease.as_secs() {
             self.hand_over(&mut registered, self.timing.machine_lease, false, board).await?;
         } else {
@@ -255,10 +257,10 @@ impl Registrar {
             identity.add(lease);
             self.keep(&identity);
             let record = MachineRecord { stopped, ..self.filled(&identity, lease, granted) };
-            let txn = self.rewriting(board, &record, created, &acknowledged);
+            let (txn, seen) = self.rewriting(board, &record, created, &acknowledged);
             async move {
                 let revision = self.wrote(txn, &record).await?;
-                *slot = Some((record, revision));
+                *slot = Some((record, revision, seen));
                 Ok(())
             }
         });
@@ -267,8 +269,9 @@ impl Registrar {
             HandOverError::Move { source, .. } => source,
         })?;
         registered.identity = identity;
-        if let Some((record, revision)) = written {
-            (registered.record, registered.acknowledged) = (record, Acknowledged::all_at(revision));
+        if let Some((record, revision, seen)) = written {
+            (registered.record, registered.seen) = (record, seen);
+            registered.acknowledged = Acknowledged::all_at(revision);
         }
         Ok(())
     }
@@ -282,9 +285,10 @@ impl Registrar {
         board: &watch::Sender<Board>,
     ) -> Result<(), RegistrationError> {
         let record = MachineRecord { stopped, ..self.filled(&registered.identity, lease, ttl) };
-        let txn = self.rewriting(board, &record, registered.created, &registered.acknowledged);
+        let (txn, seen) = self.rewriting(board, &record, registered.created, &registered.acknowledged);
         let revision = self.wrote(txn, &record).await?;
-        (registered.record, registered.acknowledged) = (record, Acknowledged::all_at(revision));
+        (registered.record, registered.seen) = (record, seen);
+        registered.acknowledged = Acknowledged::all_at(revision);
         Ok(())
     }
 
@@ -350,15 +354,21 @@ impl Registrar {
         (compare, Operation::Put { key, value, lease: Some(lease) })
     }
 
-    /// Returns the transaction that writes the machine and its whole report.
-    fn whole(&self, board: &watch::Sender<Board>, record: &MachineRecord, known: &Acknowledged) -> Txn {
+    /// Returns the transaction that writes the machine and its whole report, and the `seen` in it.
+    fn whole(
+        &self,
+        board: &watch::Sender<Board>,
+        record: &MachineRecord,
+        known: &Acknowledged,
+    ) -> (Txn, Revision) {
         board.send_if_modified(|board| {
             board.take_changed();
             false
         });
         let board = board.borrow();
         let lease = record.lease;
-        let head = ReportHead { v: VERSION, incarnation: record.nonce.clone(), seen: board.seen };
+        let seen = board.seen;
+        let head = ReportHead { v: VERSION, incarnation: record.nonce.clone(), seen };
         let puts = Bucket::all()
             .map(|b| (Key::Report(self.machine, b), board.bucket(b).encode(), known.buckets.get(&b).copied()))
             .chain([(Key::ReportHead(self.machine), head.encode(), known.head)]);
@@ -366,7 +376,7 @@ impl Registrar {
             puts.map(|(key, value, at)| self.put(self.keys.spell(&key), value, lease, at)).unzip();
         let (key, value) = (self.machine_key(), record.encode());
         then.push(Operation::Put { key, value, lease: Some(lease) });
-        Txn { when, then, or_else: Vec::new() }
+        (Txn { when, then, or_else: Vec::new() }, seen)
     }
 
     fn rewriting(
@@ -375,11 +385,11 @@ impl Registrar {
         record: &MachineRecord,
         created: Revision,
         known: &Acknowledged,
-    ) -> Txn {
-        let mut txn = self.whole(board, record, known);
+    ) -> (Txn, Revision) {
+        let (mut txn, seen) = self.whole(board, record, known);
         txn.when.push(Compare::CreateRevision(self.machine_key(), created));
         txn.when.push(Compare::ModRevision(self.machine_key(), known.machine));
-        txn
+        (txn, seen)
     }
 
     /// Writes the whole registration, and resolves an unknown outcome by reading.

@@ -18,6 +18,7 @@ use flotilla_registry::{
 };
 use flotilla_units::ContentHash;
 use machine::{Machine, departing, entry, pass, text, unit};
+use tokio::time::sleep;
 
 #[tokio::test(start_paused = true)]
 async fn a_unit_in_the_manifest_runs_and_is_reported() {
@@ -264,6 +265,26 @@ async fn a_store_that_is_away_changes_nothing_and_a_lost_lease_registers_anew() 
     within!(10, machine.is("db.service", 2, "active").await && machine.is("web.service", 1, "active").await);
     assert_eq!(machine.starts("web.service").len(), 1);
     assert!(agent.is_registered());
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_order_heard_while_the_machine_registers_again_is_seen() {
+    let machine = Machine::new().await;
+    machine.order(&[entry("web.service", 1, 1)]).await;
+    let _agent = machine.start();
+    within!(5, machine.is("web.service", 1, "active").await);
+    // Half of a call's time it is on its way there, half on its way back: some of these orders come
+    // while the whole report is on its way.
+    machine.faults.slow(Duration::from_millis(400), Duration::from_millis(400));
+    for step in 0..30 {
+        let lease = machine.record().await.expect("registered").lease;
+        machine.faults.store().lease_revoke(lease).await.expect("revoked");
+        within!(10, machine.record().await.is_none());
+        sleep(Duration::from_millis(step * 150)).await;
+        let order = machine.order(&[entry("web.service", 1, 1)]).await;
+        within!(20, machine.head().await.is_some_and(|head| head.seen >= order));
+    }
+    assert_eq!(machine.starts("web.service").len(), 1);
 }
 
 #[tokio::test(start_paused = true)]
