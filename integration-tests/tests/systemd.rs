@@ -290,6 +290,9 @@ machine_tests! {
         let other = name("b.service");
         assert!(matches!(systemd.install(&other, SLEEPER).await, Err(SystemdError::File { .. })));
         assert_eq!(systemd.get(&other).await.unwrap(), None);
+        // Another agent takes over what runs.
+        let systemd = open().await;
+        assert_eq!(systemd.list().await.unwrap().len(), 1);
         systemd.stop(&unit).await.unwrap();
         assert!(matches!(systemd.start(&unit, &evidence(8, SLEEPER)).await, Err(SystemdError::File { .. })));
         let present = get(&systemd, &unit).await;

@@ -57,7 +57,11 @@ impl Files {
         Self { layout, machine }
     }
 
-    /// Makes the directories, and the drop-ins that all units of a type share.
+    /// Makes the directories, and the drop-ins that units of a type share.
+    ///
+    /// What is as it should be is not written again, and a drop-in that cannot be written is told
+    /// and gone on without: a full `/run` must not keep a restarted agent from the units that run,
+    /// and whatever needs the drop-in tries again ([`install`](Self::install)).
     pub(super) fn prepare(&self) -> Result<(), SystemdError> {
         let directories =
             [self.layout.units(), self.layout.env(), self.layout.started(), self.layout.drop_ins()];
@@ -68,9 +72,10 @@ impl Files {
         let mode = fs::Permissions::from_mode(0o755);
         fs::set_permissions(&self.layout.run, mode)
             .map_err(|e| failed("cannot protect", &self.layout.run, e))?;
-        for kind in ["service", "socket", "mount", "swap", "unit"] {
-            let path = self.layout.drop_ins().join(format!("{kind}.conf"));
-            write(&path, &self.drop_in(kind, "%n"))?;
+        for kind in ["service", "socket", "mount", "swap", ORDERED, PLAIN] {
+            if let Err(error) = self.share_drop_in(kind) {
+                tracing::warn!(%error, "units of this type cannot be installed for now");
+            }
         }
         Ok(())
     }
@@ -212,20 +217,28 @@ impl Files {
     fn link_drop_in(&self, unit: &UnitName) -> Result<(), SystemdError> {
         let directory = self.drop_in_directory(unit);
         fs::create_dir_all(&directory).map_err(|e| failed("cannot make", &directory, e))?;
-        let suffix = unit.unit_type().suffix();
-        let kind = if reads_environment(suffix) { suffix } else { "unit" };
+        let kind = kind(unit.unit_type().suffix());
         let place = directory.join(DROP_IN);
         if unit.as_str().contains('\\') {
             // EnvironmentFile= is a glob(7) pattern, in which the backslash of an escaped name
             // quotes the next character: such a unit needs a drop-in of its own, with two.
             return write(&place, &self.drop_in(kind, &unit.as_str().replace('\\', "\\\\")));
         }
-        link(&self.layout.drop_ins().join(format!("{kind}.conf")), &place)
+        link(&self.share_drop_in(kind)?, &place)
+    }
+
+    /// Makes sure of the drop-in that all units of a kind share; returns where it is.
+    fn share_drop_in(&self, kind: &str) -> Result<PathBuf, SystemdError> {
+        let (path, text) = (self.layout.drop_ins().join(format!("{kind}.conf")), self.drop_in(kind, "%n"));
+        if read(&path)?.is_none_or(|there| there != text.as_bytes()) {
+            write(&path, &text)?;
+        }
+        Ok(path)
     }
 
     fn drop_in(&self, kind: &str, name: &str) -> String {
         let mut text = "# Written by flotillad.\n".to_owned();
-        if !self.layout.user {
+        if !self.layout.user && is_ordered(kind) {
             text += "[Unit]\n\
                      # Units stop before flotillad does, and it before the machine's lease is given up.\n\
                      After=flotillad.service flotilla-handover.service\n";
@@ -236,6 +249,31 @@ impl Files {
         }
         text
     }
+}
+
+/// The drop-in of types that only have to be ordered.
+const ORDERED: &str = "unit";
+
+/// The drop-in of types for which there is nothing to say.
+const PLAIN: &str = "plain";
+
+/// Which drop-in units of a type have.
+fn kind(suffix: &'static str) -> &'static str {
+    match suffix {
+        _ if reads_environment(suffix) => suffix,
+        "timer" | "target" => ORDERED,
+        _ => PLAIN,
+    }
+}
+
+/// The kinds that can be ordered after flotillad, which comes after `basic.target`.
+///
+/// systemd orders sockets and paths before `basic.target` and slices with what runs in them, mounts,
+/// automounts and swaps before `local-fs.target` and `swap.target` and so before it too: to put these
+/// after flotillad as well is a circle, which systemd breaks at shutdown by forgetting a job, perhaps
+/// flotillad's own. They are down only after flotillad, as any of the machine's own.
+fn is_ordered(kind: &str) -> bool {
+    matches!(kind, "service" | ORDERED)
 }
 
 /// The types whose processes systemd gives an environment.

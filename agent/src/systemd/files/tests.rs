@@ -81,21 +81,44 @@ fn started_belongs_to_one_token() {
 #[test]
 fn the_drop_in_fits_the_type_and_the_name() {
     let p = place();
-    for (unit, section, pattern) in [
-        ("a.service", "[Service]", "/env/%n\n"),
-        ("a.socket", "[Socket]", "/env/%n\n"),
-        ("a\\x2db.service", "[Service]", "/env/a\\\\x2db.service\n"),
+    for (unit, section, pattern, ordered) in [
+        ("a.service", "[Service]", "/env/%n\n", true),
+        ("a.socket", "[Socket]", "/env/%n\n", false),
+        ("a.mount", "[Mount]", "/env/%n\n", false),
+        ("a.swap", "[Swap]", "/env/%n\n", false),
+        ("a\\x2db.service", "[Service]", "/env/a\\\\x2db.service\n", true),
+        ("a.timer", "", "", true),
+        ("a.target", "", "", true),
+        ("a.path", "", "", false),
+        ("a.automount", "", "", false),
+        ("a.slice", "", "", false),
     ] {
         p.files.install(&name(unit), TEXT).unwrap();
         let text = fs::read_to_string(p.layout.links.join(format!("{unit}.d/50-flotilla.conf"))).unwrap();
-        assert!(
-            text.contains(section) && text.contains(pattern) && text.contains("After=flotillad"),
-            "{text}"
-        );
+        assert!(text.contains(section) && text.contains(pattern), "{unit}: {text}");
+        assert_eq!(text.contains("EnvironmentFile"), !section.is_empty(), "{unit}: {text}");
+        assert_eq!(text.contains("After=flotillad.service"), ordered, "{unit}: {text}");
     }
-    p.files.install(&name("a.timer"), TEXT).unwrap();
-    let text = fs::read_to_string(p.layout.links.join("a.timer.d/50-flotilla.conf")).unwrap();
-    assert!(!text.contains("EnvironmentFile") && text.contains("After="), "{text}");
+}
+
+#[test]
+fn what_is_right_is_left_alone_and_what_cannot_be_written_is_no_reason_not_to_run() {
+    use std::os::unix::fs::MetadataExt as _;
+    let p = place();
+    let shared = p.layout.drop_ins().join("service.conf");
+    let inode = || fs::metadata(&shared).unwrap().ino();
+    let before = inode();
+    p.files.prepare().unwrap();
+    assert_eq!(inode(), before);
+    // A directory in the way of the temporary file fails the write, for root too.
+    fs::write(&shared, "another version's").unwrap();
+    let way = p.layout.drop_ins().join(format!("service.conf{TEMPORARY}"));
+    fs::create_dir(&way).unwrap();
+    p.files.prepare().unwrap();
+    assert!(matches!(p.files.install(&name("a.service"), TEXT), Err(SystemdError::File { .. })));
+    fs::remove_dir(&way).unwrap();
+    p.files.install(&name("a.service"), TEXT).unwrap();
+    assert!(fs::read_to_string(&shared).unwrap().contains("EnvironmentFile"));
 }
 
 #[test]
