@@ -70,6 +70,8 @@ pub(crate) struct Fleet {
     manifest: Manifest,
     /// The manifest was read from the store, by this agent.
     heard: bool,
+    /// An operator accepted a store that went back, and its manifest has not been read yet.
+    accepted: bool,
     /// What is on the machine was read.
     adopted: bool,
     gate: Gate,
@@ -117,6 +119,7 @@ impl Fleet {
             seed: settings.seed,
             manifest: Manifest::default(),
             heard: false,
+            accepted: false,
             adopted: false,
             gate: Gate::Closed("the agent has just started".to_owned()),
             units: BTreeMap::new(),
@@ -183,9 +186,9 @@ impl Fleet {
                 error!(why, "the store went back: nothing is started or stopped");
                 self.frozen.send_replace(Some(why));
             }
-            News::Accepted => {
-                self.frozen.send_replace(None);
-            }
+            // With nothing frozen, its manifest has been read already, or there was none to accept.
+            News::Accepted if self.frozen.borrow().is_none() => {}
+            News::Accepted => self.begin_anew(),
             News::Present(present) => self.adopt(present),
             News::Systemd(Change::Everything) => self.units.values().for_each(|slot| slot.bell.notify_one()),
             News::Systemd(Change::Unit(unit)) => match self.units.get(&unit) {
@@ -194,6 +197,14 @@ impl Fleet {
                 None => {}
             },
         }
+    }
+
+    /// Forgets what was heard of a store that went back and was accepted: it may count from a lower
+    /// revision, and what it orders is not known before its manifest is read.
+    fn begin_anew(&mut self) {
+        (self.heard, self.accepted) = (false, true);
+        self.board.send_modify(|board| board.seen = Revision::default());
+        self.frozen.send_replace(None);
     }
 
     /// Takes what is on the machine: each unit gets its task, which touches nothing that agrees.
@@ -223,15 +234,20 @@ impl Fleet {
     fn take_manifest(&mut self, change: stream::Change) {
         let reset = matches!(change, stream::Change::Reset { .. });
         if reset && self.frozen.borrow().is_some() {
-            // The store was accepted; it may count from a lower revision.
-            self.board.send_modify(|board| board.seen = Revision::default());
-            self.frozen.send_replace(None);
+            // Only an operator's word brings one.
+            self.begin_anew();
         }
-        let applied = self.manifest.apply(&self.keys, self.machine, change);
+        let anew = reset && std::mem::take(&mut self.accepted);
+        let mut applied = self.manifest.apply(&self.keys, self.machine, change);
         for error in &applied.errors {
             error!(%error, "a part of the manifest cannot be read; what it said before stays in force");
         }
         self.heard |= reset;
+        if anew {
+            // The revisions that anybody had orders of were the other store's.
+            self.pending.clear();
+            applied.units.extend(self.units.keys().cloned());
+        }
         for unit in &applied.units {
             self.order(unit);
         }
@@ -349,6 +365,7 @@ impl Fleet {
         let registered = matches!(*self.registration.borrow(), Registration::Registered { .. });
         let gate = match &*self.frozen.borrow() {
             Some(why) => Gate::Frozen(why.clone()),
+            None if self.accepted => Gate::Closed("the accepted store has not been read yet".to_owned()),
             None if self.gate == Gate::Open => return,
             None if self.heard && registered => Gate::Open,
             None if self.clock.elapsed() >= START_FROM_MEMORY_AFTER => {

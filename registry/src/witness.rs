@@ -36,7 +36,7 @@ pub struct Witness {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
     "the store went back: {0}. Nothing is started or stopped until an operator has compared what runs with \
-     what the store says, and accepts it"
+     what the store says, and accepts it here with `flotctl cluster accept-store`"
 )]
 pub struct WentBack(pub WentBackReason);
 
