@@ -8,7 +8,12 @@
 //!                              one task per unit ──▶ systemd
 //! ```
 
-use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, HashMap},
+    path::PathBuf,
+    sync::Arc,
+    time::Duration,
+};
 
 use flotilla_registry::{
     keys::Keys,
@@ -21,11 +26,11 @@ use flotilla_registry::{
 use flotilla_units::MachineId;
 use tokio::{
     sync::{mpsc, watch},
-    task::JoinSet,
+    task::{self, JoinSet},
     time::{Instant, sleep},
 };
-use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
-use tracing::{debug, error, info, warn};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, info, warn};
 
 use crate::{
     board::Board,
@@ -71,6 +76,31 @@ pub struct Settings {
     pub timing: Timing,
     /// Draws the back-offs.
     pub seed: u64,
+}
+
+/// Why an agent ended without having been told to.
+#[derive(Debug, thiserror::Error)]
+pub enum AgentError {
+    /// The machine must not take part.
+    #[error(transparent)]
+    Registration(#[from] RegistrationError),
+    /// Without this task the agent would go on and not see, or not tell, what happens.
+    #[error(
+        "the agent's {task} ended unexpectedly ({why}); this is a mistake in flotillad, please report it"
+    )]
+    TaskEnded {
+        /// Which.
+        task: &'static str,
+        /// How.
+        why: String,
+    },
+}
+
+/// The agent's tasks by name, each of which has to last as long as the agent.
+#[derive(Default)]
+struct Tasks {
+    running: JoinSet<Result<(), RegistrationError>>,
+    names: HashMap<task::Id, &'static str>,
 }
 
 /// How an agent is, for the daemon and for health.
@@ -143,8 +173,8 @@ impl Agent {
     /// future is dropped at any await, or the process killed.
     ///
     /// # Errors
-    /// Another machine has the same id.
-    pub async fn run(self, stop: CancellationToken) -> Result<(), RegistrationError> {
+    /// Another machine has the same id, or one of the agent's tasks ended unexpectedly.
+    pub async fn run(self, stop: CancellationToken) -> Result<(), AgentError> {
         let clock = Instant::now();
         // Not a child of `stop`: the last report is written while the other tasks go on.
         let ended = CancellationToken::new();
@@ -153,7 +183,7 @@ impl Agent {
         let board = watch::Sender::new(Board::default());
         let (news, heard) = mpsc::channel(QUEUE);
         let (manifests, kept) = watch::channel(self.memory.manifest.clone());
-        let mut tasks = JoinSet::new();
+        let mut tasks = Tasks::default();
         let contents = Arc::new(Contents::new(
             self.store.clone(),
             self.keys.clone(),
@@ -166,41 +196,44 @@ impl Agent {
             registration: self.registration.clone(),
             frozen: self.frozen.clone(),
         };
-        let mut publishing = AbortOnDropHandle::new(tokio::spawn(publisher.run(stop.clone())));
+        tasks.spawn("publisher", publisher.run(stop.clone()));
         let keeper =
             Keeper { state: self.settings.state.clone(), witness: self.witness.clone(), manifest: kept };
-        let keeping = AbortOnDropHandle::new(tokio::spawn(keeper.run(ended.clone())));
-        tasks.spawn(ended.clone().run_until_cancelled_owned(follow(self.stream(), news.clone())));
-        tasks.spawn(ended.clone().run_until_cancelled_owned(accepted(self.witness.clone(), news.clone())));
-        tasks.spawn(ended.clone().run_until_cancelled_owned(listen(
-            self.systemd.clone(),
-            news,
-            self.settings.seed,
-        )));
+        let keeping = keeper.run(ended.clone());
+        tasks.spawn("keeper", async {
+            keeping.await;
+            Ok(())
+        });
+        tasks.spawn_until(&ended, "follower", follow(self.streams(), self.witness.clone(), news.clone()));
+        tasks.spawn_until(&ended, "listener", listen(self.systemd.clone(), news, self.settings.seed));
 
         let fleet = Fleet::new(&self.settings, self.keys.clone(), self.systemd.clone(), contents, clock)
             .with_outlets(board, manifests, self.frozen.clone(), self.registration.subscribe())
             .with_signals(self.ready.clone(), self.progress.clone());
         let mut steering = std::pin::pin!(fleet.run(self.memory.manifest.clone(), heard));
+        let unexpected = |task, why: &str| AgentError::TaskEnded { task, why: why.to_owned() };
+        // The units' tasks go on reporting while the last report is written: the publisher ends by
+        // itself after an order to stop, and the agent with it.
         let result = tokio::select! {
-            published = &mut publishing => flatten(published),
-            () = &mut steering => Ok(()),
-            () = stop.cancelled() => {
-                // The units' tasks go on reporting while the last report is written.
-                tokio::select! {
-                    published = &mut publishing => flatten(published),
-                    () = &mut steering => flatten(publishing.await),
-                }
-            }
+            (task, published) = tasks.next() => match published {
+                Ok(Ok(())) if task == "publisher" && stop.is_cancelled() => Ok(()),
+                Ok(Ok(())) => Err(unexpected(task, "without a word")),
+                Ok(Err(error)) => Err(error.into()),
+                Err(panic) => Err(unexpected(task, &panic)),
+            },
+            () = &mut steering => Err(unexpected("owner loop", "without a word")),
         };
         ended.cancel();
-        let _ = keeping.await;
+        // The keeper keeps what is known now.
+        tasks.end().await;
         result
     }
 
-    fn stream(&self) -> ChangeStream {
-        let range = self.keys.manifest_of(self.settings.machine);
-        ChangeStream::new(self.store.clone(), &self.keys, range, self.witness.clone(), &self.settings.timing)
+    /// Returns what makes a stream of the machine's manifest, from its beginning.
+    fn streams(&self) -> impl Fn() -> ChangeStream + Send + use<> {
+        let (store, keys, witness) = (self.store.clone(), self.keys.clone(), self.witness.clone());
+        let (range, timing) = (keys.manifest_of(self.settings.machine), self.settings.timing.clone());
+        move || ChangeStream::new(store.clone(), &keys, range.clone(), witness.clone(), &timing)
     }
 
     fn registrar(&self) -> Registrar {
@@ -232,22 +265,69 @@ impl Agent {
     }
 }
 
-fn flatten(
-    ended: Result<Result<(), RegistrationError>, tokio::task::JoinError>,
-) -> Result<(), RegistrationError> {
-    match ended {
-        Ok(result) => result,
-        Err(panic) => {
-            error!(%panic, "the publisher ended unexpectedly");
-            Err(RegistrationError::Overtaken("the publisher".to_owned()))
-        }
+impl Tasks {
+    fn spawn(
+        &mut self,
+        name: &'static str,
+        task: impl Future<Output = Result<(), RegistrationError>> + Send + 'static,
+    ) {
+        self.names.insert(self.running.spawn(task).id(), name);
+    }
+
+    /// Starts a task that never ends before it is cancelled.
+    fn spawn_until(
+        &mut self,
+        ended: &CancellationToken,
+        name: &'static str,
+        task: impl Future<Output = ()> + Send + 'static,
+    ) {
+        let task = ended.clone().run_until_cancelled_owned(task);
+        self.spawn(name, async {
+            task.await;
+            Ok(())
+        });
+    }
+
+    /// Returns the next task that ends: its name, and its result or how it panicked. Never returns
+    /// when there is none.
+    async fn next(&mut self) -> (&'static str, Result<Result<(), RegistrationError>, String>) {
+        let Some(ended) = self.running.join_next_with_id().await else { return std::future::pending().await };
+        let (id, result) = match ended {
+            Ok((id, result)) => (id, Ok(result)),
+            Err(panic) => (panic.id(), Err(panic.to_string())),
+        };
+        (self.names.remove(&id).unwrap_or("task"), result)
+    }
+
+    /// Waits for those that are left.
+    async fn end(mut self) {
+        while self.running.join_next().await.is_some() {}
     }
 }
 
-/// Brings the manifest to the owner loop.
-async fn follow(mut stream: ChangeStream, news: mpsc::Sender<News>) {
+/// Brings the manifest to the owner loop, and an operator's word about a store that went back.
+async fn follow(streams: impl Fn() -> ChangeStream + Send, witness: SharedWitness, news: mpsc::Sender<News>) {
+    let mut acceptances = witness.acceptances();
+    let mut stream = streams();
     loop {
-        let item = match stream.next().await {
+        let item = tokio::select! {
+            biased;
+            changed = acceptances.changed() => {
+                // The witness lives as long as this does.
+                if changed.is_err() {
+                    return;
+                }
+                info!("an operator accepted the store as it is");
+                // From its beginning: whoever noticed that the store went back, all of it is news.
+                stream = streams();
+                if news.send(News::Accepted).await.is_err() {
+                    return;
+                }
+                continue;
+            }
+            item = stream.next() => item,
+        };
+        let item = match item {
             Ok(Change::Progress(revision)) => {
                 debug!(revision = revision.0, "no change of the manifest");
                 continue;
@@ -263,17 +343,6 @@ async fn follow(mut stream: ChangeStream, news: mpsc::Sender<News>) {
             }
         };
         if news.send(item).await.is_err() {
-            return;
-        }
-    }
-}
-
-/// Tells the owner loop when an operator accepted a store that went back.
-async fn accepted(witness: SharedWitness, news: mpsc::Sender<News>) {
-    let mut acceptances = witness.acceptances();
-    while acceptances.changed().await.is_ok() {
-        info!("an operator accepted the store as it is");
-        if news.send(News::Accepted).await.is_err() {
             return;
         }
     }
@@ -309,4 +378,24 @@ async fn read_all(
     // Subscribed first, so that nothing happens between the two.
     let changes = systemd.changes().await?;
     Ok((systemd.list().await?, changes))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_task_that_panics_or_just_ends_is_named() {
+        let (mut tasks, ended) = (Tasks::default(), CancellationToken::new());
+        tasks.spawn_until(&ended, "listener", std::future::pending());
+        tasks.spawn_until(&ended, "follower", async { panic!("a mistake") });
+        let (name, result) = tasks.next().await;
+        let why = result.expect_err("it panicked");
+        assert!(name == "follower" && why.contains("a mistake"), "{name}: {why}");
+        tasks.spawn_until(&ended, "keeper", async {});
+        let (name, result) = tasks.next().await;
+        assert!(name == "keeper" && matches!(result, Ok(Ok(()))), "{name}: {result:?}");
+        ended.cancel();
+        tasks.end().await;
+    }
 }

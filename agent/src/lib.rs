@@ -58,7 +58,7 @@ pub mod status;
 pub mod systemd;
 mod unit;
 
-pub use agent::{Agent, Outlook, Settings};
+pub use agent::{Agent, AgentError, Outlook, Settings};
 pub use facts::{Facts, address_towards};
 pub use files::FileError;
 pub use identity::Identity;

@@ -8,7 +8,7 @@ mod machine;
 use std::time::Duration;
 
 use flotilla_agent::{
-    RegistrationError, hand_back,
+    AgentError, RegistrationError, hand_back,
     systemd::fake::{Behaviour, Exit, OnStart},
 };
 use flotilla_registry::{
@@ -324,7 +324,12 @@ async fn after_a_boot_without_the_store_units_start_from_memory() {
 #[tokio::test(start_paused = true)]
 async fn a_store_that_went_back_freezes_everything() {
     let machine = Machine::new().await;
-    machine.order(&[entry("web.service", 1, 1), departing("db.service", 2)]).await;
+    machine.systemd.behave(&unit("bad.service"), Behaviour::fails(1));
+    let old = [entry("web.service", 1, 1), departing("db.service", 2), entry("bad.service", 4, 1)];
+    for _ in 0..50 {
+        // The store counts further than the one that takes its place will for long.
+        machine.order(&old).await;
+    }
     // A store that was wiped.
     let backup = EmbeddedStore::in_memory().snapshot();
     let agent = machine.start();
@@ -336,7 +341,13 @@ async fn a_store_that_went_back_freezes_everything() {
     pass(120).await;
     assert_eq!(machine.invocation("web.service"), invocation, "nothing is stopped");
     assert!(machine.starts("new.service").is_empty(), "nothing is started");
+    let tried = machine.starts("bad.service").len();
+    assert!(tried > 0);
+    machine.faults.slow(Duration::from_secs(3), Duration::from_secs(3));
     agent.outlook.witness.accept();
+    pass(2).await;
+    assert_eq!(machine.starts("bad.service").len(), tried, "the old store's orders count no more");
+    machine.faults.slow(Duration::ZERO, Duration::ZERO);
     for content in ["a", "b"] {
         let text = text(content);
         let key = Key::Content(ContentHash::of(text.as_bytes()));
@@ -344,6 +355,12 @@ async fn a_store_that_went_back_freezes_everything() {
     }
     within!(60, machine.is("new.service", 3, "active").await);
     within!(60, !machine.systemd.is_running(&unit("web.service")));
+    assert_eq!(machine.starts("bad.service").len(), tried);
+    let head = machine.head().await.expect("registered");
+    let now = machine.put(vec![]).await;
+    assert!(head.seen > Revision(0) && head.seen <= now, "{head:?} at {now:?}");
+    let order = machine.order(&[departing("web.service", 1)]).await;
+    within!(5, machine.is_gone("web.service", 1, order).await);
 }
 
 #[tokio::test(start_paused = true)]
@@ -354,7 +371,7 @@ async fn two_machines_with_one_id_are_told_apart() {
     within!(5, agent.is_registered());
     let twin = Machine::over(machine.store.clone(), machine.faults.clone(), 2, "beta");
     let error = twin.start().task.await.expect("no panic").expect_err("refused");
-    assert!(matches!(error, RegistrationError::Duplicate { .. }), "{error}");
+    assert!(matches!(error, AgentError::Registration(RegistrationError::Duplicate { .. })), "{error}");
     let said = error.to_string();
     assert!(
         said.contains("alpha") && said.contains("beta") && said.contains("systemd-machine-id-setup"),

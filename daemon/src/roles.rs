@@ -8,7 +8,7 @@ use std::{path::Path, sync::Arc};
 use anyhow::Context as _;
 use flotilla_agent::{
     Facts,
-    systemd::{DbusSystemd, Layout},
+    systemd::{DbusSystemd, Layout, SystemdError},
 };
 use flotilla_registry::{
     store::Store,
@@ -52,9 +52,17 @@ impl Shared {
             None => Layout::system(),
             Some(user) => Layout::user(&user.runtime, &user.home),
         };
+        let layout = Layout { run: config.run.clone(), ..layout };
         let systemd = DbusSystemd::open(layout, config.machine).await;
+        let systemd = systemd.map_err(|error| {
+            let what = match error {
+                SystemdError::File { .. } => "flotilla's directories cannot be used",
+                _ => "this machine's systemd cannot be reached",
+            };
+            anyhow::Error::new(error).context(what)
+        });
         Ok(Self {
-            systemd: Arc::new(systemd.context("this machine's systemd cannot be reached")?),
+            systemd: Arc::new(systemd?),
             store: crate::stores::open(&config.store).await?,
             facts: Facts::read(Path::new("/")),
             config: config.clone(),
@@ -78,6 +86,15 @@ pub(crate) async fn start(
     tasks: &mut JoinSet<anyhow::Result<()>>,
 ) -> anyhow::Result<Running> {
     let mut running = Running::default();
+    let (systemd, stop) = (Arc::clone(&shared.systemd), shared.stop.clone());
+    tasks.spawn(async move {
+        match stop.run_until_cancelled(systemd.abandoned()).await {
+            None => Ok(()),
+            Some(()) => {
+                anyhow::bail!("the task that looks after the connections to systemd ended unexpectedly")
+            }
+        }
+    });
     if shared.config.roles.agent {
         running.agent = Some(agent::start(shared, tasks));
     }

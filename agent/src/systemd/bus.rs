@@ -114,6 +114,13 @@ impl DbusSystemd {
         self.reloads.done()
     }
 
+    /// Returns when nobody looks after the connections any more, which is a mistake in flotillad:
+    /// from then on nothing is heard of systemd and every call fails.
+    pub async fn abandoned(&self) {
+        let mut live = self.link.live.clone();
+        while live.changed().await.is_ok() {}
+    }
+
     pub(super) const fn layout(&self) -> &Layout {
         &self.layout
     }

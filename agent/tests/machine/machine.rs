@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
 
 use flotilla_agent::{
-    Agent, Outlook, Registration, RegistrationError, Settings,
+    Agent, AgentError, Outlook, Registration, Settings,
     systemd::fake::{Cause, FakeSystemd},
 };
 use flotilla_registry::{
@@ -23,7 +23,7 @@ use flotilla_units::{ContentHash, MachineId, UnitName};
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
-pub type Ended = Result<(), RegistrationError>;
+pub type Ended = Result<(), AgentError>;
 
 pub struct Machine {
     pub store: Arc<dyn Store>,

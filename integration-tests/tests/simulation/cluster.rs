@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use flotilla_agent::{
-    Agent, RegistrationError, Settings,
+    Agent, AgentError, Settings,
     systemd::fake::{Behaviour, FakeSystemd, OnStart, OnStop},
 };
 use flotilla_engine::{Engine, EngineConfig, StateReader};
@@ -50,7 +50,7 @@ pub(crate) struct Machine {
 
 struct Running {
     stop: CancellationToken,
-    task: AbortOnDropHandle<Result<(), RegistrationError>>,
+    task: AbortOnDropHandle<Result<(), AgentError>>,
 }
 
 /// An engine, and its own way to the store.

@@ -164,8 +164,14 @@ async fn attend(mut connected: Connected, shared: &Shared) {
             () = shared.new_owner.notified() => {
                 // The list of subscribers goes with a PID 1 that crashed; one that was executed
                 // anew may still have it, and then refuses, which is as good.
-                let subscribed = subscribe(&connected.signals).await;
-                tracing::info!(?subscribed, "another systemd answers on the bus, reading everything");
+                // Without a subscription no signal would ever come: all is begun anew.
+                let late = zbus::Error::Failure(format!("no answer within {} s", METHOD_TIMEOUT.as_secs()));
+                let subscribed = timeout(METHOD_TIMEOUT, subscribe(&connected.signals)).await;
+                if let Err(why) = subscribed.unwrap_or(Err(late)) {
+                    tracing::warn!(%why, "another systemd answers on the bus and tells nothing");
+                    return;
+                }
+                tracing::info!("another systemd answers on the bus, reading everything");
                 shared.jobs.signals_were_lost();
                 shared.outbox.everything();
             }
