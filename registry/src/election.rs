@@ -17,7 +17,7 @@
 //! ```
 
 use std::sync::{
-    Arc,
+    Arc, Mutex, PoisonError,
     atomic::{AtomicBool, Ordering},
 };
 
@@ -31,7 +31,7 @@ use crate::{
     held_key::HeldKey,
     keys::{Key, Keys},
     records::{Cluster, LeaderRecord, Record as _, RecordError, VERSION},
-    session::SessionHandle,
+    session::{SessionHandle, SessionState},
     store::{
         Compare, KeyRange, KeyValue, Operation, Revision, Store, StoreError, Txn, WatchEvent, WatchMessage,
     },
@@ -71,6 +71,8 @@ pub struct Candidate {
     /// This process has not looked yet: a leader key of its machine is then from the process
     /// before it.
     fresh: AtomicBool,
+    /// The term that it led last, and that term's session.
+    last: Mutex<Option<(String, SessionHandle)>>,
 }
 
 /// The lead, held.
@@ -104,7 +106,7 @@ impl Candidate {
         witness: SharedWitness,
         timing: Timing,
     ) -> Self {
-        Self { store, keys, machine, witness, timing, fresh: AtomicBool::new(true) }
+        Self { store, keys, machine, witness, timing, fresh: AtomicBool::new(true), last: Mutex::new(None) }
     }
 
     /// Waits until this engine leads.
@@ -148,14 +150,24 @@ impl Candidate {
         let fresh = self.fresh.swap(false, Ordering::Relaxed);
         let Some(leader) = &sight.leader else { return self.run(&sight, cluster).await };
         let record = LeaderRecord::from_kv(leader);
-        if fresh && record.as_ref().is_ok_and(|record| record.machine == self.machine) {
-            info!("removing the leader key of this machine's process before this one");
+        let own =
+            |record: &LeaderRecord| fresh && record.machine == self.machine || self.has_lost(&record.term);
+        if record.as_ref().is_ok_and(own) {
+            info!("removing the key of a lead that this machine has lost");
             self.remove(leader).await?;
         } else {
             debug!(leader = ?record.map(|record| record.machine), "another engine leads");
             self.wait_until_gone(&leader.key, sight.revision).await?;
         }
         Ok(None)
+    }
+
+    /// Tells whether this engine led that term last, and has lost the lead: a store that was away for
+    /// longer than a lease gives every lease its whole time again, and nobody renews that one.
+    fn has_lost(&self, term: &str) -> bool {
+        let last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        last.as_ref()
+            .is_some_and(|(led, session)| led == term && matches!(session.state(), SessionState::Lost(_)))
     }
 
     /// Reads the leader key and the cluster record, linearizably.
@@ -237,6 +249,8 @@ impl Candidate {
         };
         self.witness.observe(created, Some(&cluster));
         info!(term, revision = created.0, "this engine leads");
+        let last = Some((term.clone(), session.handle()));
+        *self.last.lock().unwrap_or_else(PoisonError::into_inner) = last;
         let held = HeldKey::new(self.store.clone(), session, leader_key, created, created, &self.timing);
         Ok(Some(Leadership { held, term, cluster }))
     }

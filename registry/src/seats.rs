@@ -6,7 +6,7 @@
 use std::{
     collections::BTreeMap,
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
 };
@@ -19,9 +19,9 @@ use crate::{
     held_key::{HeldKey, KeyLost},
     keys::{Key, Keys},
     records::{Record as _, SeatRecord},
-    session::Session,
+    session::{Session, SessionHandle, SessionState},
     store::{
-        Compare, KeyValue, Operation, RangeRequest, Revision, Store, StoreError, Txn, WatchEvent,
+        Compare, KeyValue, LeaseId, Operation, RangeRequest, Revision, Store, StoreError, Txn, WatchEvent,
         WatchMessage,
     },
     timing::Timing,
@@ -36,6 +36,8 @@ pub struct SeatSeeker {
     timing: Timing,
     /// This process has not looked yet: a seat of its machine is then from the process before it.
     fresh: AtomicBool,
+    /// The session of the seat that it took last.
+    last: Mutex<Option<SessionHandle>>,
 }
 
 /// A seat, held.
@@ -53,11 +55,12 @@ impl SeatSeeker {
     /// Makes a seeker; `record` is what others read in the seat.
     #[must_use]
     pub fn new(store: Arc<dyn Store>, keys: Keys, record: SeatRecord, timing: Timing) -> Self {
-        Self { store, keys, record, timing, fresh: AtomicBool::new(true) }
+        Self { store, keys, record, timing, fresh: AtomicBool::new(true), last: Mutex::new(None) }
     }
 
     /// Waits until this engine has a seat: the first that is free. A seat of the same machine's
-    /// process before this one is taken over at once.
+    /// process before this one is taken over at once, and so is one that this seeker took and lost: a
+    /// store that was away for longer than a lease gives every lease its whole time again.
     ///
     /// A store that cannot be reached is waited for.
     ///
@@ -102,7 +105,9 @@ impl SeatSeeker {
             SeatRecord::from_kv(kv).is_ok_and(|record| record.machine == self.record.machine)
         });
         match own {
-            Some((&number, kv)) if fresh => return self.claim(number, Some(kv.mod_revision)).await,
+            Some((&number, kv)) if fresh || self.has_lost(kv.lease) => {
+                return self.claim(number, Some(kv.mod_revision)).await;
+            }
             // Another process of this machine has one: at most one, so wait for it to go.
             Some(_) => {}
             None => {
@@ -121,6 +126,14 @@ impl SeatSeeker {
             }
         }
         Err(StoreError::WatchEnded("it ended without a word".to_owned()))
+    }
+
+    /// Tells whether a lease is that of the seat that this seeker took last, and has lost.
+    fn has_lost(&self, lease: Option<LeaseId>) -> bool {
+        let last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        last.as_ref().is_some_and(|session| {
+            Some(session.lease()) == lease && matches!(session.state(), SessionState::Lost(_))
+        })
     }
 
     /// Claims a seat that is free, or was last written at a revision; `None` if somebody was faster.
@@ -150,6 +163,7 @@ impl SeatSeeker {
             return Ok(None);
         };
         info!(seat = number, "this engine has a seat");
+        *self.last.lock().unwrap_or_else(PoisonError::into_inner) = Some(session.handle());
         let (created, written) = (kv.create_revision, kv.mod_revision);
         let held = HeldKey::new(self.store.clone(), session, key, created, written, &self.timing);
         Ok(Some(Seat { held, number }))

@@ -19,7 +19,7 @@
 //! ```
 //!
 //! Every `Check` reads the store's revision and the `cluster` record linearizably.
-//! After an error it waits, from a tenth of a second to five, with jitter.
+//! After an error it waits, from a tenth of a second to two, with jitter.
 
 use std::{
     pin::Pin,

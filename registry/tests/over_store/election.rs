@@ -18,7 +18,7 @@ use flotilla_units::MachineId;
 use proptest::prelude::*;
 use tokio::time::{Instant, sleep, timeout};
 
-use super::{beside, get, put, soon, store};
+use super::{beside, get, kept, put, soon, store};
 
 fn machine(number: u8) -> MachineId {
     format!("{number:032x}").parse().expect("a machine id")
@@ -169,6 +169,28 @@ async fn a_process_started_again_leads_without_waiting_for_its_own_old_lease() {
     assert!(before.elapsed() < Duration::from_millis(100), "{:?}", before.elapsed());
     assert!(!fenced_write(&*store, old.fence(), "late").await.unwrap());
     assert!(fenced_write(&*store, new.fence(), "mine").await.unwrap());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lead_that_outlived_its_session_is_not_waited_for() {
+    let (store, faults) = store(11);
+    let candidate = candidate(&store, 1);
+    let old = elect(&candidate).await;
+    faults.set_link(Link::Cut);
+    // A store that was away and comes back gives what was there its whole time again.
+    kept(&faults, "/flotilla/engine/leader", async {
+        assert_eq!(soon("the loss", old.lost()).await, KeyLost::Session(LostReason::NoAnswer));
+    })
+    .await;
+    faults.set_link(Link::Up);
+    let before = Instant::now();
+    let new = elect(&candidate).await;
+    assert!(before.elapsed() < Duration::from_millis(100), "{:?}", before.elapsed());
+    assert!(!fenced_write(&*store, old.fence(), "late").await.unwrap());
+    assert!(fenced_write(&*store, new.fence(), "mine").await.unwrap());
+    // While it leads it does not take the lead from itself.
+    assert!(timeout(Duration::from_secs(60), candidate.campaign()).await.is_err());
+    assert!(fenced_write(&*store, new.fence(), "still").await.unwrap());
 }
 
 async fn refusal(store: &Arc<dyn Store>, witness: &SharedWitness) -> WentBackReason {

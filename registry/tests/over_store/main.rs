@@ -40,6 +40,22 @@ async fn get(store: &dyn Store, key: &str) -> Option<KeyValue> {
     read.kvs.into_iter().next()
 }
 
+/// Keeps the lease of a key alive behind the faults for as long as something takes.
+async fn kept(faults: &Faults, key: &str, until: impl Future<Output = ()>) {
+    let store = faults.store();
+    let lease = get(&*store, key).await.and_then(|kv| kv.lease).expect("a key under a lease");
+    let renewing = async {
+        loop {
+            store.lease_keep_alive(lease, Duration::from_secs(1)).await.expect("renewed");
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+    };
+    tokio::select! {
+        () = renewing => {}
+        () = until => {}
+    }
+}
+
 /// Waits for what has to come soon; on the paused clock this costs nothing.
 async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
     let Ok(done) = tokio::time::timeout(Duration::from_secs(120), future).await else {

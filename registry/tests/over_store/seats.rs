@@ -13,7 +13,7 @@ use flotilla_registry::{
 use flotilla_units::MachineId;
 use tokio::time::{Instant, sleep};
 
-use super::{beside, soon, store};
+use super::{beside, kept, soon, store};
 
 fn seeker(store: &Arc<dyn Store>, number: u8) -> SeatSeeker {
     let machine: MachineId = format!("{number:032x}").parse().expect("a machine id");
@@ -89,6 +89,26 @@ async fn the_seat_of_a_cut_off_engine_is_free_after_its_lease() {
     assert_eq!(seat.number(), 0);
     assert!(before.elapsed() <= Duration::from_secs(11), "{:?}", before.elapsed());
     assert_eq!(soon("the loss", lost.lost()).await, KeyLost::Session(LostReason::NoAnswer));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_seat_that_outlived_its_session_is_taken_over_at_once() {
+    let (store, faults) = store(7);
+    let seeker = seeker(&store, 1);
+    let seat = take(&seeker).await;
+    faults.set_link(Link::Cut);
+    // A store that was away and comes back gives what was there its whole time again.
+    kept(&faults, "/flotilla/engine/seats/0", async {
+        assert_eq!(soon("the loss", seat.lost()).await, KeyLost::Session(LostReason::NoAnswer));
+    })
+    .await;
+    faults.set_link(Link::Up);
+    let before = Instant::now();
+    assert_eq!(take(&seeker).await.number(), 0);
+    assert!(before.elapsed() < Duration::from_millis(100), "{:?}", before.elapsed());
+    // Nothing is left of the old one.
+    assert_eq!(soon("the loss", seat.lost()).await, KeyLost::Session(LostReason::NoAnswer));
+    assert_eq!(taken(&store).await, [0]);
 }
 
 #[tokio::test(start_paused = true)]
