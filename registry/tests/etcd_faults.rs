@@ -10,6 +10,8 @@ mod certificates;
 mod credentials;
 #[path = "conformance/server.rs"]
 mod server;
+#[path = "etcd_faults/silence.rs"]
+mod silence;
 #[path = "conformance/suite.rs"]
 #[allow(dead_code, unused_macros, unused_imports)]
 mod suite;

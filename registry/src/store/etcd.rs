@@ -1,13 +1,14 @@
 //! The store in an etcd cluster, version 3.4 or later.
 //!
 //! The only place that names etcd-client, whose stubs neither retry, nor notice a silent server, nor
-//! say what an error means. `endpoints` decides where a call goes and whether it goes again, `failure`
-//! what an error means, `watching` turns a watch into whole revisions.
+//! say what an error means. `endpoints` decides where a call goes and whether it goes again, `life`
+//! whether a member lives, `failure` what an error means, `watching` turns a watch into whole revisions.
 
 mod config;
 mod convert;
 mod endpoints;
 mod failure;
+mod life;
 mod watching;
 
 use std::{
@@ -17,11 +18,11 @@ use std::{
 };
 
 use async_trait::async_trait;
-use etcd_client::{Client, Error, KvClient, LeaseKeepAliveStream, LeaseKeeper, WatchOptions};
+use etcd_client::{Error, KvClient, LeaseKeepAliveStream, LeaseKeeper, WatchOptions};
 
 pub use self::config::{EtcdConfig, EtcdTls, Pem};
 use self::{
-    endpoints::{Call, Endpoints, Repeat},
+    endpoints::{Call, Endpoints, Link, Repeat},
     failure::Subject,
 };
 use super::{
@@ -43,6 +44,8 @@ pub struct EtcdStore {
 
 #[derive(Debug)]
 struct Keeper {
+    link: Link,
+    ttl: Duration,
     requests: LeaseKeeper,
     answers: LeaseKeepAliveStream,
 }
@@ -62,22 +65,42 @@ impl EtcdStore {
         self.keepers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Keeps the stream of a lease that was renewed for some seconds.
+    fn keep(&self, lease: LeaseId, mut keeper: Keeper, ttl: i64) {
+        keeper.ttl = whole_seconds(ttl);
+        let mut keepers = self.keepers();
+        keepers.insert(lease, keeper);
+        if let Some(shortest) = keepers.values().map(|keeper| keeper.ttl).min() {
+            self.endpoints.quiet.for_lease(shortest);
+        }
+    }
+
     /// Renews over the stream that is open, if there is one and it answers; at most half the time.
     async fn keep_alive_on_open_stream(&self, lease: LeaseId, limit: Duration) -> Option<i64> {
         let mut keeper = self.keepers().remove(&lease)?;
-        let ttl = tokio::time::timeout(limit / 2, keeper.renew()).await.ok()?.ok()?;
+        let link = keeper.link.clone();
+        let renewed = tokio::select! {
+            biased;
+            renewed = tokio::time::timeout(limit / 2, keeper.renew()) => renewed.ok().and_then(Result::ok),
+            _ = link.life.gone(&link.client) => None,
+        };
+        let Some(ttl) = renewed else {
+            self.endpoints.leave(&link);
+            return None;
+        };
+        link.life.hear();
         if ttl > 0 {
-            self.keepers().insert(lease, keeper);
+            self.keep(lease, keeper, ttl);
         }
         Some(ttl)
     }
 }
 
 impl Keeper {
-    async fn open(client: &Client, lease: LeaseId) -> Result<(Self, i64), Error> {
-        let (requests, answers) = client.lease_client().keep_alive(lease.0).await?;
+    async fn open(link: Link, lease: LeaseId) -> Result<(Self, i64), Error> {
+        let (requests, answers) = link.client.lease_client().keep_alive(lease.0).await?;
         // Opening renews once, but does not say for how long.
-        let mut keeper = Self { requests, answers };
+        let mut keeper = Self { link, ttl: Duration::ZERO, requests, answers };
         let ttl = keeper.renew().await?;
         Ok((keeper, ttl))
     }
@@ -100,10 +123,10 @@ impl Store for EtcdStore {
         let call = Call { what: "a read", limit: CALL_TIMEOUT, repeat: Repeat::Freely, subject };
         let response = self
             .endpoints
-            .call(call, |client| {
+            .call(call, |link| {
                 let options = convert::get_options(&request);
                 let key = request.range.start.clone();
-                async move { kv(&client).get(key, Some(options)).await }
+                async move { kv(&link).get(key, Some(options)).await }
             })
             .await?;
         convert::range_response(response)
@@ -116,9 +139,9 @@ impl Store for EtcdStore {
         let call = Call { what: "a transaction", limit: CALL_TIMEOUT, repeat, subject };
         let response = self
             .endpoints
-            .call(call, |client| {
+            .call(call, |link| {
                 let txn = convert::txn(&txn);
-                async move { kv(&client).txn(txn).await }
+                async move { kv(&link).txn(txn).await }
             })
             .await?;
         convert::txn_response(response)
@@ -132,22 +155,23 @@ impl Store for EtcdStore {
         let call = Call { what: "a watch", limit: CALL_TIMEOUT, repeat: Repeat::Freely, subject };
         let mut renewed = false;
         loop {
-            let (stream, created) = self
+            let (stream, created, link) = self
                 .endpoints
-                .call(call, |client| {
+                .call(call, |link| {
                     let options = watch_options(&range, from);
                     let key = range.start.clone();
                     async move {
-                        let mut client = client.watch_client().max_decoding_message_size(RESPONSE_BYTES_MAX);
+                        let mut client =
+                            link.client.watch_client().max_decoding_message_size(RESPONSE_BYTES_MAX);
                         let mut stream = client.watch(key, Some(options)).await?;
                         let created = stream.message().await?;
                         let closed = || Error::WatchError("etcd closed the stream".into());
-                        Ok((stream, created.ok_or_else(closed)?))
+                        Ok((stream, created.ok_or_else(closed)?, link))
                     }
                 })
                 .await?;
             match watching::refusal(&created, from) {
-                None => return Ok(watching::stream(stream, from)),
+                None => return Ok(watching::stream(stream, from, link, Arc::clone(&self.endpoints.quiet))),
                 // etcd 3.4 calls an expired session "permission denied" here: sign in again, once.
                 Some(StoreError::Unauthenticated(_)) if !renewed => {
                     renewed = true;
@@ -164,7 +188,7 @@ impl Store for EtcdStore {
         let call = write_call("the grant of a lease", Subject::default());
         let granted = self
             .endpoints
-            .call(call, |client| async move { client.lease_client().grant(seconds, None).await })
+            .call(call, |link| async move { link.client.lease_client().grant(seconds, None).await })
             .await?;
         Ok((LeaseId(granted.id()), whole_seconds(granted.ttl())))
     }
@@ -178,13 +202,12 @@ impl Store for EtcdStore {
         let limit = deadline.saturating_duration_since(tokio::time::Instant::now());
         let subject = Subject { revision: None, lease: Some(lease) };
         let call = Call { what: "the renewal of a lease", limit, repeat: Repeat::Freely, subject };
-        let (keeper, ttl) =
-            self.endpoints.call(call, |client| async move { Keeper::open(&client, lease).await }).await?;
+        let (keeper, ttl) = self.endpoints.call(call, |link| Keeper::open(link, lease)).await?;
         // An ended lease is answered with no time left, not with an error.
         if ttl <= 0 {
             return Err(gone());
         }
-        self.keepers().insert(lease, keeper);
+        self.keep(lease, keeper, ttl);
         Ok(whole_seconds(ttl))
     }
 
@@ -193,7 +216,7 @@ impl Store for EtcdStore {
         let call = write_call("the end of a lease", Subject { revision: None, lease: Some(lease) });
         let revoked = self
             .endpoints
-            .call(call, |client| async move { client.lease_client().revoke(lease.0).await })
+            .call(call, |link| async move { link.client.lease_client().revoke(lease.0).await })
             .await;
         match revoked {
             Ok(_) | Err(StoreError::LeaseNotFound(_)) => Ok(()),
@@ -206,7 +229,7 @@ impl Store for EtcdStore {
         let call = Call { what: "a lease's status", limit: CALL_TIMEOUT, repeat: Repeat::Freely, subject };
         let status = self
             .endpoints
-            .call(call, |client| async move { client.lease_client().time_to_live(lease.0, None).await })
+            .call(call, |link| async move { link.client.lease_client().time_to_live(lease.0, None).await })
             .await;
         match status {
             // etcd answers -1 for a lease that is not there.
@@ -223,7 +246,7 @@ impl Store for EtcdStore {
         check::compaction(revision)?;
         let call = write_call("a compaction", Subject { revision: Some(revision), lease: None });
         self.endpoints
-            .call(call, |client| async move { kv(&client).compact(revision.0, None).await })
+            .call(call, |link| async move { kv(&link).compact(revision.0, None).await })
             .await
             .map(drop)
     }
@@ -237,7 +260,7 @@ impl Store for EtcdStore {
         };
         let status = self
             .endpoints
-            .call(call, |client| async move { client.maintenance_client().status().await })
+            .call(call, |link| async move { link.client.maintenance_client().status().await })
             .await?;
         Ok(StoreStatus {
             version: format!("etcd {}", status.version()),
@@ -252,8 +275,8 @@ const fn write_call(what: &'static str, subject: Subject) -> Call {
     Call { what, limit: CALL_TIMEOUT, repeat: Repeat::Never, subject }
 }
 
-fn kv(client: &Client) -> KvClient {
-    client.kv_client().max_decoding_message_size(RESPONSE_BYTES_MAX)
+fn kv(link: &Link) -> KvClient {
+    link.client.kv_client().max_decoding_message_size(RESPONSE_BYTES_MAX)
 }
 
 fn watch_options(range: &KeyRange, from: Revision) -> WatchOptions {

@@ -1,15 +1,16 @@
 //! One client per endpoint, and the order in which they are tried.
 //!
 //! The client's own balancer picks endpoints at random, dead ones too, and does not try another. Here
-//! every call goes to the endpoint that answered last; if that fails without effect the next is
-//! tried, in rounds with jittered pauses, within the call's time. A write that was sent and not
-//! answered is never sent again.
+//! every call goes to the endpoint that answered last; if that fails without effect, or gives no sign
+//! of life, the next is tried, in rounds with jittered pauses, within the call's time. A write that was
+//! sent and not answered is never sent again, but its caller is told as soon as no answer can be
+//! expected any more, and finds out what became of it through another endpoint.
 
 use std::{
     fmt,
     future::Future,
     sync::{
-        Mutex, PoisonError,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::Duration,
@@ -23,6 +24,7 @@ use super::{
     super::StoreError,
     config::EtcdConfig,
     failure::{Failure, Refusal, Subject, classify},
+    life::{Life, Quiet},
 };
 
 /// The pause after the first round over all endpoints; doubled after each, +-50 %.
@@ -37,6 +39,10 @@ const REFUSED_ROUNDS: u32 = 4;
 
 /// The shortest time worth giving an attempt.
 const ATTEMPT_MIN: Duration = Duration::from_millis(200);
+
+/// How long an endpoint is tried in the first round when another lives and only waits for its cluster's
+/// next leader; as much longer in each later one. 500 ms: a fraction of what an election takes.
+const BESIDE_ONE_THAT_LIVES: Duration = Duration::from_millis(500);
 
 /// What may be done with a call that was sent and not answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -66,6 +72,10 @@ pub(super) struct Endpoints {
     endpoints: Vec<Endpoint>,
     /// The index of the one that answered last.
     preferred: AtomicUsize,
+    /// The last call reached none: those who wait by themselves are told after one round.
+    away: AtomicBool,
+    /// How long a watched member may be quiet.
+    pub(super) quiet: Arc<Quiet>,
 }
 
 struct Endpoint {
@@ -73,8 +83,17 @@ struct Endpoint {
     client: Mutex<Option<Client>>,
     /// Whether it ever answered a call.
     answered: AtomicBool,
-    /// Whether it answered the last call.
-    proven: AtomicBool,
+    life: Arc<Life>,
+}
+
+/// The connection to one endpoint, as a call is given it.
+#[derive(Clone)]
+pub(super) struct Link {
+    /// The client of that endpoint alone.
+    pub(super) client: Client,
+    /// The member's signs of life.
+    pub(super) life: Arc<Life>,
+    index: usize,
 }
 
 impl Endpoints {
@@ -84,33 +103,45 @@ impl Endpoints {
         let endpoints: Vec<_> = config
             .endpoints
             .iter()
+            .map(|url| url.trim_end_matches('/').to_owned())
             .map(|url| Endpoint {
-                url: url.trim_end_matches('/').to_owned(),
                 client: Mutex::new(None),
                 answered: AtomicBool::new(false),
-                proven: AtomicBool::new(false),
+                life: Arc::new(Life::new(url.clone())),
+                url,
             })
             .collect();
         // A random first one spreads the agents of a cluster over its etcd members.
         let preferred = AtomicUsize::new(rand::rng().random_range(0..endpoints.len()));
-        Ok(Self { config, endpoints, preferred })
+        let (away, quiet) = (AtomicBool::new(false), Arc::default());
+        Ok(Self { config, endpoints, preferred, away, quiet })
     }
 
     /// Makes a call at one endpoint after another until one answers.
-    pub(super) async fn call<T, F>(&self, call: Call, attempt: impl Fn(Client) -> F) -> Result<T, StoreError>
+    pub(super) async fn call<T, F>(&self, call: Call, attempt: impl Fn(Link) -> F) -> Result<T, StoreError>
     where
         F: Future<Output = Result<T, Error>>,
     {
         let deadline = Instant::now() + call.limit;
         let mut pause = PAUSE;
         let mut last = Tried::nothing();
-        let first = self.preferred.load(Ordering::Relaxed);
+        let rounds = if self.away.load(Ordering::Relaxed) { 1 } else { REFUSED_ROUNDS };
         for round in 1.. {
             last.soon = false;
-            for step in 0..self.endpoints.len() {
-                let index = (first + step) % self.endpoints.len();
-                let left = self.endpoints.len() - step;
-                match self.attempt(index, left, deadline, call, &attempt).await {
+            let (order, doubtful) = self.order();
+            for (step, &index) in order.iter().enumerate() {
+                // While another only waits for its cluster's next leader, none that hangs is worth the time.
+                if step >= doubtful && last.soon {
+                    break;
+                }
+                let remaining = deadline.saturating_duration_since(Instant::now());
+                // A server that hangs must leave time for the others, the more so for one that will be
+                // able to answer soon.
+                let mut limit = if step + 1 < order.len() { remaining / 2 } else { remaining };
+                if last.soon {
+                    limit = limit.min(BESIDE_ONE_THAT_LIVES * round);
+                }
+                match self.attempt(index, limit, deadline, call, &attempt).await {
                     Ok(answer) => return Ok(answer),
                     Err(Failure::Refused(error)) => {
                         if matches!(error, StoreError::Unauthenticated(_)) {
@@ -146,7 +177,7 @@ impl Endpoints {
                 }
             }
             let jittered = pause.mul_f64(rand::rng().random_range(0.5..1.5));
-            let hopeless = round >= REFUSED_ROUNDS && !last.soon;
+            let hopeless = round >= rounds && !last.soon;
             if hopeless || Instant::now() + jittered + ATTEMPT_MIN >= deadline {
                 break;
             }
@@ -154,6 +185,16 @@ impl Endpoints {
             pause = (pause * 2).min(PAUSE_MAX);
         }
         Err(self.failed(last))
+    }
+
+    /// Returns the order in which endpoints are tried, and from where on they are those that hung lately.
+    fn order(&self) -> (Vec<usize>, usize) {
+        let (count, first) = (self.endpoints.len(), self.preferred.load(Ordering::Relaxed));
+        let all = (0..count).map(|step| (first + step) % count);
+        let (hung, mut order): (Vec<_>, Vec<_>) = all.partition(|&index| self.endpoints[index].life.hung());
+        let doubtful = order.len();
+        order.extend(hung);
+        (order, doubtful)
     }
 
     /// Returns every URL, for errors.
@@ -169,58 +210,50 @@ impl Endpoints {
     async fn attempt<T, F>(
         &self,
         index: usize,
-        left: usize,
+        limit: Duration,
         deadline: Instant,
         call: Call,
-        attempt: &impl Fn(Client) -> F,
+        attempt: &impl Fn(Link) -> F,
     ) -> Result<T, Failure>
     where
         F: Future<Output = Result<T, Error>>,
     {
-        let remaining = deadline.saturating_duration_since(Instant::now());
-        // A server that hangs must leave time for the others.
-        let limit = if left > 1 { remaining / 2 } else { remaining };
-        let client = timeout(limit, self.client(index)).await.unwrap_or_else(|_| {
-            let why = format!("connecting took longer than {limit:?}");
+        let patience = limit.min(self.endpoints[index].life.patience());
+        let client = timeout(patience, self.client(index)).await.unwrap_or_else(|_| {
+            let why = format!("connecting took longer than {patience:?}");
             Err(Failure::NotDone { why, soon: false, credentials: None })
         })?;
-        if call.repeat == Repeat::Never && !self.endpoints[index].proven.load(Ordering::Relaxed) {
-            self.prove(index, &client, limit).await?;
+        let endpoint = &self.endpoints[index];
+        let (life, once) = (&endpoint.life, call.repeat == Repeat::Never);
+        if once && !life.is_proven() {
+            // Something harmless first: an endpoint that hangs, or that closes the connection over our
+            // certificate only after the handshake, then costs no unknown outcome.
+            life.ask(&client, patience).await.inspect_err(|_| self.forget(index))?;
+            endpoint.answered.store(true, Ordering::Relaxed);
         }
-        // What cannot be repeated has all the time there is: cutting it short gains nothing.
-        let until =
-            if call.repeat == Repeat::Never { deadline } else { deadline.min(Instant::now() + limit) };
-        match timeout_at(until, attempt(client)).await {
-            Ok(Ok(answer)) => {
-                self.preferred.store(index, Ordering::Relaxed);
-                self.endpoints[index].answers();
-                Ok(answer)
-            }
-            Ok(Err(error)) => Err(classify(&error, call.subject)),
-            Err(_) => {
-                Err(Failure::Unanswered(format!("{} did not answer in time", self.endpoints[index].url)))
-            }
-        }
-    }
-
-    /// Asks an endpoint something harmless before it is given a write: one that hangs, or that closes
-    /// the connection over our certificate only after the handshake, then costs no unknown outcome.
-    async fn prove(&self, index: usize, client: &Client, limit: Duration) -> Result<(), Failure> {
-        let not_done = |why| Failure::NotDone { why, soon: true, credentials: None };
-        match timeout(limit, client.maintenance_client().status()).await {
-            Ok(Ok(_)) => self.endpoints[index].answers(),
-            Ok(Err(error)) => match classify(&error, Subject::default()) {
-                // Whoever refuses has answered.
-                Failure::Refused(_) => self.endpoints[index].answers(),
-                Failure::Unanswered(why) => return Err(not_done(why)),
-                failure @ Failure::NotDone { .. } => return Err(failure),
+        // What cannot be repeated has all the time there is, as long as an answer can be expected.
+        let until = if once { deadline } else { deadline.min(Instant::now() + limit) };
+        let link = Link { client: client.clone(), life: Arc::clone(life), index };
+        tokio::select! {
+            biased;
+            answer = timeout_at(until, attempt(link)) => match answer {
+                Ok(Ok(answer)) => {
+                    self.preferred.store(index, Ordering::Relaxed);
+                    self.away.store(false, Ordering::Relaxed);
+                    endpoint.answered.store(true, Ordering::Relaxed);
+                    life.prove();
+                    Ok(answer)
+                }
+                Ok(Err(error)) => Err(classify(&error, call.subject)),
+                Err(_) => Err(Failure::Unanswered(format!("{} did not answer in time", endpoint.url))),
             },
-            Err(_) => {
-                let url = &self.endpoints[index].url;
-                return Err(not_done(format!("{url} did not answer in time")));
+            why = life.gone(&client) => {
+                // Its connection may never be heard of again.
+                self.forget(index);
+                Err(Failure::Unanswered(why))
             }
+            why = life.another_leader(&client), if once => Err(Failure::Unanswered(why)),
         }
-        Ok(())
     }
 
     async fn client(&self, index: usize) -> Result<Client, Failure> {
@@ -245,13 +278,19 @@ impl Endpoints {
     }
 
     fn forget(&self, index: usize) {
+        self.endpoints[index].life.disconnect();
         *self.endpoints[index].client.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
+    /// Takes note that a stream of this link has failed, so that the next call goes elsewhere.
+    pub(super) fn leave(&self, link: &Link) {
+        self.avoid(link.index);
     }
 
     /// Distrusts an endpoint and prefers the next from now on, unless another call already chose one.
     fn avoid(&self, index: usize) {
         let next = (index + 1) % self.endpoints.len();
-        self.endpoints[index].proven.store(false, Ordering::Relaxed);
+        self.endpoints[index].life.distrust();
         // Losing the race means that somebody else knows better.
         let _ = self.preferred.compare_exchange(index, next, Ordering::Relaxed, Ordering::Relaxed);
     }
@@ -266,6 +305,7 @@ impl Endpoints {
     }
 
     fn failed(&self, last: Tried) -> StoreError {
+        self.away.store(true, Ordering::Relaxed);
         if last.only_closed || last.credentials.is_some() {
             // The next connections read the certificates again.
             self.forget_all();
@@ -284,10 +324,10 @@ impl Endpoints {
     }
 }
 
-impl Endpoint {
-    fn answers(&self) {
-        self.answered.store(true, Ordering::Relaxed);
-        self.proven.store(true, Ordering::Relaxed);
+/// Without the client, which holds credentials.
+impl fmt::Debug for Link {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("Link").field("life", &self.life).finish_non_exhaustive()
     }
 }
 

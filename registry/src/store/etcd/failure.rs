@@ -119,7 +119,14 @@ fn by_status(error: &Error, code: i32, message: &str, subject: Subject) -> Failu
     if says("invalid auth token") {
         return credentials("etcd does not know our session any more");
     }
-    if says("auth store is old") || says("too many requests") || says("no leader") || says("learner") {
+    // A proposal dropped by the member that was asked, which knows no leader to pass it on to.
+    let dropped = says("raft proposal dropped");
+    if dropped
+        || says("auth store is old")
+        || says("too many requests")
+        || says("no leader")
+        || says("learner")
+    {
         return not_yet(true);
     }
     let whole = chain(error);

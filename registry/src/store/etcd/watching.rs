@@ -1,23 +1,32 @@
 //! One etcd watch as a stream of whole revisions.
 //!
-//! All watches of a process are streams of the one connection to their endpoint, so HTTP/2 pings tell
-//! for all of them together that the server lives; a silent server ends them. No task runs for a
-//! watch: it is read when its reader asks, and dropping it ends it at the server.
+//! All watches of a process are streams of the one connection to their endpoint, and they end together
+//! when its member gives no sign of life (`life`; HTTP/2 pings, which may not be frequent, are the
+//! second line). No task runs for a watch: it is read when its reader asks, and dropping it ends it at
+//! the server.
 
-use std::collections::VecDeque;
+use std::{collections::VecDeque, sync::Arc};
 
 use etcd_client::{EventType, WatchResponse, WatchStream as EtcdStream};
-use futures_util::stream;
+use futures_util::{
+    future::{BoxFuture, FutureExt as _},
+    stream,
+};
 
 use super::{
     super::{Revision, StoreError, WatchEvent, WatchMessage, WatchStream},
     convert,
+    endpoints::Link,
     failure::{Failure, Subject, classify, classify_cancel},
+    life::{Life, Quiet},
 };
 
 /// A watch that etcd has created.
 struct Watching {
     stream: EtcdStream,
+    life: Arc<Life>,
+    /// Ends, with the reason, when the member is gone.
+    vigil: BoxFuture<'static, String>,
     ready: VecDeque<WatchMessage>,
     /// Changes of the fragments seen so far of a response that etcd has split.
     fragments: Vec<WatchEvent>,
@@ -27,9 +36,11 @@ struct Watching {
 }
 
 /// Returns a created watch as a stream.
-pub(super) fn stream(stream: EtcdStream, from: Revision) -> WatchStream {
-    let watching =
-        Watching { stream, ready: VecDeque::new(), fragments: Vec::new(), next: from, ended: false };
+pub(super) fn stream(stream: EtcdStream, from: Revision, link: Link, quiet: Arc<Quiet>) -> WatchStream {
+    let life = Arc::clone(&link.life);
+    let vigil = async move { link.life.gone_while_watched(&link.client, &quiet).await }.boxed();
+    let (ready, fragments) = (VecDeque::new(), Vec::new());
+    let watching = Watching { stream, life, vigil, ready, fragments, next: from, ended: false };
     Box::pin(stream::unfold(watching, |mut watching| async move {
         let message = watching.next().await?;
         Some((message, watching))
@@ -55,7 +66,12 @@ impl Watching {
     }
 
     async fn receive(&mut self) -> Result<(), StoreError> {
-        let response = match self.stream.message().await {
+        let message = tokio::select! {
+            biased;
+            message = self.stream.message() => message,
+            why = &mut self.vigil => return Err(StoreError::WatchEnded(why)),
+        };
+        let response = match message {
             Ok(Some(response)) => response,
             Ok(None) => return Err(StoreError::WatchEnded("etcd closed the stream".into())),
             Err(error) => {
@@ -65,6 +81,7 @@ impl Watching {
                 });
             }
         };
+        self.life.hear();
         if let Some(error) = refusal(&response, self.next) {
             return Err(error);
         }
