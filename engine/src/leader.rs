@@ -43,7 +43,7 @@ use flotilla_registry::{
 };
 use jiff::Timestamp;
 use tokio::{
-    sync::Notify,
+    sync::{Notify, watch},
     time::{Instant, sleep, sleep_until, timeout},
 };
 use tokio_util::sync::CancellationToken;
@@ -66,6 +66,8 @@ const CATCH_UP: Duration = Duration::from_secs(1);
 pub(crate) enum TermEnd {
     /// The engine stops.
     Stopped,
+    /// An operator accepted a store that went back: the next term starts from it, in a new epoch.
+    Accepted,
     /// The lead is lost.
     Lost(Option<KeyLost>),
 }
@@ -95,8 +97,11 @@ enum Written {
 
 impl Term<'_> {
     /// Leads until the lead is lost or the engine stops.
-    pub async fn lead(self, stop: &CancellationToken) -> TermEnd {
+    ///
+    /// `acceptances` changes when an operator accepts the store as it is; it was made before the election.
+    pub async fn lead(self, stop: &CancellationToken, acceptances: &mut watch::Receiver<u64>) -> TermEnd {
         let end = tokio::select! {
+            _ = acceptances.changed() => TermEnd::Accepted,
             () = stop.cancelled() => TermEnd::Stopped,
             why = self.leadership.lost() => TermEnd::Lost(Some(why)),
             () = self.run() => TermEnd::Lost(None),

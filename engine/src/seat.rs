@@ -217,6 +217,7 @@ impl Seated {
             Candidate::new(Arc::clone(store), keys.clone(), *machine, witness.clone(), timing.clone());
         let mut backoff = timing.backoff();
         while !stop.is_cancelled() {
+            let mut acceptances = witness.acceptances();
             // Leading without a picture would only keep others from it.
             let campaign = async {
                 if shared.reached(flotilla_registry::store::Revision(0)).await.is_err() {
@@ -253,8 +254,9 @@ impl Seated {
                 release: &self.release,
                 started: self.started,
             };
-            match term.lead(stop).await {
-                TermEnd::Stopped => match timeout(GOODBYE, leadership.resign()).await {
+            let end = term.lead(stop, &mut acceptances).await;
+            match end {
+                TermEnd::Stopped | TermEnd::Accepted => match timeout(GOODBYE, leadership.resign()).await {
                     Ok(Ok(())) => {}
                     Ok(Err(error)) => warn!(%error, "the lead ends with its lease"),
                     Err(_) => warn!("the lead ends with its lease: the store does not answer"),

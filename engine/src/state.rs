@@ -30,7 +30,7 @@ use flotilla_registry::{
         ReportBucket, ReportHead, SeatRecord, UnitRecord, UnitReport,
     },
     store::{KeyValue, Revision, WatchEvent},
-    witness::{WentBack, Witness, check_token},
+    witness::{WentBack, WentBackReason, Witness, check_token},
 };
 use flotilla_units::{ContentHash, MachineId, OnPartition, UnitName};
 
@@ -145,10 +145,7 @@ impl ClusterState {
             }
         }
         self.revision = revision;
-        let machines: Vec<MachineId> = self.machines.keys().copied().collect();
-        for (id, bucket) in machines.iter().flat_map(|id| Bucket::all().map(move |bucket| (*id, bucket))) {
-            self.check_tokens(id, bucket);
-        }
+        self.check_all_tokens();
         changes.extend(self.everything());
         changes
     }
@@ -171,6 +168,7 @@ impl ClusterState {
         }
         self.revision = self.revision.max(revision);
         self.check_for_going_back(cluster.as_ref());
+        self.check_for_recovery(cluster.as_ref());
         for (id, bucket) in buckets {
             self.check_tokens(id, bucket);
         }
@@ -183,7 +181,8 @@ impl ClusterState {
     }
 
     /// Notes that the store went back (a restore or a wipe). It stays noted until the next
-    /// [`ClusterState::reset`], which comes when an operator has accepted the store.
+    /// [`ClusterState::reset`], which comes when an operator has accepted the store; a token that nobody
+    /// reserved, until the next leader's higher epoch.
     pub fn note_went_back(&mut self, why: WentBack) {
         self.went_back.get_or_insert(why);
     }
@@ -533,6 +532,24 @@ impl ClusterState {
         let now = readable(self.cluster.as_ref()).map(Arc::as_ref);
         if let Err(went_back) = witness.check(self.revision, now) {
             self.note_went_back(went_back);
+        }
+    }
+
+    /// After an operator accepted the store, the next leader raises the epoch: tokens that the former
+    /// one cannot have reserved are in order then.
+    fn check_for_recovery(&mut self, before: Option<&Kept<Cluster>>) {
+        let epoch = |kept: Option<&Kept<Cluster>>| readable(kept).map(|cluster| cluster.epoch);
+        let by_token = matches!(self.went_back, Some(WentBack(WentBackReason::Token { .. })));
+        if by_token && epoch(before) < epoch(self.cluster.as_ref()) {
+            self.went_back = None;
+            self.check_all_tokens();
+        }
+    }
+
+    fn check_all_tokens(&mut self) {
+        let machines: Vec<MachineId> = self.machines.keys().copied().collect();
+        for (id, bucket) in machines.iter().flat_map(|id| Bucket::all().map(move |bucket| (*id, bucket))) {
+            self.check_tokens(id, bucket);
         }
     }
 

@@ -215,7 +215,7 @@ impl Candidate {
             crate::session::Session::open(self.store.clone(), self.timing.leader_lease, &self.timing).await?;
         let term = random_id();
         let (leader_key, cluster_key) = (self.keys.spell(&Key::Leader), self.keys.spell(&Key::Cluster));
-        let cluster = with_term(cluster, &term);
+        let cluster = with_term(cluster, &term, sight.before.left_behind);
         let leader =
             LeaderRecord { v: VERSION, machine: self.machine, term: term.clone(), since: Timestamp::now() };
         let unchanged = match &sight.cluster {
@@ -312,8 +312,9 @@ impl From<StoreError> for ElectionError {
     }
 }
 
-/// Appends a term to the cluster's record, or makes the record of a new cluster.
-fn with_term(cluster: Option<Cluster>, term: &str) -> Cluster {
+/// Appends a term to the cluster's record, or makes the record of a new cluster. Its epoch is above the
+/// one of the store that was left behind, if an operator accepted this one in its place: tokens only grow.
+fn with_term(cluster: Option<Cluster>, term: &str, left_behind: u16) -> Cluster {
     let mut cluster = cluster.unwrap_or_else(|| Cluster {
         v: VERSION,
         id: random_id(),
@@ -321,6 +322,10 @@ fn with_term(cluster: Option<Cluster>, term: &str) -> Cluster {
         terms: Vec::new(),
         tokens_reserved: 0,
     });
+    if cluster.epoch <= left_behind {
+        cluster.epoch = left_behind.saturating_add(1);
+        cluster.tokens_reserved = 0;
+    }
     cluster.terms.push(term.to_owned());
     let old = cluster.terms.len().saturating_sub(TERMS_MAX);
     cluster.terms.drain(..old);

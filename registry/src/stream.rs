@@ -18,6 +18,7 @@
 //!     └──────────┘  left when an operator accepts the store (SharedWitness::accept)
 //! ```
 //!
+//! An acceptance also ends `Watching`: after one, everything is listed anew.
 //! Every `Check` reads the store's revision and the `cluster` record linearizably.
 //! After an error it waits, from a tenth of a second to two, with jitter.
 
@@ -125,10 +126,12 @@ impl ChangeStream {
             store,
             cluster_key: keys.spell(&Key::Cluster),
             range,
-            witness,
             backoff: timing.backoff(),
             wait: Duration::ZERO,
             delivered: None,
+            accepted: *witness.acceptances().borrow(),
+            acceptances: witness.acceptances(),
+            witness,
             state: State::Check,
             watching_since: None,
             lasting: timing.retry_max,
@@ -169,7 +172,7 @@ enum State {
     Check,
     List { revision: Revision },
     Watching(WatchStream),
-    WentBack { acceptances: watch::Receiver<u64> },
+    WentBack,
 }
 
 struct Follower {
@@ -177,6 +180,10 @@ struct Follower {
     cluster_key: String,
     range: KeyRange,
     witness: SharedWitness,
+    /// Changes when an operator accepts the store as it is.
+    acceptances: watch::Receiver<u64>,
+    /// How often one had when the store was checked last.
+    accepted: u64,
     backoff: Backoff,
     /// How long to wait before the next step.
     wait: Duration,
@@ -203,17 +210,22 @@ impl Follower {
                     let revision = *revision;
                     self.list(revision).await.map(Some)
                 }
-                State::Watching(watch) => match watch.next().await {
-                    Some(Ok(message)) => Ok(Some(self.deliver(message))),
-                    Some(Err(error)) => Err(error.into()),
-                    None => Err(StoreError::WatchEnded("it ended without a word".to_owned()).into()),
-                },
-                State::WentBack { acceptances } => {
-                    // The witness owns the sender and lives as long as this does.
-                    if acceptances.changed().await.is_err() {
-                        pending::<()>().await;
+                // The consumer may have seen by itself that the store went back, so an acceptance
+                // counts while all is well here too.
+                State::Watching(watch) => tokio::select! {
+                    biased;
+                    () = accepted(&mut self.acceptances) => {
+                        self.state = State::Check;
+                        Ok(None)
                     }
-                    self.delivered = None;
+                    message = watch.next() => match message {
+                        Some(Ok(message)) => self.deliver(message).map(Some),
+                        Some(Err(error)) => Err(error.into()),
+                        None => Err(StoreError::WatchEnded("it ended without a word".to_owned()).into()),
+                    }
+                },
+                State::WentBack => {
+                    accepted(&mut self.acceptances).await;
                     self.state = State::Check;
                     Ok(None)
                 }
@@ -232,7 +244,12 @@ impl Follower {
 
     /// Reads the store's revision and cluster record; then resumes the watch, or lists.
     async fn check(&mut self) -> Result<(), Trouble> {
-        let acceptances = self.witness.acceptances();
+        // Marked as seen before the check, so that none is missed; what was delivered before one may
+        // be of another store.
+        let times = *self.acceptances.borrow_and_update();
+        if std::mem::replace(&mut self.accepted, times) != times {
+            self.delivered = None;
+        }
         let before = self.witness.get();
         let get = Operation::Get(KeyRange::key(&*self.cluster_key));
         let answer = self.store.txn(Txn { then: vec![get], ..Txn::default() }).await?;
@@ -241,7 +258,7 @@ impl Follower {
             None => None,
         };
         if let Err(went_back) = self.witness.check(&before, answer.revision, cluster.as_ref()) {
-            return Err(Trouble::WentBack(went_back, acceptances));
+            return Err(Trouble::WentBack(went_back));
         }
         self.state = match self.delivered {
             None => State::List { revision: answer.revision },
@@ -267,22 +284,39 @@ impl Follower {
         Ok(Change::Reset { kvs, revision })
     }
 
-    fn deliver(&mut self, message: WatchMessage) -> Change {
+    fn deliver(&mut self, message: WatchMessage) -> Result<Change, Trouble> {
         self.backoff.reset();
         let (change, revision) = match message {
             WatchMessage::Events { revision, events } => (Change::Changes { revision, events }, revision),
             WatchMessage::Progress(revision) => (Change::Progress(revision), revision),
         };
-        self.delivered = self.delivered.max(Some(revision));
-        let cluster = match &change {
-            Change::Changes { events, .. } => events.iter().find_map(|event| match event {
-                WatchEvent::Put(kv) if kv.key == self.cluster_key => Cluster::from_kv(kv).ok(),
-                _ => None,
-            }),
-            _ => None,
+        let events = match &change {
+            Change::Changes { events, .. } => events.as_slice(),
+            _ => &[],
         };
+        let mut cluster = None;
+        for event in events {
+            match event {
+                WatchEvent::Put(kv) if kv.key == self.cluster_key => cluster = Cluster::from_kv(kv).ok(),
+                WatchEvent::Delete { key, .. } if *key == self.cluster_key => self.judge(revision, None)?,
+                _ => {}
+            }
+        }
+        if cluster.is_some() {
+            self.judge(revision, cluster.as_ref())?;
+        }
+        self.delivered = self.delivered.max(Some(revision));
         self.witness.observe(revision, cluster.as_ref());
-        change
+        Ok(change)
+    }
+
+    /// Compares a change of the cluster's record with what was seen, unless another task has seen more.
+    fn judge(&self, revision: Revision, cluster: Option<&Cluster>) -> Result<(), Trouble> {
+        let seen = self.witness.get();
+        if revision < seen.revision {
+            return Ok(());
+        }
+        seen.check(revision, cluster).map_err(Trouble::WentBack)
     }
 
     /// Goes back to `Check`; returns what the consumer is to be told.
@@ -311,9 +345,9 @@ impl Follower {
                 self.wait = self.backoff.next_wait();
                 Some(StreamError::Record { wait: self.wait, source })
             }
-            Trouble::WentBack(went_back, acceptances) => {
+            Trouble::WentBack(went_back) => {
                 warn!(%went_back, "nothing is delivered until an operator accepts the store");
-                self.state = State::WentBack { acceptances };
+                self.state = State::WentBack;
                 Some(StreamError::WentBack(went_back))
             }
         }
@@ -324,7 +358,15 @@ impl Follower {
 enum Trouble {
     Store(StoreError),
     Record(RecordError),
-    WentBack(WentBack, watch::Receiver<u64>),
+    WentBack(WentBack),
+}
+
+/// Waits until an operator accepts the store as it is. It stays marked as new for the check to come.
+async fn accepted(acceptances: &mut watch::Receiver<u64>) {
+    // The witness owns the sender and lives as long as the stream does.
+    if acceptances.changed().await.is_err() {
+        pending::<()>().await;
+    }
 }
 
 impl From<StoreError> for Trouble {

@@ -30,6 +30,9 @@ pub struct Witness {
     pub term: Option<String>,
     /// The highest mark up to which leaders reserved tokens.
     pub tokens_reserved: u64,
+    /// The highest epoch of any store that an operator replaced by accepting another. Tokens of it may
+    /// be in use of which the accepted store knows nothing, so who leads next goes above it.
+    pub left_behind: u16,
 }
 
 /// How the store shows that it is not the one seen before, or went back to an older state.
@@ -249,10 +252,13 @@ impl SharedWitness {
         self.witness.send_if_modified(|witness| witness.observe(revision, cluster));
     }
 
-    /// Forgets all: an operator accepts the store as it is, and the next check remembers it.
-    /// Streams that stopped because the store went back go on.
+    /// Forgets all but the epoch: an operator accepts the store as it is, and the next check remembers
+    /// it. Streams list anew, a leader gives up its term, and the next one raises the epoch.
     pub fn accept(&self) {
-        self.witness.send_replace(Witness::default());
+        self.witness.send_modify(|witness| {
+            let left_behind = witness.left_behind.max(witness.epoch);
+            *witness = Witness { left_behind, ..Witness::default() };
+        });
         self.accepted.send_modify(|times| *times += 1);
     }
 
@@ -341,6 +347,7 @@ mod tests {
         acceptances.mark_unchanged();
         witness.check(&witness.get(), Revision(1), None).expect("accepted");
         assert_eq!(witness.get().revision, Revision(1));
+        assert_eq!((witness.get().epoch, witness.get().left_behind), (0, 1));
     }
 
     #[test]

@@ -5,10 +5,10 @@ use std::time::Duration;
 use flotilla_engine::SeatLost;
 use flotilla_registry::{
     keys::{Bucket, Key},
-    records::Target,
+    records::{ManifestBucket, Record as _, Target, Token},
     store::{Revision, faults::Link},
 };
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use crate::{Cluster, id, unit};
 
@@ -41,7 +41,7 @@ async fn who_follows_an_unreadable_unit_stays_with_it_also_on_a_lost_machine() {
     cluster.put(&key, b"{\"v\":99}".to_vec()).await;
     let on = cluster.runs_on("leader.service").unwrap();
     cluster.machine(on).kill();
-    let lost = |cluster: &Cluster| !cluster.checker.state.machines()[&id(on)].record.is_some();
+    let lost = |cluster: &Cluster| cluster.checker.state.machines()[&id(on)].record.is_none();
     cluster.until("its lease has ended", lost).await;
     let writes = cluster.checker.writes;
     cluster.pass(Duration::from_secs(30)).await;
@@ -66,17 +66,17 @@ async fn a_corrupted_manifest_bucket_never_leads_to_a_second_placement() {
     // The checker holds that entries do not vanish; this is a vandal's doing, so it is not asked.
     cluster.put(&key, b"garbage".to_vec()).await;
     let reader = cluster.reader();
-    tokio::time::sleep(Duration::from_secs(30)).await;
+    sleep(Duration::from_secs(30)).await;
     let (row, _) = reader.unit(&unit("a.service"));
     assert!(row.unwrap().placements.is_empty(), "it is not placed a second time");
     let why = reader.why(&unit("a.service"));
     assert!(why.problem.as_ref().is_some_and(|why| why.contains("manifest cannot be read")), "{why:?}");
     cluster.launch("new.service", "").await;
-    tokio::time::sleep(Duration::from_secs(5)).await;
+    sleep(Duration::from_secs(5)).await;
     let (row, _) = reader.unit(&unit("new.service"));
     assert_eq!(row.unwrap().placements.len(), 1, "others go on, on the other machine");
     cluster.put(&key, good).await;
-    tokio::time::sleep(Duration::from_secs(5)).await;
+    sleep(Duration::from_secs(5)).await;
     let (row, _) = reader.unit(&unit("a.service"));
     assert_eq!(row.unwrap().placements[0].machine, id(on));
 }
@@ -108,6 +108,50 @@ async fn a_deposed_leader_cannot_write() {
     cluster.running(&["c.service", "d.service"]).await;
     cluster.until("b runs", |cluster| cluster.runs_on("b.service").is_some()).await;
     cluster.pass(Duration::from_secs(30)).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_operator_accepts_a_store_whose_cluster_record_was_deleted_under_the_leader() {
+    let mut cluster = Cluster::start(1, 2).await;
+    cluster.running(&["a.service"]).await;
+    let before = cluster.token("a.service").unwrap();
+    // The checker holds that the store does not go back, so it is not asked from here on.
+    cluster.delete(&Key::Cluster).await;
+    sleep(Duration::from_secs(3)).await;
+    let reader = cluster.reader();
+    let problems = reader.cluster().problems;
+    assert!(problems.iter().any(|problem| problem.contains("went back")), "{problems:?}");
+    cluster.launch("b.service", "").await;
+    sleep(Duration::from_secs(30)).await;
+    let waits = reader.unit(&unit("b.service")).0.is_none_or(|row| row.placements.is_empty());
+    assert!(waits, "for an operator's word");
+    cluster.host(0).witness.accept();
+    sleep(Duration::from_secs(3)).await;
+    let row = cluster.reader().cluster();
+    assert!(row.problems.is_empty() && row.engine.standstill.is_none(), "{row:?}");
+    let placement = reader.unit(&unit("b.service")).0.unwrap().placements.remove(0);
+    assert!(placement.token.0 > before, "in a new epoch: {:?} after {before}", placement.token);
+    assert_eq!(reader.unit(&unit("a.service")).0.unwrap().placements[0].token.0, before, "untouched");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_operator_accepts_a_store_with_a_token_that_nobody_reserved() {
+    let mut cluster = Cluster::start(1, 2).await;
+    cluster.running(&["a.service"]).await;
+    let on = cluster.runs_on("a.service").unwrap();
+    let key = Key::Manifest(id(on), Bucket::of(&unit("a.service")));
+    let mut bucket = ManifestBucket::decode("", &cluster.value(&key).await).unwrap();
+    bucket.entries[0].token = Token::new(1, 1 << 40).unwrap();
+    cluster.put(&key, bucket.encode()).await;
+    sleep(Duration::from_secs(3)).await;
+    let reader = cluster.reader();
+    let problems = reader.cluster().problems;
+    assert!(problems.iter().any(|problem| problem.contains("went back")), "{problems:?}");
+    cluster.host(0).witness.accept();
+    cluster.launch("b.service", "").await;
+    sleep(Duration::from_secs(3)).await;
+    assert_eq!(reader.unit(&unit("b.service")).0.unwrap().placements.len(), 1);
+    assert!(reader.cluster().problems.is_empty());
 }
 
 #[tokio::test(start_paused = true)]
@@ -153,16 +197,16 @@ async fn the_leader_freezes_when_the_store_went_back() {
     let backup = cluster.store.snapshot();
     cluster.running(&["b.service", "c.service"]).await;
     let restored = cluster.host(0).faults.restore(&backup);
+    let before = flotilla_registry::store::Store::status(&*restored).await.unwrap().revision;
     let reader = cluster.reader();
-    tokio::time::sleep(Duration::from_secs(3)).await;
+    sleep(Duration::from_secs(3)).await;
     let status = reader.cluster();
     assert!(status.problems.iter().any(|problem| problem.contains("went back")), "{status:?}");
-    let before = flotilla_registry::store::Store::status(&*restored).await.unwrap().revision;
     // Whatever is asked of the restored store, nothing is decided.
     let registry = flotilla_registry::reads::Registry::new(restored.clone(), cluster.keys.clone());
     let operations = flotilla_registry::operations::Operations::new(registry, Default::default());
     operations.set_target(&[unit("a.service")], Target::Inactive, false, "test").await.unwrap();
-    tokio::time::sleep(Duration::from_secs(3)).await;
+    sleep(Duration::from_secs(3)).await;
     let kvs = flotilla_registry::store::Store::range(
         &*restored,
         flotilla_registry::store::RangeRequest::all(cluster.keys.all_of("manifests")),

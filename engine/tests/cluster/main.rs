@@ -59,6 +59,7 @@ pub(crate) struct Host {
     pub(crate) engine: Engine,
     pub(crate) faults: Faults,
     pub(crate) stop: CancellationToken,
+    pub(crate) witness: SharedWitness,
 }
 
 /// A cluster.
@@ -103,17 +104,17 @@ impl Cluster {
     pub(crate) fn engine(&mut self) {
         let n = self.engines.len();
         let (store, faults) = FaultyStore::new(Arc::clone(&self.store) as Arc<dyn Store>, n as u64);
-        let stop = CancellationToken::new();
+        let (stop, witness) = (CancellationToken::new(), SharedWitness::default());
         let config = EngineConfig {
             store: Arc::new(store),
             keys: self.keys.clone(),
             machine: id(900 + n),
             api: None,
             timing: Timing::default(),
-            witness: SharedWitness::default(),
+            witness: witness.clone(),
         };
         let engine = flotilla_engine::run(config, stop.clone());
-        self.engines.push(Some(Host { engine, faults, stop }));
+        self.engines.push(Some(Host { engine, faults, stop, witness }));
     }
 
     /// Boots a machine, or boots it again with nothing running.

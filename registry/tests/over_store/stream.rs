@@ -15,7 +15,7 @@ use flotilla_registry::{
 use proptest::prelude::*;
 use tokio::time::{sleep, timeout};
 
-use super::{beside, put, soon, store};
+use super::{beside, get, put, soon, store};
 
 const UNITS: &str = "/flotilla/units/";
 
@@ -230,6 +230,47 @@ async fn it_stops_at_a_store_that_went_back_until_that_is_accepted() {
     let (keys, revision) = reset(&mut stream).await;
     assert!(keys == 2 && revision > seen);
     assert_eq!(witness.get().revision, revision);
+}
+
+#[tokio::test(start_paused = true)]
+async fn it_stops_when_the_cluster_record_goes_back_under_its_watch() {
+    let (store, _) = store(14);
+    let machine = "113f16a7a0f84c4c8a3f9e3b2f4d6c01".parse().expect("a machine id");
+    let campaign = async || {
+        let (store, timing) = (store.clone(), Timing::default());
+        let candidate = Candidate::new(store, Keys::default(), machine, SharedWitness::default(), timing);
+        soon("the election", candidate.campaign()).await.unwrap().resign().await.unwrap();
+    };
+    campaign().await;
+    let older = get(&*store, "/flotilla/cluster").await.unwrap().value.to_vec();
+    let (witness, keys) = (SharedWitness::default(), Keys::default());
+    let mut stream =
+        ChangeStream::new(store.clone(), &keys, keys.everything(), witness.clone(), &Timing::default());
+    reset(&mut stream).await;
+    let first = witness.get().term;
+    campaign().await;
+    while witness.get().term == first {
+        soon("a change", stream.next()).await.unwrap();
+    }
+    soon("the resignation", stream.next()).await.unwrap();
+    put(&*store, "/flotilla/cluster", std::str::from_utf8(&older).unwrap(), None).await;
+    assert!(matches!(went_back(&mut stream).await, WentBackReason::TermMissing { .. }));
+    witness.accept();
+    reset(&mut stream).await;
+    let delete = Operation::Delete(KeyRange::key("/flotilla/cluster"));
+    store.txn(Txn { then: vec![delete], ..Txn::default() }).await.unwrap();
+    assert!(matches!(went_back(&mut stream).await, WentBackReason::ClusterMissing { .. }));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_acceptance_lists_anew_also_where_all_was_well() {
+    let (store, _) = store(15);
+    put(&*store, "/flotilla/units/a.service", "1", None).await;
+    let witness = SharedWitness::default();
+    let mut stream = stream(&store, &witness);
+    reset(&mut stream).await;
+    witness.accept();
+    assert_eq!(reset(&mut stream).await.0, 1);
 }
 
 #[tokio::test(start_paused = true)]
