@@ -47,7 +47,7 @@ pub(crate) struct Hot {
     pub state: ClusterState,
     /// The placement core beside it.
     pub model: Model,
-    /// What changed since the leader looked last.
+    /// What changed since the leader looked last; nothing is collected while this engine does not lead.
     pub fresh: Changes,
     /// A listing has arrived: the picture is one.
     pub synced: bool,
@@ -124,10 +124,12 @@ impl Shared {
     /// Replaces everything by a listing.
     pub fn reset(&self, revision: Revision, kvs: &[KeyValue]) {
         let mut hot = self.write();
-        let Hot { state, model, fresh, synced, ring, .. } = &mut *hot;
+        let Hot { state, model, fresh, synced, ring, engine } = &mut *hot;
         let changes = state.reset(revision, kvs);
         model.sync(state, &changes);
-        fresh.extend(changes);
+        if engine.leads {
+            fresh.extend(changes);
+        }
         *synced = true;
         *ring = Ring { from: revision, ..Ring::default() };
         drop(hot);
@@ -137,11 +139,13 @@ impl Shared {
     /// Applies one revision.
     pub fn apply(&self, revision: Revision, events: &[WatchEvent]) {
         let mut hot = self.write();
-        let Hot { state, model, fresh, ring, .. } = &mut *hot;
+        let Hot { state, model, fresh, ring, engine, .. } = &mut *hot;
         let changes = state.apply(revision, events);
         model.sync(state, &changes);
         ring.push(revision, &changes);
-        fresh.extend(changes);
+        if engine.leads {
+            fresh.extend(changes);
+        }
         drop(hot);
         self.ring(|bell| bell.send_replace(revision));
     }
@@ -214,5 +218,28 @@ impl Ring {
             self.names -= units.len() + machines.len();
             self.from = revision;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use flotilla_registry::keys::Key;
+
+    use super::*;
+
+    #[test]
+    fn changes_are_collected_for_a_leader_only() {
+        let shared = Shared::new(Keys::default());
+        let units = |from: i64| -> Vec<WatchEvent> {
+            let unit = format!("u{from}.service").parse().expect("valid");
+            let key = Keys::default().spell(&Key::Unit(unit));
+            vec![WatchEvent::Delete { key, revision: Revision(from) }]
+        };
+        shared.reset(Revision(1), &[]);
+        (2..10).for_each(|at| shared.apply(Revision(at), &units(at)));
+        assert!(shared.read().fresh.is_empty());
+        shared.tell(|engine| engine.leads = true);
+        shared.apply(Revision(10), &units(10));
+        assert_eq!(shared.read().fresh.units.len(), 1);
     }
 }

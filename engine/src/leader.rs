@@ -43,7 +43,7 @@ use flotilla_registry::{
 };
 use jiff::Timestamp;
 use tokio::{
-    sync::{Notify, watch},
+    sync::watch,
     time::{Instant, sleep, sleep_until, timeout},
 };
 use tokio_util::sync::CancellationToken;
@@ -55,7 +55,10 @@ use self::{
     step::{Memory, Now, Step, step},
     tokens::Tokens,
 };
-use crate::hot::{Hot, Shared};
+use crate::{
+    hot::{Hot, Shared},
+    state::Changes,
+};
 
 /// How long the state gets to show what a failed compare was about. A second: the watch delivers
 /// in milliseconds, and deciding from an older state only fails the compare again.
@@ -79,8 +82,8 @@ pub(crate) struct Term<'a> {
     pub shared: &'a Shared,
     pub leadership: &'a Leadership,
     pub timing: &'a Timing,
-    /// Rung when an operator ends a mass-loss hold.
-    pub release: &'a Notify,
+    /// Counts how often an operator ended a mass-loss hold.
+    pub release: &'a watch::Sender<u64>,
     /// When the engine started: the zero of the leader's clock.
     pub started: Instant,
 }
@@ -108,15 +111,13 @@ impl Term<'_> {
         };
         let mut hot = self.shared.write();
         hot.engine.leads = false;
+        hot.fresh = Changes::default();
         hot.engine.hold = None;
         hot.engine.standstill = None;
         // The next leader judges losses by itself; until then `why` sees them as they are.
         let Hot { state, model, .. } = &mut *hot;
         model.hold(false);
-        let lost = crate::state::Changes {
-            machines: state.machines().keys().copied().collect(),
-            ..crate::state::Changes::default()
-        };
+        let lost = Changes { machines: state.machines().keys().copied().collect(), ..Changes::default() };
         model.sync(state, &lost);
         end
     }
@@ -129,6 +130,8 @@ impl Term<'_> {
         let mut compaction = Compaction::default();
         let mut backoff = self.timing.backoff();
         let mut bell = self.shared.subscribe();
+        // What was said before this term was about another hold.
+        let mut releases = self.release.subscribe();
         let mut release = false;
         loop {
             bell.borrow_and_update();
@@ -167,7 +170,7 @@ impl Term<'_> {
                     // The seat is lost: `stop` is cancelled.
                     std::future::pending::<()>().await;
                 },
-                () = self.release.notified() => release = true,
+                _ = releases.changed() => release = true,
                 () = until(wake_at) => {}
             }
         }

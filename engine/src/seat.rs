@@ -27,7 +27,7 @@ use flotilla_registry::{
 };
 use flotilla_units::MachineId;
 use tokio::{
-    sync::{Notify, watch},
+    sync::watch,
     task::JoinHandle,
     time::{Instant, sleep, timeout},
 };
@@ -65,19 +65,19 @@ pub struct EngineConfig {
 #[derive(Debug)]
 pub struct Engine {
     reader: watch::Receiver<Option<StateReader>>,
-    release: Arc<Notify>,
+    release: watch::Sender<u64>,
     task: JoinHandle<()>,
 }
 
 /// The operator's word that ends a mass-loss hold.
 #[derive(Debug, Clone)]
-pub struct HoldRelease(Arc<Notify>);
+pub struct HoldRelease(watch::Sender<u64>);
 
 impl HoldRelease {
     /// Ends the hold, if the engine leads and holds.
     pub fn release(&self) {
-        // Remembered for a leader that is just writing; one that does not hold ignores it.
-        self.0.notify_one();
+        // Remembered for a leader that is just writing, and for no later one.
+        self.0.send_modify(|times| *times += 1);
     }
 }
 
@@ -85,7 +85,7 @@ impl Engine {
     /// Returns the way to end a mass-loss hold, for whoever outlives this handle.
     #[must_use]
     pub fn hold_release(&self) -> HoldRelease {
-        HoldRelease(Arc::clone(&self.release))
+        HoldRelease(self.release.clone())
     }
 
     /// Returns the reader of the hot state, while this engine has a seat and its state is filled.
@@ -113,15 +113,15 @@ impl Engine {
 #[must_use]
 pub fn run(config: EngineConfig, stop: CancellationToken) -> Engine {
     let (tell, reader) = watch::channel(None);
-    let release = Arc::new(Notify::new());
-    let seated = Seated { config, release: Arc::clone(&release), tell, started: Instant::now() };
+    let release = watch::Sender::new(0);
+    let seated = Seated { config, release: release.clone(), tell, started: Instant::now() };
     let task = tokio::spawn(async move { seated.run(&stop).await });
     Engine { reader, release, task }
 }
 
 struct Seated {
     config: EngineConfig,
-    release: Arc<Notify>,
+    release: watch::Sender<u64>,
     tell: watch::Sender<Option<StateReader>>,
     started: Instant,
 }

@@ -76,8 +76,7 @@ async fn a_destroyed_unit_of_a_lost_machine_is_released_and_still_stopped_later(
     assert!(!cluster.machine(1).runs(&unit("a.service")));
 }
 
-async fn six_of_which_three_vanish() -> Cluster {
-    let mut cluster = Cluster::start(1, 6).await;
+async fn six_of_which_three_vanish(mut cluster: Cluster) -> Cluster {
     cluster.running(&["a.service", "b.service", "c.service", "d.service", "e.service", "f.service"]).await;
     for n in 1..=3 {
         cluster.link(n).set_link(Link::Cut);
@@ -88,7 +87,7 @@ async fn six_of_which_three_vanish() -> Cluster {
 
 #[tokio::test(start_paused = true)]
 async fn many_machines_lost_at_once_are_waited_for() {
-    let mut cluster = six_of_which_three_vanish().await;
+    let mut cluster = six_of_which_three_vanish(Cluster::start(1, 6).await).await;
     // Those whose leases ended before the third's may have been replaced; nothing after it is.
     let moved = cluster.checker.lost_moves;
     assert!(moved <= 2, "{moved}");
@@ -100,6 +99,18 @@ async fn many_machines_lost_at_once_are_waited_for() {
     assert!(cluster.told("mass-loss-over"));
     assert_eq!(cluster.checker.lost_moves, 3, "all three units went on at the end of the hold");
     assert_eq!(cluster.reader().cluster().engine.hold, None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_word_said_before_the_term_ends_no_hold_of_it() {
+    let mut cluster = Cluster::start(2, 6).await;
+    let leader = cluster.leader().unwrap();
+    cluster.host(1 - leader).engine.hold_release().release();
+    cluster.host(leader).stop.cancel();
+    cluster.until("the other leads", |cluster| cluster.leader() == Some(1 - leader)).await;
+    let mut cluster = six_of_which_three_vanish(cluster).await;
+    cluster.pass(Duration::from_secs(60)).await;
+    assert!(!cluster.told("mass-loss-over"));
 }
 
 #[tokio::test(start_paused = true)]
@@ -135,7 +146,7 @@ async fn leases_that_end_one_after_another_count_together() {
 
 #[tokio::test(start_paused = true)]
 async fn a_hold_ends_at_recovery_and_on_a_word() {
-    let mut cluster = six_of_which_three_vanish().await;
+    let mut cluster = six_of_which_three_vanish(Cluster::start(1, 6).await).await;
     let moved = cluster.checker.lost_moves;
     for n in 1..=3 {
         cluster.link(n).set_link(Link::Up);
@@ -144,7 +155,7 @@ async fn a_hold_ends_at_recovery_and_on_a_word() {
     cluster.pass(Duration::from_secs(30)).await;
     assert!(cluster.checker.lost_moves - moved <= 2, "at most those not back at that moment");
 
-    let mut cluster = six_of_which_three_vanish().await;
+    let mut cluster = six_of_which_three_vanish(Cluster::start(1, 6).await).await;
     cluster.pass(Duration::from_secs(10)).await;
     let leader = cluster.leader().unwrap();
     cluster.host(leader).engine.hold_release().release();
