@@ -34,6 +34,16 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 /// A write takes the store at most 5 s, and forwarding doubles that.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(15);
 
+/// How long a connection may say nothing at all.
+///
+/// A stream shows a sign of life every 20 s, and every other request ends sooner: past two of them
+/// and some, the other is stuck, and whoever follows has to turn elsewhere.
+const SILENCE_MAX: Duration = Duration::from_secs(45);
+
+/// How soon, and how often, TCP looks whether the other machine is still there: three times, so that
+/// one that lost its power or its network is missed after some 11 s.
+const KEEPALIVE: (Duration, Duration, u32) = (Duration::from_secs(5), Duration::from_secs(2), 3);
+
 /// Where an API answers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Endpoint {
@@ -159,7 +169,14 @@ impl Client {
     /// The certificates cannot be read as such.
     pub fn new(endpoint: Endpoint, identity: Option<&Identity>) -> Result<Self, ClientError> {
         // Only the cluster's own authority is ever trusted, so the system's are not even loaded.
-        let mut builder = reqwest::Client::builder().connect_timeout(CONNECT_TIMEOUT).no_proxy();
+        let (after, every, times) = KEEPALIVE;
+        let mut builder = reqwest::Client::builder()
+            .connect_timeout(CONNECT_TIMEOUT)
+            .read_timeout(SILENCE_MAX)
+            .tcp_keepalive(after)
+            .tcp_keepalive_interval(every)
+            .tcp_keepalive_retries(times)
+            .no_proxy();
         let refuse =
             |e: reqwest::Error| ClientError::Identity { endpoint: endpoint.to_string(), why: causes(&e) };
         match identity {
