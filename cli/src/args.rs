@@ -90,9 +90,17 @@ pub(crate) struct WaitOptions {
     #[arg(long)]
     pub(crate) no_block: bool,
 
-    /// How long to wait, for example 90s or 5min
-    #[arg(long, value_name = "SPAN", default_value = "90s", value_parser = span)]
+    /// How long to wait in all, for example 90s or 5min
+    #[arg(long, value_name = "SPAN", default_value = "90s", value_parser = bounded_span)]
     pub(crate) timeout: Duration,
+}
+
+/// The longest time to wait for anything, ten years: for ever, and no clock overflows.
+const SPAN_MAX: Duration = Duration::from_secs(10 * 365 * 86_400);
+
+/// Reads how long to wait.
+pub(crate) fn bounded_span(text: &str) -> Result<Duration, String> {
+    span(text).map(|span| span.min(SPAN_MAX))
 }
 
 /// Reads a span as systemd.time(7) writes it, as far as people type it.
@@ -182,6 +190,12 @@ mod tests {
             rest.extend(below);
         }
         insta::assert_snapshot!(text);
+    }
+
+    #[test]
+    fn waits_are_bounded() {
+        assert_eq!(bounded_span("5min"), Ok(Duration::from_secs(300)));
+        assert_eq!(bounded_span("18000000000000000000"), Ok(SPAN_MAX));
     }
 
     #[test]

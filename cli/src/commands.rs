@@ -22,6 +22,7 @@ use flotilla_api::{
     client::{Client, ClientError},
     page::{ListQuery, Page},
 };
+use tokio::time::Instant;
 
 use crate::{
     args::{Cli, Command},
@@ -43,23 +44,25 @@ pub(crate) async fn run(cli: Cli) -> anyhow::Result<Exit> {
         Command::Version => return version::run(global).await.map(|()| Exit::Done),
         _ => {}
     }
-    let client = &connect(global).await?;
+    let begun = Instant::now();
+    let cluster = &connect(global).await?;
+    let client = cluster.client();
     match &cli.command {
         Command::ListMachines(args) => list_machines::run(client, args, output).await?,
         Command::ListUnits(args) => list_units::run(client, args, output).await?,
         Command::ListUnitFiles(args) => list_unit_files::run(client, args, output).await?,
         Command::Submit(args) => submit::run(client, args, output).await?,
-        Command::Load(args) => return change::run(client, Action::Load, args, output).await,
-        Command::Start(args) => return change::run(client, Action::Start, args, output).await,
-        Command::Stop(args) => return change::run(client, Action::Stop, args, output).await,
-        Command::Restart(args) => return change::run(client, Action::Restart, args, output).await,
-        Command::Unload(args) => return change::run(client, Action::Unload, args, output).await,
-        Command::Destroy(args) => return change::run(client, Action::Destroy, args, output).await,
+        Command::Load(args) => return change::run(cluster, Action::Load, args, output, begun).await,
+        Command::Start(args) => return change::run(cluster, Action::Start, args, output, begun).await,
+        Command::Stop(args) => return change::run(cluster, Action::Stop, args, output, begun).await,
+        Command::Restart(args) => return change::run(cluster, Action::Restart, args, output, begun).await,
+        Command::Unload(args) => return change::run(cluster, Action::Unload, args, output, begun).await,
+        Command::Destroy(args) => return change::run(cluster, Action::Destroy, args, output, begun).await,
         Command::Cat(args) => cat::run(client, args, output).await?,
         Command::Status(args) => return status::run(client, args, output).await,
-        Command::Journal(args) => journal::run(client, args, output).await?,
+        Command::Journal(args) => journal::run(cluster, args, output).await?,
         Command::Why(args) => return why::run(client, args, output).await,
-        Command::Events(args) => events::run(client, args, output).await?,
+        Command::Events(args) => events::run(cluster, args, output).await?,
         Command::Cluster(args) => cluster::run(client, args, output).await?,
         Command::Ca(_) | Command::Completion(_) | Command::Man(_) | Command::Version => {}
     }

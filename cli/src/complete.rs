@@ -32,7 +32,7 @@ fn names(current: &OsStr) -> Option<Vec<CompletionCandidate>> {
     let query = ListQuery { pattern: Some(pattern), from: None, limit: Some(NAMES_MAX) };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().ok()?;
     let page = runtime.block_on(async {
-        let ask = async { connect(&cli.global).await.ok()?.units(&query).await.ok() };
+        let ask = async { connect(&cli.global).await.ok()?.client().units(&query).await.ok() };
         tokio::time::timeout(TIMEOUT, ask).await.ok().flatten()
     })?;
     Some(page.items.into_iter().map(|unit| CompletionCandidate::new(unit.name.as_str())).collect())

@@ -1,11 +1,14 @@
 //! Which flotillad to ask, and as whom.
 //!
 //! From the strongest: options, environment, the configuration file, the unix
-//! socket of this machine.
+//! socket of this machine. Any flotillad gives the same answer, so a read that was cut
+//! short may go on with the next one. An order is never given twice.
 
 use std::{
+    cell::Cell,
     fs,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use anyhow::Context as _;
@@ -28,21 +31,54 @@ struct File {
     key: Option<PathBuf>,
 }
 
+/// How long an endpoint may take to say that it is there, when there are others to ask: it answers
+/// from memory, and past three seconds it is stuck.
+const HERE_WITHIN: Duration = Duration::from_secs(3);
+
+/// The flotillads that may be asked, and the one that is.
+#[derive(Debug)]
+pub(crate) struct Cluster {
+    clients: Vec<Client>,
+    asked: Cell<usize>,
+}
+
+impl Cluster {
+    /// Returns the one to ask.
+    pub(crate) fn client(&self) -> &Client {
+        &self.clients[self.asked.get()]
+    }
+
+    /// Asks the next one from now on; `true` when all have had their turn since the first.
+    pub(crate) fn move_on(&self) -> bool {
+        let next = (self.asked.get() + 1) % self.clients.len();
+        self.asked.set(next);
+        next == 0
+    }
+}
+
 /// Connects to the first endpoint that answers.
-pub(crate) async fn connect(global: &Global) -> anyhow::Result<Client> {
+pub(crate) async fn connect(global: &Global) -> anyhow::Result<Cluster> {
     let clients = clients(global)?;
-    let [only] = clients.as_slice() else {
-        let mut last = None;
-        for client in clients {
-            match client.version().await {
-                Ok(_) => return Ok(client),
-                Err(e @ ClientError::Unreachable { .. }) => last = Some(e),
-                Err(e) => return Err(e.into()),
-            }
+    let cluster = Cluster { clients, asked: Cell::new(0) };
+    if cluster.clients.len() < 2 {
+        return Ok(cluster);
+    }
+    loop {
+        let client = cluster.client();
+        let error = match tokio::time::timeout(HERE_WITHIN, client.version()).await {
+            Ok(Ok(_)) => return Ok(cluster),
+            Ok(Err(e)) if e.is_unreachable() => e,
+            Ok(Err(e)) => return Err(e.into()),
+            Err(_) => ClientError::Unreachable {
+                endpoint: client.endpoint().to_string(),
+                why: format!("nothing for {} s", HERE_WITHIN.as_secs()),
+                sent: true,
+            },
+        };
+        if cluster.move_on() {
+            return Err(error.into());
         }
-        return Err(last.map_or_else(|| anyhow::anyhow!("there is no endpoint to ask"), Into::into));
-    };
-    Ok(only.clone())
+    }
 }
 
 fn clients(global: &Global) -> anyhow::Result<Vec<Client>> {

@@ -21,6 +21,10 @@ pub(crate) enum Verdict {
         machine: String,
         /// In one line.
         why: String,
+        /// systemd's `Result`, where it is known.
+        result: Option<String>,
+        /// The main process's exit status or the signal that ended it, where it is known.
+        exit_status: Option<i32>,
     },
     /// No machine may run it.
     CannotBePlaced(String),
@@ -38,6 +42,12 @@ struct Waited {
     generation: u64,
     run: u64,
     verdict: Verdict,
+}
+
+impl Verdict {
+    fn failed(machine: String, why: impl Into<String>) -> Self {
+        Self::Failed { machine, why: why.into(), result: None, exit_status: None }
+    }
 }
 
 impl Waiting {
@@ -67,7 +77,7 @@ impl Waiting {
         let waited = self.units.get_mut(name)?;
         waited.verdict = match self.action {
             Action::Destroy => Verdict::Done("destroyed".to_owned()),
-            _ => Verdict::Failed { machine: String::new(), why: "it was destroyed meanwhile".to_owned() },
+            _ => Verdict::failed(String::new(), "it was destroyed meanwhile"),
         };
         Some(&waited.verdict)
     }
@@ -140,7 +150,7 @@ fn placed(unit: &Unit, judge: impl Fn(&Placement) -> Verdict) -> Verdict {
     if staying.is_empty() {
         return match &unit.unplaced {
             _ if unit.target == Target::Inactive => {
-                Verdict::Failed { machine: String::new(), why: "it was unloaded meanwhile".to_owned() }
+                Verdict::failed(String::new(), "it was unloaded meanwhile")
             }
             Some(why) => Verdict::CannotBePlaced(why.clone()),
             None => Verdict::Pending("waiting to be placed".to_owned()),
@@ -179,23 +189,25 @@ fn started(placement: &Placement, run: u64) -> Verdict {
     let Some(state) = current else { return Verdict::Pending(format!("waiting for {on}")) };
     let this = state.token == Some(placement.token) && state.run >= run;
     if let Some(problem) = state.problem.as_ref().filter(|_| state.active != "active" || !this) {
-        return Verdict::Failed { machine: on, why: problem.clone() };
+        return Verdict::failed(on, problem);
     }
     if !this {
         return Verdict::Pending(format!("waiting for {on}"));
     }
+    let died = |on: String| Verdict::Failed {
+        machine: on,
+        why: death(state.result.as_deref(), state.exit_status),
+        result: state.result.clone(),
+        exit_status: state.exit_status,
+    };
     match (state.active.as_str(), state.sub.as_str()) {
         ("active", "exited") => Verdict::Done(format!("finished on {on}")),
         ("active" | "reloading", _) => Verdict::Done(format!("active on {on}")),
         // Between two tries of systemd's own Restart=: it has died already.
-        ("failed", _) | ("activating", "auto-restart" | "auto-restart-queued") => {
-            Verdict::Failed { machine: on, why: death(state.result.as_deref(), state.exit_status) }
-        }
+        ("failed", _) | ("activating", "auto-restart" | "auto-restart-queued") => died(on),
         // A oneshot without RemainAfterExit= is inactive once it has succeeded.
         ("inactive", _) if state.result.is_none() => Verdict::Done(format!("finished on {on}")),
-        ("inactive", _) => {
-            Verdict::Failed { machine: on, why: death(state.result.as_deref(), state.exit_status) }
-        }
+        ("inactive", _) => died(on),
         (active, _) => Verdict::Pending(format!("{active} on {on}")),
     }
 }
@@ -274,8 +286,13 @@ mod tests {
         judge(Action::Start, unit, 3, 2)
     }
 
-    fn died(why: &str) -> Verdict {
-        Verdict::Failed { machine: "m1".to_owned(), why: why.to_owned() }
+    fn exited_with_3() -> Verdict {
+        Verdict::Failed {
+            machine: "m1".to_owned(),
+            why: "result exit-code, exit status 3".to_owned(),
+            result: Some("exit-code".to_owned()),
+            exit_status: Some(3),
+        }
     }
 
     #[test]
@@ -297,9 +314,9 @@ mod tests {
     fn a_unit_that_died_says_how() {
         let mut dead = state("failed", "failed");
         (dead.result, dead.exit_status) = (Some("exit-code".to_owned()), Some(3));
-        assert_eq!(start(&unit(std::slice::from_ref(&dead))), died("result exit-code, exit status 3"));
+        assert_eq!(start(&unit(std::slice::from_ref(&dead))), exited_with_3());
         (dead.active, dead.sub) = ("activating".to_owned(), "auto-restart".to_owned());
-        assert_eq!(start(&unit(&[dead])), died("result exit-code, exit status 3"));
+        assert_eq!(start(&unit(&[dead])), exited_with_3());
         assert_eq!(
             start(&unit(&[state("inactive", "dead")])),
             Verdict::Done("finished on m1".to_owned()),
@@ -333,8 +350,7 @@ mod tests {
         assert_eq!(stop(&nowhere), not_running, "it had no possible place");
         nowhere.target = Target::Inactive;
         assert_eq!(stop(&nowhere), not_running, "it was never loaded");
-        let unloaded =
-            Verdict::Failed { machine: String::new(), why: "it was unloaded meanwhile".to_owned() };
+        let unloaded = Verdict::failed(String::new(), "it was unloaded meanwhile");
         assert_eq!(judge(Action::Load, &nowhere, 3, 2), unloaded);
 
         let mut moving = unit(&[state("active", "running")]);

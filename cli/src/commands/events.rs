@@ -2,13 +2,10 @@
 
 use std::{io::Write as _, time::Duration};
 
-use flotilla_api::{
-    client::Client,
-    watch::{Event, EventsQuery},
-};
+use flotilla_api::watch::{Event, EventsQuery};
 
 use super::mangle;
-use crate::{args::Output, paint, print, text};
+use crate::{args::Output, connection::Cluster, paint, print, text};
 
 /// How long to wait before a lost connection is made again.
 const RECONNECT_AFTER: Duration = Duration::from_millis(500);
@@ -30,7 +27,7 @@ pub(crate) struct Args {
 }
 
 /// Runs the command.
-pub(crate) async fn run(client: &Client, args: &Args, output: Output) -> anyhow::Result<()> {
+pub(crate) async fn run(cluster: &Cluster, args: &Args, output: Output) -> anyhow::Result<()> {
     let patterns: Vec<String> = args.units.iter().map(|unit| mangle(unit)).collect();
     let query = EventsQuery {
         pattern: (!patterns.is_empty()).then(|| patterns.join(",")),
@@ -39,10 +36,10 @@ pub(crate) async fn run(client: &Client, args: &Args, output: Output) -> anyhow:
     };
     let mut last: Option<String> = None;
     loop {
-        let mut stream = match client.events(&query, last.as_deref()).await {
+        let mut stream = match cluster.client().events(&query, last.as_deref()).await {
             Ok(stream) => stream,
             Err(e) if e.is_unreachable() && last.is_some() => {
-                tokio::time::sleep(RECONNECT_AFTER).await;
+                again(cluster).await;
                 continue;
             }
             Err(e) => return Err(e.into()),
@@ -60,6 +57,13 @@ pub(crate) async fn run(client: &Client, args: &Args, output: Output) -> anyhow:
         if !(args.follow && lost.is_unreachable() && last.is_some()) {
             return Err(lost.into());
         }
+        again(cluster).await;
+    }
+}
+
+/// Turns to the next endpoint, and waits where there is none left to turn to.
+async fn again(cluster: &Cluster) {
+    if cluster.move_on() {
         tokio::time::sleep(RECONNECT_AFTER).await;
     }
 }

@@ -14,7 +14,7 @@ use flotilla_api::{
 use jiff::Timestamp;
 
 use super::mangle;
-use crate::{args::Output, paint, print, text};
+use crate::{args::Output, connection::Cluster, paint, print, text};
 
 /// How long to wait before a lost connection is made again.
 const RECONNECT_AFTER: Duration = Duration::from_millis(250);
@@ -51,12 +51,12 @@ pub(crate) struct Args {
     grep: Option<String>,
 
     /// How long to hold lines back to put those of different machines in order of time
-    #[arg(long, value_name = "SPAN", default_value = "500ms", value_parser = crate::args::span)]
+    #[arg(long, value_name = "SPAN", default_value = "500ms", value_parser = crate::args::bounded_span)]
     hold: Duration,
 }
 
 /// Runs the command.
-pub(crate) async fn run(client: &Client, args: &Args, output: Output) -> anyhow::Result<()> {
+pub(crate) async fn run(cluster: &Cluster, args: &Args, output: Output) -> anyhow::Result<()> {
     let units: Vec<String> = args.units.iter().map(|unit| mangle(unit)).collect();
     let lines = args.lines.or(if args.follow && args.since.is_none() { Some(10) } else { None });
     let query = JournalQuery {
@@ -71,17 +71,20 @@ pub(crate) async fn run(client: &Client, args: &Args, output: Output) -> anyhow:
     let mut position = Position::default();
     let mut failures = 0;
     loop {
-        match follow(client, &query, &mut position, &mut failures, output).await? {
+        match follow(cluster.client(), &query, &mut position, &mut failures, output).await? {
             End::Over => return Ok(()),
             End::Lost(e) => {
                 failures += 1;
                 if failures > RECONNECTS_MAX || (failures > 1 && position.0.is_empty()) {
                     return Err(e.into());
                 }
+                let all_tried = cluster.move_on();
                 if failures == 1 {
                     print::tell(paint::dim(format!("-- {e}; going on where it was lost --")));
                 }
-                tokio::time::sleep(RECONNECT_AFTER).await;
+                if all_tried {
+                    tokio::time::sleep(RECONNECT_AFTER).await;
+                }
             }
         }
     }

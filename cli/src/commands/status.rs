@@ -3,7 +3,7 @@
 use std::{fmt::Write as _, io::Write as _};
 
 use flotilla_api::{
-    client::Client,
+    client::{Client, ClientError},
     journal::JournalLine,
     unit::{Unit, UnitStatus},
 };
@@ -60,11 +60,17 @@ pub(crate) async fn run(client: &Client, args: &Args, output: Output) -> anyhow:
     Ok(exit)
 }
 
-/// Prints the last journal lines of a unit that died, where they can be had.
-pub(crate) async fn last_lines(client: &Client, unit: &UnitName) {
-    match client.status(unit.as_str(), LAST_LINES).await {
-        Ok(statuses) => {
-            for line in statuses.iter().flat_map(|status| &status.journal) {
+/// Returns the last journal lines of a unit that died, where they can be had.
+pub(crate) async fn last_lines(client: &Client, unit: &UnitName) -> Result<Vec<JournalLine>, ClientError> {
+    let statuses = client.status(unit.as_str(), LAST_LINES).await?;
+    Ok(statuses.into_iter().flat_map(|status| status.journal).collect())
+}
+
+/// Tells them beside the output.
+pub(crate) async fn tell_last_lines(client: &Client, unit: &UnitName) {
+    match last_lines(client, unit).await {
+        Ok(lines) => {
+            for line in &lines {
                 for line in journal_lines(line) {
                     print::tell(format_args!("  {line}"));
                 }

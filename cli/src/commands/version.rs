@@ -5,7 +5,7 @@ use crate::{args::Global, args::Output, connection::connect, paint, print};
 /// Prints the program's version, and that of the flotillad that answers, if one does.
 pub(crate) async fn run(global: &Global) -> anyhow::Result<()> {
     let own = env!("CARGO_PKG_VERSION");
-    let answer = async { anyhow::Ok(connect(global).await?.version().await?) }.await;
+    let answer = async { anyhow::Ok(connect(global).await?.client().version().await?) }.await;
     if global.output == Output::Json {
         let server = answer.as_ref().ok();
         print::json(&serde_json::json!({ "flotctl": own, "flotillad": server }))?;

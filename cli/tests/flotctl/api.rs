@@ -26,6 +26,8 @@ pub(crate) enum Answer {
     Json(Value),
     /// These events, and then the end of the stream.
     Events(Vec<Value>),
+    /// These events, and then nothing more as long as the client stays.
+    Lasting(Vec<Value>),
     /// These events, and then a connection that breaks.
     Broken(Vec<Value>),
     /// Nothing, ever.
@@ -104,21 +106,23 @@ fn serve(
     };
     seen.lock().unwrap().push(request.clone());
     let events = |events: &[Value]| -> String { events.iter().map(|e| format!("data: {e}\n\n")).collect() };
+    let mut stream_of = |body: &str, more: usize| {
+        let head = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n";
+        write!(stream, "{head}content-length: {}\r\n\r\n{body}", body.len() + more)
+    };
     match answer(&request) {
         Answer::Json(value) => {
             let body = value.to_string();
             let head = "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\nconnection: close\r\n";
             write!(stream, "{head}content-length: {}\r\n\r\n{body}", body.len())
         }
-        Answer::Events(list) => {
-            let body = events(&list);
-            let head = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n";
-            write!(stream, "{head}content-length: {}\r\n\r\n{body}", body.len())
-        }
-        Answer::Broken(list) => {
-            let body = events(&list);
-            let head = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n";
-            write!(stream, "{head}content-length: {}\r\n\r\n{body}", body.len() + 1)
+        Answer::Events(list) => stream_of(&events(&list), 0),
+        // A body that is announced as longer than it is has not ended yet.
+        Answer::Broken(list) => stream_of(&events(&list), 1),
+        Answer::Lasting(list) => {
+            stream_of(&events(&list), 1)?;
+            let _end = reader.read(&mut [0; 1])?;
+            Ok(())
         }
         Answer::Silence => {
             // Until the client has gone.
@@ -175,6 +179,11 @@ pub(crate) fn placed(name: &str, active: &str, sub: &str) -> Value {
         "state": { "load": "loaded", "active": active, "sub": sub, "token": 7, "run": 1 },
     }]);
     unit
+}
+
+/// Which flotillad answers.
+pub(crate) fn version() -> Answer {
+    Answer::Json(json!({ "version": "1", "host": "m1", "machine": "113f16a7a0f84c4c8a3f9e3b2f4d6c01" }))
 }
 
 /// The answer to an order about these units.

@@ -1,8 +1,8 @@
 //! Orders, and the wait until they have come true.
 
-use serde_json::json;
+use serde_json::{Value, json};
 
-use crate::api::{Answer, Api, everything, flotctl, outcome, unit};
+use crate::api::{Answer, Api, Request, command, everything, flotctl, outcome, placed, unit, version};
 
 #[test]
 fn what_does_not_run_is_stopped_already() {
@@ -19,4 +19,115 @@ fn what_does_not_run_is_stopped_already() {
     let ended = flotctl(&[&api], &["stop", "*"]);
     assert_eq!(ended.code, Some(0), "{ended:?}");
     assert_eq!(ended.out, "fits-nowhere.service not running\nnever-loaded.service not running\n");
+}
+
+/// A start whose unit runs, told by the first that is asked and shown by whoever is.
+fn starting(watch: Answer) -> impl Fn(&Request) -> Answer {
+    move |request| match request.what.as_str() {
+        "GET /v1/version" => version(),
+        "POST /v1/units" | "POST /v1/orders" => outcome(&["a.service"]),
+        "GET /v1/watch" => watch.clone(),
+        "GET /v1/units/a.service/status" => Answer::Json(json!([{
+            "unit": "a.service", "description": "", "host": "m1", "machine": "1", "load": "loaded",
+            "fragment": "", "active": "failed", "sub": "failed", "result": "exit-code", "exit_status": 7,
+            "journal": [{ "unit": "a.service", "host": "m1", "machine": "1", "realtime_us": 0, "message": "boom",
+                          "cursor": "s=1" }],
+        }])),
+        other => panic!("{other}"),
+    }
+}
+
+fn runs() -> Answer {
+    Answer::Lasting(everything(&[placed("a.service", "active", "running")]))
+}
+
+/// The machine that was asked dies with the order: it stands, and the others show what comes of it.
+#[test]
+fn a_wait_goes_on_at_the_next_endpoint() {
+    let dead = Answer::Death;
+    let broken = Answer::Broken(everything(&[placed("a.service", "activating", "start")]));
+    for first in [dead, broken] {
+        let apis = [Api::new(starting(first)), Api::new(starting(Answer::Death)), Api::new(starting(runs()))];
+        let ended = flotctl(&[&apis[0], &apis[1], &apis[2]], &["start", "a"]);
+        assert_eq!((ended.code, ended.out.as_str()), (Some(0), "a.service active on m1\n"), "{ended:?}");
+        let orders = apis.iter().flat_map(|api| api.bodies("POST /v1/orders")).count();
+        assert_eq!(orders, 1, "an order is given once, whoever dies of it");
+    }
+}
+
+#[test]
+fn a_follower_goes_on_at_the_next_endpoint() {
+    let line = |n: u32| {
+        json!({
+            "unit": "a.service", "host": "m1", "machine": "1", "realtime_us": 0, "message": format!("line {n}"),
+            "cursor": format!("s={n}"),
+        })
+    };
+    let journal = |answer: Answer| {
+        Api::new(move |request| match request.what.as_str() {
+            "GET /v1/version" => version(),
+            _ => answer.clone(),
+        })
+    };
+    let apis = [journal(Answer::Broken(vec![line(1)])), journal(Answer::Events(vec![line(2)]))];
+    let ended = flotctl(&[&apis[0], &apis[1]], &["journal", "-f", "a"]);
+    assert!(ended.out.contains("line 1") && ended.out.contains("line 2"), "{ended:?}");
+    assert_eq!(ended.out.lines().count(), 2, "{ended:?}");
+}
+
+#[test]
+fn the_time_covers_the_order_itself_and_has_no_upper_end() {
+    for silent in ["POST /v1/units", "POST /v1/orders", "GET /v1/watch"] {
+        let api = Api::new(move |request| match request.what.as_str() {
+            what if what == silent => Answer::Silence,
+            _ => starting(runs())(request),
+        });
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("a.service");
+        std::fs::write(&file, "[Service]\nExecStart=/bin/true\n").unwrap();
+        let ended = flotctl(&[&api], &["start", file.to_str().unwrap(), "--timeout", "300ms"]);
+        assert_eq!(ended.code, Some(124), "{silent}: {ended:?}");
+    }
+    let api = Api::new(starting(runs()));
+    let ended = flotctl(&[&api], &["start", "a", "--timeout", "18000000000000000000"]);
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+}
+
+#[test]
+fn a_mistyped_path_starts_nothing() {
+    let api = Api::new(starting(runs()));
+    for action in ["start", "load"] {
+        let ended = flotctl(&[&api], &[action, "./nowhere/a.service"]);
+        assert_eq!(ended.code, Some(1), "{ended:?}");
+        assert!(ended.err.contains("./nowhere/a.service"), "{ended:?}");
+    }
+    assert_eq!(api.asked(), Vec::<String>::new());
+}
+
+/// A template's file lies in the folder where an operator destroys the template and its instances.
+#[test]
+fn what_is_to_go_is_ordered_to_go_whatever_lies_in_the_folder() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("web@.service"), "[Service]\nExecStart=/bin/true\n").unwrap();
+    let api = Api::new(|_| outcome(&["web@.service", "web@1.service"]));
+    let words = ["destroy", "--no-block", "web@.service", "web@1"];
+    let output = command(&[&api], &words).current_dir(folder.path()).output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    let orders = api.bodies("POST /v1/orders");
+    assert_eq!(orders[0]["units"], json!(["web@.service", "web@1.service"]), "{orders:?}");
+}
+
+#[test]
+fn programs_are_told_how_a_unit_died() {
+    let mut dead = placed("a.service", "failed", "failed");
+    dead["placements"][0]["state"]["result"] = json!("exit-code");
+    dead["placements"][0]["state"]["exit_status"] = json!(7);
+    let api = Api::new(starting(Answer::Events(everything(&[dead]))));
+    let ended = flotctl(&[&api], &["start", "a", "-o", "json"]);
+    assert_eq!(ended.code, Some(3), "{ended:?}");
+    let read: Value = serde_json::from_str(&ended.out).unwrap();
+    let died = &read[0];
+    assert_eq!((&died["outcome"], &died["machine"]), (&json!("failed"), &json!("m1")), "{died}");
+    assert_eq!((&died["result"], &died["exit_status"]), (&json!("exit-code"), &json!(7)), "{died}");
+    assert_eq!(died["journal"][0]["message"], "boom", "{died}");
 }

@@ -5,7 +5,7 @@ use std::process::Stdio;
 
 use serde_json::{Value, json};
 
-use crate::api::{Answer, Api, Request, command, everything, flotctl, outcome, page, placed};
+use crate::api::{Answer, Api, Request, command, everything, flotctl, outcome, page, placed, version};
 
 /// What a hostile unit might say.
 const HOSTILE: &str = "one\u{1b}]0;owned\u{7}\ntwo\u{1b}[2J\u{9b}2J";
@@ -28,7 +28,7 @@ fn line() -> Value {
 fn answer(request: &Request) -> Answer {
     let path = request.what.split_once(' ').map_or("", |(_, path)| path);
     match path {
-        "/v1/version" => Answer::Json(json!({ "version": "1", "host": "m1", "machine": "1" })),
+        "/v1/version" => version(),
         "/v1/units" if request.what.starts_with("POST") => outcome(&["a.service"]),
         "/v1/units" => page(&[placed("a.service", "active", "running")]),
         "/v1/orders" => outcome(&["a.service"]),
