@@ -71,46 +71,78 @@ pub(crate) async fn run(config: &Config) -> anyhow::Result<()> {
 }
 
 /// Tells systemd when the daemon is ready and how it is, and feeds its watchdog with the progress
-/// of the agent's loop: a loop that stands still is started anew.
+/// of the roles' loops: a daemon one of whose loops stands still is started anew.
 async fn tell_systemd(running: Running) {
-    let Some(mut outlook) = running.agent else {
-        notify(&[NotifyState::Ready]);
-        return;
-    };
-    // Ready once what runs was read; no unit's start is waited for.
-    if outlook.ready.wait_for(|ready| *ready).await.is_err() {
+    let Running { mut agent, engine } = running;
+    // Ready once what runs was read; no unit's start is waited for. An engine has nothing to read
+    // first: it may wait for its store, or for a seat, as long as that takes.
+    if let Some(outlook) = &mut agent
+        && outlook.ready.wait_for(|ready| *ready).await.is_err()
+    {
         return;
     }
     notify(&[NotifyState::Ready]);
     let watchdog = sd_notify::watchdog_enabled();
     let mut feeding = interval(watchdog.map_or(Duration::from_secs(5), |time| time / FEEDINGS));
-    let mut fed = None;
-    let mut moved = Instant::now();
+    let progress = [("agent", agent.as_ref().map(|outlook| outlook.progress.clone())), ("engine", engine)];
+    let loops = progress.into_iter().filter_map(|(name, progress)| Some((name, progress?)));
+    let mut loops: Vec<Loop> = loops.map(|(name, progress)| Loop::new(name, progress)).collect();
     loop {
         tokio::select! {
             _ = feeding.tick() => {
-                let progress = *outlook.progress.borrow();
-                if fed != Some(progress) {
-                    (fed, moved) = (Some(progress), Instant::now());
+                loops.iter_mut().for_each(Loop::look);
+                if loops.iter().all(|it| it.moved) {
                     notify(&[NotifyState::Watchdog]);
-                } else if watchdog.is_some() {
-                    error!(seconds = moved.elapsed().as_secs(), "the agent's loop stands still");
+                    loops.iter_mut().for_each(|it| it.moved = false);
+                }
+                let late = |it: &&Loop| watchdog.is_some_and(|time| it.last.elapsed() > time / 2);
+                for it in loops.iter().filter(late) {
+                    error!(role = it.role, seconds = it.last.elapsed().as_secs(), "the role's loop stands still");
                 }
             }
-            ended = changed(&mut outlook) => {
-                if ended.is_err() {
-                    return;
-                }
-                notify(&[NotifyState::Status(&status(&outlook))]);
-            }
+            () = changed(agent.as_mut()) => if let Some(outlook) = &agent {
+                notify(&[NotifyState::Status(&status(outlook))]);
+            },
         }
     }
 }
 
-async fn changed(outlook: &mut Outlook) -> Result<(), watch::error::RecvError> {
-    tokio::select! {
+/// A role's loop, as the watchdog sees it.
+struct Loop {
+    role: &'static str,
+    progress: watch::Receiver<u64>,
+    seen: u64,
+    /// It went on since the watchdog was fed.
+    moved: bool,
+    /// When it was last seen to have gone on.
+    last: Instant,
+}
+
+impl Loop {
+    /// A loop has moved when it has begun.
+    fn new(role: &'static str, progress: watch::Receiver<u64>) -> Self {
+        let seen = *progress.borrow();
+        Self { role, progress, seen, moved: true, last: Instant::now() }
+    }
+
+    fn look(&mut self) {
+        let now = *self.progress.borrow();
+        if now != self.seen {
+            (self.seen, self.moved, self.last) = (now, true, Instant::now());
+        }
+    }
+}
+
+/// Returns when the agent's outlook has changed: never without an agent, nor after it has ended,
+/// which ends the daemon on another way.
+async fn changed(outlook: Option<&mut Outlook>) {
+    let Some(outlook) = outlook else { return std::future::pending().await };
+    let changed = tokio::select! {
         changed = outlook.registration.changed() => changed,
         changed = outlook.frozen.changed() => changed,
+    };
+    if changed.is_err() {
+        std::future::pending().await
     }
 }
 

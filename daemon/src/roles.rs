@@ -5,7 +5,6 @@
 
 use std::{path::Path, sync::Arc};
 
-use anyhow::Context as _;
 use flotilla_agent::{
     Facts,
     systemd::{DbusSystemd, Layout, SystemdError},
@@ -40,6 +39,8 @@ pub(crate) struct Shared {
 pub(crate) struct Running {
     /// The agent's, where this daemon is one.
     pub(crate) agent: Option<flotilla_agent::Outlook>,
+    /// What grows as long as the engine goes on, where this daemon has one.
+    pub(crate) engine: Option<watch::Receiver<u64>>,
 }
 
 impl Shared {
@@ -101,8 +102,9 @@ pub(crate) async fn start(
     let witness = running.agent.as_ref().map(|outlook| outlook.witness.clone());
     let witness = witness.unwrap_or_else(|| SharedWitness::new(Witness::default()));
     let (readers, hold) = if shared.config.roles.engine {
-        let (readers, hold) = engine::start(shared, witness.clone(), tasks);
-        (readers, Some(hold))
+        let engine = engine::start(shared, witness.clone(), tasks);
+        running.engine = Some(engine.progress);
+        (engine.readers, Some(engine.hold))
     } else {
         (watch::Sender::new(None).subscribe(), None)
     };

@@ -245,6 +245,15 @@ impl StateReader {
         }
     }
 
+    /// Returns what keeps this engine from deciding anything, if something does: the store went back,
+    /// or it leads and its records do not allow it.
+    #[must_use]
+    pub fn standstill(&self) -> Option<String> {
+        let hot = self.shared.read();
+        let standstill = hot.engine.standstill.as_ref().filter(|_| hot.engine.leads);
+        hot.state.went_back().map(ToString::to_string).or_else(|| standstill.cloned())
+    }
+
     /// Describes the cluster as a whole.
     #[must_use]
     pub fn cluster(&self) -> ClusterRow {

@@ -44,6 +44,10 @@ use crate::{
 /// their leases end by themselves otherwise.
 const GOODBYE: Duration = CALL_TIMEOUT.saturating_mul(2);
 
+/// How often the engine's task counts its progress. Two seconds, as the agent's loop: a fifth of
+/// the shortest watchdog that makes sense.
+const TURN: Duration = Duration::from_secs(2);
+
 /// What an engine needs.
 #[derive(Debug, Clone)]
 pub struct EngineConfig {
@@ -66,6 +70,7 @@ pub struct EngineConfig {
 pub struct Engine {
     reader: watch::Receiver<Option<StateReader>>,
     release: watch::Sender<u64>,
+    progress: watch::Receiver<u64>,
     task: JoinHandle<()>,
 }
 
@@ -100,6 +105,12 @@ impl Engine {
         self.reader.clone()
     }
 
+    /// Returns what grows as long as the engine's task goes on, at least every two seconds.
+    #[must_use]
+    pub fn progress(&self) -> watch::Receiver<u64> {
+        self.progress.clone()
+    }
+
     /// Waits until the engine has ended, after its token was cancelled.
     ///
     /// # Errors
@@ -114,9 +125,24 @@ impl Engine {
 pub fn run(config: EngineConfig, stop: CancellationToken) -> Engine {
     let (tell, reader) = watch::channel(None);
     let release = watch::Sender::new(0);
+    let (turns, progress) = watch::channel(0);
     let seated = Seated { config, release: release.clone(), tell, started: Instant::now() };
-    let task = tokio::spawn(async move { seated.run(&stop).await });
-    Engine { reader, release, task }
+    // Counted in the task that does everything else: whatever blocks that stops the count too.
+    let task = tokio::spawn(async move {
+        tokio::select! {
+            () = seated.run(&stop) => {}
+            () = count(&turns) => {}
+        }
+    });
+    Engine { reader, release, progress, task }
+}
+
+/// Counts; never returns.
+async fn count(turns: &watch::Sender<u64>) {
+    loop {
+        turns.send_modify(|turns| *turns += 1);
+        sleep(TURN).await;
+    }
 }
 
 struct Seated {

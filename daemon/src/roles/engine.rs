@@ -9,12 +9,22 @@ use tokio::{sync::watch, task::JoinSet};
 
 use super::Shared;
 
-/// Starts the engine. Returns where its state is read, while it has a seat, and what ends a hold.
+/// What the engine leaves to the others.
+pub(super) struct EngineHere {
+    /// Its state, while it has a seat.
+    pub(super) readers: watch::Receiver<Option<StateReader>>,
+    /// Ends a hold.
+    pub(super) hold: HoldRelease,
+    /// Grows as long as it goes on.
+    pub(super) progress: watch::Receiver<u64>,
+}
+
+/// Starts the engine.
 pub(crate) fn start(
     shared: &Shared,
     witness: SharedWitness,
     tasks: &mut JoinSet<anyhow::Result<()>>,
-) -> (watch::Receiver<Option<StateReader>>, HoldRelease) {
+) -> EngineHere {
     let config = EngineConfig {
         store: Arc::clone(&shared.store),
         keys: shared.config.keys.clone(),
@@ -24,7 +34,8 @@ pub(crate) fn start(
         witness,
     };
     let engine = flotilla_engine::run(config, shared.stop.clone());
-    let (readers, release) = (engine.readers(), engine.hold_release());
+    let here =
+        EngineHere { readers: engine.readers(), hold: engine.hold_release(), progress: engine.progress() };
     tasks.spawn(async move { engine.ended().await.context("the engine ended unexpectedly") });
-    (readers, release)
+    here
 }

@@ -30,12 +30,28 @@ pub(super) async fn healthz() -> &'static str {
     (status = SERVICE_UNAVAILABLE, body = String, description = "one line for each thing in the way"),
 ))]
 pub(super) async fn readyz(State(node): State<Arc<Node>>) -> Response {
-    let health = node.health.borrow().clone();
-    if health.not_ready.is_empty() {
+    let mut not_ready = node.health.borrow().not_ready.clone();
+    not_ready.extend(engine_not_ready(&node).await);
+    if not_ready.is_empty() {
         return "ready\n".into_response();
     }
-    let text = health.not_ready.iter().map(|line| format!("{line}\n")).collect::<String>();
+    let text = not_ready.iter().map(|line| format!("{line}\n")).collect::<String>();
     (StatusCode::SERVICE_UNAVAILABLE, text).into_response()
+}
+
+/// Returns what keeps the engine that runs here from its part, if one runs and something does.
+///
+/// One that waits because all seats are taken is well. One that has none for want of a store is not,
+/// and the store is asked there and then; while it has a seat its state follows the store anyway.
+async fn engine_not_ready(node: &Node) -> Option<String> {
+    node.hold.as_ref()?;
+    match node.reader() {
+        Some(reader) => reader.standstill().map(|why| format!("engine: {why}")),
+        None => {
+            let error = node.operations.registry().store().status().await.err()?;
+            Some(format!("engine: it has no seat, and the store does not answer: {error}"))
+        }
+    }
 }
 
 /// Counters and gauges for Prometheus.
