@@ -1,8 +1,11 @@
 //! The command line, and the environment behind it. Both are stronger than the file.
 
-use std::path::PathBuf;
+use std::{ffi::OsString, path::PathBuf};
 
-use clap::{Parser, Subcommand};
+use clap::{
+    ArgMatches, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, error::ErrorKind,
+    parser::ValueSource,
+};
 
 /// The flotilla daemon: runs this machine's share of the cluster.
 ///
@@ -19,7 +22,7 @@ pub(crate) struct Args {
     pub(crate) log: String,
     /// Run a cluster of this machine alone, with its store in a file and nothing to configure: as
     /// root with the system's units, as anybody else with the user's own
-    #[arg(long, conflicts_with_all = ["config", "etcd_endpoints"])]
+    #[arg(long)]
     pub(crate) dev: bool,
     #[command(flatten)]
     pub(crate) settings: SettingArgs,
@@ -61,23 +64,97 @@ pub(crate) struct SettingArgs {
     #[arg(skip)]
     pub(crate) etcd_password: Option<String>,
     /// Keep the store in this file instead of etcd: a cluster of this machine alone
-    #[arg(
-        long,
-        env = "FLOTILLA_STORE_PATH",
-        value_name = "FILE",
-        conflicts_with = "etcd_endpoints",
-        global = true
-    )]
+    #[arg(long, env = "FLOTILLA_STORE_PATH", value_name = "FILE", global = true)]
     pub(crate) store_path: Option<PathBuf>,
     /// Metadata of this machine, KEY=VALUE; each wins over the file's
     #[arg(long, env = "FLOTILLA_METADATA", value_name = "KEY=VALUE", value_delimiter = ',', global = true)]
     pub(crate) metadata: Option<Vec<String>>,
+    /// Addresses and ports that the API answers on, for example 10.0.0.1:7400; needs --tls-*
+    #[arg(long, env = "FLOTILLA_LISTEN", value_name = "ADDRESS", value_delimiter = ',', global = true)]
+    pub(crate) listen: Option<Vec<String>>,
+    /// The https:// URL at which other machines reach this one
+    #[arg(long, env = "FLOTILLA_ADVERTISE", value_name = "URL", global = true)]
+    pub(crate) advertise: Option<String>,
+    /// The unix socket that the API answers on
+    #[arg(long, env = "FLOTILLA_SOCKET", value_name = "FILE", global = true)]
+    pub(crate) socket: Option<PathBuf>,
+    /// Authority that other machines' and users' certificates are checked against
+    #[arg(long, env = "FLOTILLA_TLS_CA", value_name = "FILE", global = true)]
+    pub(crate) tls_ca: Option<PathBuf>,
+    /// This machine's certificate
+    #[arg(long, env = "FLOTILLA_TLS_CERTIFICATE", value_name = "FILE", global = true)]
+    pub(crate) tls_certificate: Option<PathBuf>,
+    /// Its key
+    #[arg(long, env = "FLOTILLA_TLS_KEY", value_name = "FILE", global = true)]
+    pub(crate) tls_key: Option<PathBuf>,
     /// Where what lives as long as the boot is kept
     #[arg(long, env = "FLOTILLA_RUN_DIR", value_name = "DIR", hide = true, global = true)]
     pub(crate) run_dir: Option<PathBuf>,
     /// Where what outlives the boot is kept
     #[arg(long, env = "FLOTILLA_STATE_DIR", value_name = "DIR", hide = true, global = true)]
     pub(crate) state_dir: Option<PathBuf>,
+}
+
+/// What `--dev` and the options of etcd cannot be said beside, by clap's ids.
+const ETCD: [&str; 5] = ["etcd_endpoints", "etcd_ca", "etcd_certificate", "etcd_key", "etcd_user"];
+
+impl Args {
+    /// Reads the command line and the environment; ends the program where they cannot be.
+    pub(crate) fn read() -> Self {
+        let password = std::env::var("FLOTILLA_ETCD_PASSWORD").ok();
+        Self::from_words(std::env::args_os(), password).unwrap_or_else(|error| error.exit())
+    }
+
+    /// Reads a command line. An option of it wins over a variable that contradicts it: clap's own
+    /// conflicts count variables as if they had been typed.
+    fn from_words(
+        words: impl IntoIterator<Item = OsString>,
+        password: Option<String>,
+    ) -> Result<Self, clap::Error> {
+        let matches = Self::command().try_get_matches_from(words)?;
+        let mut args = Self::from_arg_matches(&matches)?;
+        // A variable that is set to nothing says nothing.
+        args.settings.etcd_password = password.filter(|password| !password.is_empty());
+        let etcd = ETCD.into_iter().find(|id| is_typed(&matches, id));
+        let refuse = |one: &str, other: &str| {
+            let text = format!("the option --{one} cannot be used with --{}", other.replace('_', "-"));
+            Err(Self::command().error(ErrorKind::ArgumentConflict, text))
+        };
+        if args.dev {
+            if is_typed(&matches, "config") {
+                return refuse("dev", "config");
+            }
+            if let Some(etcd) = etcd {
+                return refuse("dev", etcd);
+            }
+            args.config = None;
+            args.settings.forget_etcd();
+        }
+        if is_typed(&matches, "store_path") {
+            if let Some(etcd) = etcd {
+                return refuse("store-path", etcd);
+            }
+            args.settings.forget_etcd();
+        } else if is_typed(&matches, "etcd_endpoints") {
+            args.settings.store_path = None;
+        }
+        Ok(args)
+    }
+}
+
+/// Tells whether an option was on the command line, the part behind a subcommand included.
+fn is_typed(matches: &ArgMatches, id: &str) -> bool {
+    let here =
+        matches.try_contains_id(id).is_ok() && matches.value_source(id) == Some(ValueSource::CommandLine);
+    here || matches.subcommand().is_some_and(|(_, matches)| is_typed(matches, id))
+}
+
+impl SettingArgs {
+    fn forget_etcd(&mut self) {
+        self.etcd_endpoints = None;
+        (self.etcd_ca, self.etcd_certificate, self.etcd_key) = (None, None, None);
+        (self.etcd_user, self.etcd_password) = (None, None);
+    }
 }
 
 /// What else this program does.
@@ -87,4 +164,37 @@ pub(crate) enum Command {
     Check,
     /// Give this machine's lease up, at its shutdown, after its units have stopped
     Handover,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(words: &[&str]) -> Result<Args, String> {
+        let words = ["flotillad"].iter().chain(words).map(OsString::from);
+        Args::from_words(words, None).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn options_that_contradict_each_other_are_refused() {
+        for words in [
+            &["--dev", "--config", "/x"][..],
+            &["--dev", "--etcd-endpoints", "http://a:1"],
+            &["--dev", "--etcd-ca", "/x"],
+            &["--store-path", "/x", "--etcd-endpoints", "http://a:1"],
+            &["--etcd-endpoints", "http://a:1", "check", "--store-path", "/x"],
+        ] {
+            let said = read(words).unwrap_err();
+            assert!(said.contains("cannot be used with --"), "{words:?}: {said}");
+        }
+        assert!(read(&["--dev", "--store-path", "/x"]).unwrap().dev);
+    }
+
+    #[test]
+    fn an_empty_password_says_nothing() {
+        let read =
+            |password: &str| Args::from_words(["flotillad".into()], Some(password.to_owned())).unwrap();
+        assert_eq!(read("").settings.etcd_password, None);
+        assert_eq!(read("secret").settings.etcd_password.as_deref(), Some("secret"));
+    }
 }

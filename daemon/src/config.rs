@@ -18,7 +18,7 @@ use flotilla_registry::{
 use flotilla_units::MachineId;
 use toml::Spanned;
 
-use self::written::{OneOrMore, Written, WrittenEmbedded, WrittenEtcd, WrittenStore};
+use self::written::{OneOrMore, Written, WrittenEmbedded, WrittenEtcd, WrittenStore, WrittenTls};
 use crate::args::SettingArgs;
 
 mod written;
@@ -32,6 +32,10 @@ pub(crate) const DEFAULT_FILE: &str = "/etc/flotilla/flotilla.toml";
 const MACHINE_ID_FILE: &str = "/etc/machine-id";
 const RUN_DIR: &str = "/run/flotilla";
 const STATE_DIR: &str = "/var/lib/flotilla";
+
+/// What `--dev` keeps below the directories above, as root: a cluster of its own, beside the one that
+/// this machine may be of. Its socket is the usual one, so that two daemons never run at once.
+const DEV_DIR: &str = "dev";
 
 /// Everything in force.
 #[derive(Debug, Clone)]
@@ -150,8 +154,11 @@ impl Config {
         let user = if rustix::process::geteuid().is_root() { None } else { Some(user_dirs()?) };
         if let Some(user) = &user {
             let run = written.run_dir.get_or_insert_with(|| user.runtime.join("flotilla"));
-            written.api.socket = Some(run.join("api.sock"));
+            written.api.socket.get_or_insert_with(|| run.join("api.sock"));
             written.state_dir.get_or_insert_with(|| user.home.join(".local/state/flotilla"));
+        } else {
+            written.run_dir.get_or_insert_with(|| Path::new(RUN_DIR).join(DEV_DIR));
+            written.state_dir.get_or_insert_with(|| Path::new(STATE_DIR).join(DEV_DIR));
         }
         Ok(Self { user, ..source.check(written)? })
     }
@@ -308,7 +315,8 @@ impl Source<'_> {
             if written.tls.is_none() && !open {
                 return Err(self.wrong(
                     at,
-                    "listening needs certificates: write a [tls] table with ca, certificate and key",
+                    "listening needs certificates: write a [tls] table with ca, certificate and key, or pass --tls-ca, \
+                     --tls-certificate and --tls-key",
                 ));
             }
             listen.push(address);
@@ -325,12 +333,22 @@ impl Source<'_> {
                 listen.iter().find(usual).map(|address| format!("https://{address}"))
             }),
             listen,
-            tls: written.tls.as_ref().map(|tls| TlsConfig {
-                ca: tls.ca.clone(),
-                certificate: tls.certificate.clone(),
-                key: tls.key.clone(),
-            }),
+            tls: written.tls.as_ref().map(|tls| self.tls(tls)).transpose()?,
             insecure_loopback: api.insecure_loopback,
+        })
+    }
+
+    fn tls(&self, at: &Spanned<WrittenTls>) -> Result<TlsConfig, ConfigError> {
+        let WrittenTls { ca, certificate, key } = at.get_ref();
+        let need = |file: &Option<PathBuf>, what| {
+            file.clone().ok_or_else(|| {
+                self.wrong(at, format!("[tls] has no {what}; it needs ca, certificate and key, all three"))
+            })
+        };
+        Ok(TlsConfig {
+            ca: need(ca, "ca")?,
+            certificate: need(certificate, "certificate")?,
+            key: need(key, "key")?,
         })
     }
 

@@ -4,7 +4,6 @@
 use std::process::ExitCode;
 
 use anyhow::Context as _;
-use clap::Parser as _;
 
 use crate::{
     args::{Args, Command},
@@ -20,7 +19,7 @@ mod roles;
 mod stores;
 
 fn main() -> ExitCode {
-    let args = with_password(Args::parse());
+    let args = Args::read();
     match run(&args) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -58,9 +57,4 @@ fn run(args: &Args) -> anyhow::Result<()> {
             _ => lifecycle::run(&config).await,
         }
     })
-}
-
-fn with_password(mut args: Args) -> Args {
-    args.settings.etcd_password = std::env::var("FLOTILLA_ETCD_PASSWORD").ok();
-    args
 }

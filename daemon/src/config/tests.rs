@@ -65,6 +65,24 @@ fn options_win_over_the_file() {
         BTreeMap::from([("disk".into(), "ssd".into()), ("region".into(), "us".into())])
     );
     assert!(matches!(config.store, StoreConfig::Etcd(_)), "the one named on the command line");
+    let args = SettingArgs {
+        listen: Some(vec!["10.0.0.1:1".to_owned(), "10.0.0.1:2".to_owned()]),
+        advertise: Some("https://a:1".to_owned()),
+        socket: Some("/s".into()),
+        tls_key: Some("/other".into()),
+        ..none()
+    };
+    let text = "[api]\nlisten = \"10.0.0.9:9\"\nsocket = \"/x\"\n[tls]\nca = \"/c\"\ncertificate = \"/m\"\nkey = \"/k\"\n\
+                [store.embedded]\n";
+    let api = load(text, &args).expect("valid").api;
+    assert_eq!((api.listen.len(), api.advertise.as_deref()), (2, Some("https://a:1")));
+    let tls = api.tls.expect("certificates");
+    assert_eq!(
+        [api.socket, tls.ca, tls.certificate, tls.key].map(|path| path.display().to_string()),
+        ["/s", "/c", "/m", "/other"]
+    );
+    let error = load("[store.embedded]\n", &args).expect_err("no certificate");
+    assert!(error.starts_with("the command line or the environment: [tls] has no ca;"), "{error}");
     let args = SettingArgs { store_path: Some("/x".into()), ..none() };
     let config = load("[store.etcd]\nendpoints = [\"http://a:1\"]\n", &args).expect("valid");
     assert!(matches!(config.store, StoreConfig::Embedded(path) if path == Path::new("/x")));
@@ -97,6 +115,7 @@ fn every_mistake_is_told_with_its_line() {
         ),
         ("[api]\nlisten = \"10.0.0.1\"\n", "flotilla.toml:3: `10.0.0.1` is not an address with a port"),
         ("[api]\nlisten = [\"10.0.0.1:1\"]\n", "flotilla.toml:3: listening needs certificates"),
+        ("[store.embedded]\n[tls]\nca = \"c\"\n", "flotilla.toml:3: [tls] has no certificate; it needs"),
         ("[metadata]\nregion = \"e u\"\n", "flotilla.toml:3: metadata `region` = `e u`"),
     ];
     for (text, expected) in rows {
@@ -108,6 +127,24 @@ fn every_mistake_is_told_with_its_line() {
     assert!(error.starts_with("the command line or the environment: `x`"), "{error}");
     let error = Config::load(Some(Path::new("/nowhere/flotilla.toml")), &none()).expect_err("refused");
     assert!(error.to_string().starts_with("/nowhere/flotilla.toml cannot be read; "), "{error}");
+}
+
+#[test]
+fn the_development_mode_has_everything_of_its_own() {
+    let args = SettingArgs { machine_id: Some("113f16a7a0f84c4c8a3f9e3b2f4d6c01".to_owned()), ..none() };
+    // As an ordinary user it depends on the environment; that is seen in the lab.
+    if rustix::process::geteuid().is_root() {
+        let config = Config::for_development(&args).expect("valid");
+        assert_eq!(config.run, Path::new("/run/flotilla/dev"));
+        assert_eq!(config.state, Path::new("/var/lib/flotilla/dev"));
+        assert!(
+            matches!(config.store, StoreConfig::Embedded(path) if path == Path::new("/var/lib/flotilla/dev/store.redb"))
+        );
+    }
+    let (run_dir, state_dir) = (Some("/r".into()), Some("/s".into()));
+    if let Ok(config) = Config::for_development(&SettingArgs { run_dir, state_dir, ..args }) {
+        assert_eq!((config.run, config.state), ("/r".into(), "/s".into()));
+    }
 }
 
 #[test]

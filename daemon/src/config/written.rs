@@ -21,7 +21,7 @@ pub(super) struct Written {
     pub(super) store: WrittenStore,
     #[serde(default)]
     pub(super) api: WrittenApi,
-    pub(super) tls: Option<WrittenTls>,
+    pub(super) tls: Option<Spanned<WrittenTls>>,
     #[serde(skip)]
     pub(super) run_dir: Option<PathBuf>,
     #[serde(skip)]
@@ -80,12 +80,12 @@ pub(super) enum OneOrMore {
 }
 
 /// `[tls]`
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub(super) struct WrittenTls {
-    pub(super) ca: PathBuf,
-    pub(super) certificate: PathBuf,
-    pub(super) key: PathBuf,
+    pub(super) ca: Option<PathBuf>,
+    pub(super) certificate: Option<PathBuf>,
+    pub(super) key: Option<PathBuf>,
 }
 
 /// What comes from the command line or the environment has no place in the file.
@@ -103,6 +103,7 @@ impl Written {
         self.run_dir = args.run_dir.clone();
         self.state_dir = args.state_dir.clone();
         self.metadata_given = args.metadata.clone().unwrap_or_default();
+        self.override_api(args);
         if let Some(path) = &args.store_path {
             self.store.etcd = None;
             self.store.embedded = Some(given(WrittenEmbedded { path: Some(path.clone()) }));
@@ -131,5 +132,18 @@ impl Written {
             }
         }
         self
+    }
+
+    fn override_api(&mut self, args: &SettingArgs) {
+        let api = &mut self.api;
+        api.listen = args.listen.clone().map(|listen| given(OneOrMore::More(listen))).or(api.listen.take());
+        api.advertise = args.advertise.clone().map(given).or(api.advertise.take());
+        api.socket = args.socket.clone().or(api.socket.take());
+        if args.tls_ca.is_some() || args.tls_certificate.is_some() || args.tls_key.is_some() {
+            let tls = self.tls.get_or_insert_with(|| given(WrittenTls::default())).get_mut();
+            tls.ca = args.tls_ca.clone().or(tls.ca.take());
+            tls.certificate = args.tls_certificate.clone().or(tls.certificate.take());
+            tls.key = args.tls_key.clone().or(tls.key.take());
+        }
     }
 }
