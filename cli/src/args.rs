@@ -67,22 +67,6 @@ pub(crate) enum Output {
     Json,
 }
 
-/// Options of the commands that print lists.
-#[derive(Debug, Clone, Default, clap::Args)]
-pub(crate) struct ListOptions {
-    /// Do not print the header line
-    #[arg(long)]
-    pub(crate) no_legend: bool,
-
-    /// Do not shorten ids and hashes
-    #[arg(long)]
-    pub(crate) full: bool,
-
-    /// Which columns, in which order
-    #[arg(long, value_delimiter = ',', value_name = "FIELDS")]
-    pub(crate) fields: Vec<String>,
-}
-
 /// Options of the commands that change something and wait until it is true.
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct WaitOptions {

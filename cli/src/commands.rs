@@ -35,12 +35,15 @@ pub(crate) async fn run(cli: Cli) -> anyhow::Result<Exit> {
     let global = &cli.global;
     let output = global.output;
     match &cli.command {
-        Command::Ca(args) => return ca::run(args).map(|()| Exit::Done),
+        Command::Ca(args) => return ca::run(args, output).map(|()| Exit::Done),
         Command::Completion(args) => return completion::run(*args).map(|()| Exit::Done),
         Command::Man(args) => return man::run(args).map(|()| Exit::Done),
         Command::Cluster(args) if args.is_offline() => {
-            return cluster::run_offline(args).map(|()| Exit::Done);
+            return cluster::run_offline(args, output).map(|()| Exit::Done);
         }
+        Command::ListMachines(args) => args.list.check(output)?,
+        Command::ListUnits(args) => args.list.check(output)?,
+        Command::ListUnitFiles(args) => args.list.check(output)?,
         Command::Version => return version::run(global).await.map(|()| Exit::Done),
         _ => {}
     }

@@ -18,7 +18,10 @@ use flotilla_api::{
 };
 use serde::Deserialize;
 
-use crate::args::Global;
+use crate::{
+    args::Global,
+    exit::{Exit, Failure},
+};
 
 /// `flotctl.toml`, as it is written.
 #[derive(Debug, Default, Deserialize)]
@@ -117,8 +120,10 @@ fn default_socket() -> String {
 
 fn load(paths: &(Option<PathBuf>, Option<PathBuf>, Option<PathBuf>)) -> anyhow::Result<Identity> {
     let read = |path: &Option<PathBuf>, option: &str| {
-        let path = path.as_deref().with_context(|| {
-            format!("an https endpoint needs certificates: give --{option} or write it to flotctl.toml")
+        let path = path.as_deref().ok_or_else(|| {
+            let why =
+                format!("an https endpoint needs certificates: give --{option} or write it to flotctl.toml");
+            Failure::error(Exit::Usage, why)
         })?;
         fs::read(path).with_context(|| format!("cannot read {}", path.display()))
     };

@@ -14,6 +14,8 @@ pub(crate) enum Exit {
     Done = 0,
     /// It failed.
     Failed = 1,
+    /// The command line is wrong, in a way that only its parts together show; clap's own status.
+    Usage = 2,
     /// A unit is not active.
     NotActive = 3,
     /// There is no such unit or machine.
@@ -76,6 +78,7 @@ pub(crate) fn of(error: &anyhow::Error) -> Exit {
     }
     match error.downcast_ref::<ClientError>() {
         Some(e) if e.is_unreachable() => Exit::Unreachable,
+        Some(ClientError::Endpoint(_)) => Exit::Usage,
         Some(e) => match e.kind() {
             Some(ErrorKind::NotFound) => Exit::NoSuch,
             Some(ErrorKind::NotPlaced) => Exit::NotActive,
@@ -107,7 +110,7 @@ fn hint(error: &anyhow::Error) -> Option<String> {
 /// other's alert.
 fn tls_hint(why: &str) -> Option<&'static str> {
     const REFUSED: [(&str, &str); 4] = [
-        // Authorities of one name, as all of ours are, are told apart by their keys alone.
+        // Authorities of one name, as those of early clusters are, are told apart by their keys alone.
         (
             "BadSignature",
             "its certificate is of another authority than --ca; give the ca.pem of that cluster",

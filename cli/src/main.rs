@@ -9,6 +9,7 @@ mod commands;
 mod complete;
 mod connection;
 mod exit;
+mod names;
 mod order;
 mod paint;
 mod pki;

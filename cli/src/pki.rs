@@ -83,11 +83,14 @@ impl Authority {
         }
     }
 
-    const fn common_name(self) -> &'static str {
-        match self {
+    /// Returns the name on its certificate: of this cluster, and of no other one even of the same
+    /// name, so that a certificate of the wrong cluster is told as that, and not as badly signed.
+    fn common_name(self, cluster: &str) -> String {
+        let what = match self {
             Self::Flotilla => "flotilla",
-            Self::Etcd => "flotilla etcd",
-        }
+            Self::Etcd => "etcd",
+        };
+        format!("{cluster} {what} {:08x}", rand::random::<u32>())
     }
 
     /// Returns where its certificate is, under the authorities' directory.
@@ -99,10 +102,10 @@ impl Authority {
         directory.join(format!("{}-key.pem", self.stem()))
     }
 
-    /// Makes the authority anew.
-    pub(crate) fn create(self, directory: &Path) -> anyhow::Result<()> {
+    /// Makes the authority of a cluster anew.
+    pub(crate) fn create(self, directory: &Path, cluster: &str) -> anyhow::Result<()> {
         let mut params = CertificateParams::new(Vec::new())?;
-        params.distinguished_name = named(self.common_name());
+        params.distinguished_name = named(&self.common_name(cluster));
         params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
         set_validity(&mut params, AUTHORITY_DAYS)?;
@@ -240,7 +243,7 @@ mod tests {
     #[test]
     fn a_certificate_says_who_it_speaks_for_and_is_signed_by_its_authority() {
         let directory = tempfile::tempdir().expect("a directory");
-        Authority::Flotilla.create(directory.path()).expect("created");
+        Authority::Flotilla.create(directory.path(), "test").expect("created");
         let id: MachineId = "113f16a7a0f84c4c8a3f9e3b2f4d6c01".parse().expect("valid");
         let subject = Subject {
             name: "a".to_owned(),
@@ -262,6 +265,7 @@ mod tests {
         let (_, own) = X509Certificate::from_der(&own).expect("DER");
         let (_, ca) = X509Certificate::from_der(&ca).expect("DER");
         assert_eq!(own.issuer(), ca.subject());
+        assert!(ca.subject().to_string().starts_with("CN=test flotilla "), "{}", ca.subject());
         assert!(own.validity().is_valid() && ca.validity().is_valid());
     }
 
@@ -269,8 +273,8 @@ mod tests {
     fn an_authority_is_never_overwritten_and_its_key_is_its_owners() {
         use std::os::unix::fs::PermissionsExt as _;
         let directory = tempfile::tempdir().expect("a directory");
-        Authority::Etcd.create(directory.path()).expect("created");
-        let refused = Authority::Etcd.create(directory.path()).expect_err("exists");
+        Authority::Etcd.create(directory.path(), "test").expect("created");
+        let refused = Authority::Etcd.create(directory.path(), "test").expect_err("exists");
         assert!(refused.to_string().contains("exists already"), "{refused}");
         let mode =
             fs::metadata(directory.path().join("etcd-ca-key.pem")).expect("there").permissions().mode();

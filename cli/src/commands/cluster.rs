@@ -34,9 +34,9 @@ impl Args {
 }
 
 /// Runs what needs no cluster.
-pub(crate) fn run_offline(args: &Args) -> anyhow::Result<()> {
+pub(crate) fn run_offline(args: &Args, output: Output) -> anyhow::Result<()> {
     match &args.command {
-        Some(Command::Init(args)) => cluster_init::run(args),
+        Some(Command::Init(args)) => cluster_init::run(args, output),
         Some(Command::Status | Command::ReleaseHold | Command::AcceptStore) | None => Ok(()),
     }
 }

@@ -1,11 +1,23 @@
 //! `flotctl cluster init`: everything a new cluster needs, a folder per machine.
 
-use std::{fmt::Write as _, fs, io::Write as _, net::IpAddr, path::Path, path::PathBuf, str::FromStr};
+mod install;
+
+use std::{
+    fmt::Write as _,
+    fs::{self, DirBuilder},
+    io::{self, Write as _},
+    net::IpAddr,
+    os::unix::fs::DirBuilderExt as _,
+    path::{Path, PathBuf},
+};
 
 use anyhow::{Context as _, bail};
 use flotilla_units::MachineId;
+use serde::Serialize;
 
 use crate::{
+    args::Output,
+    names::{self, NewMachine, PlainName},
     pki::{Authority, CERTIFICATE_DAYS, Identity, Subject, write_new},
     print,
 };
@@ -31,72 +43,91 @@ pub(crate) struct Args {
 
     /// Name of the first user's certificate
     #[arg(long, default_value = "admin")]
-    user: String,
+    user: PlainName,
+
+    /// The cluster's name, as its authorities' certificates have it
+    #[arg(long, default_value = "cluster", value_name = "NAME")]
+    cluster_name: PlainName,
 }
 
-/// One machine of a new cluster.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct NewMachine {
-    name: String,
+/// What is printed with `-o json`.
+#[derive(Serialize)]
+struct Written<'a> {
+    folder: &'a Path,
+    user: &'a str,
+    machines: Vec<WrittenMachine<'a>>,
+}
+
+#[derive(Serialize)]
+struct WrittenMachine<'a> {
+    name: &'a str,
     address: IpAddr,
-    id: Option<MachineId>,
+    machine_id: MachineId,
+    etcd: bool,
 }
 
-impl FromStr for NewMachine {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let (name, rest) = text.split_once('=').ok_or("expected NAME=ADDRESS, for example a=10.0.0.1")?;
-        let host = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '.';
-        if name.is_empty() || name.len() > 64 || !name.chars().all(host) || name.starts_with(['-', '.']) {
-            return Err(format!("`{name}` is not a host name"));
-        }
-        let (address, id) = match rest.split_once('/') {
-            Some((address, id)) => (address, Some(id.parse().map_err(|e| format!("{e}"))?)),
-            None => (rest, None),
-        };
-        let address = address.parse().map_err(|_| format!("`{address}` is not an IP address"))?;
-        Ok(Self { name: name.to_owned(), address, id })
+/// Runs the command. Everything is checked first; the folder appears whole, or not at all.
+pub(crate) fn run(args: &Args, output: Output) -> anyhow::Result<()> {
+    names::check(&args.machines, &args.etcd)?;
+    let members = members(args);
+    let shown = args.out.display();
+    if args.out.symlink_metadata().is_ok() {
+        bail!("{shown} exists already; expected a folder that does not, and --out names another");
     }
-}
-
-/// Runs the command.
-pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
-    let members = members(args)?;
-    for (i, machine) in args.machines.iter().enumerate() {
-        let twice = args.machines[..i]
-            .iter()
-            .any(|other| other.name == machine.name || other.address == machine.address);
-        if twice {
-            bail!("{}={} names a machine or an address twice", machine.name, machine.address);
-        }
+    let mut partial = args.out.as_os_str().to_owned();
+    partial.push(".partial");
+    let partial = PathBuf::from(partial);
+    let begun = private_folder(&partial);
+    begun.with_context(|| format!("cannot make the folder {}, to become {shown}", partial.display()))?;
+    let written = fill(args, &members, &partial).and_then(|machines| {
+        fs::rename(&partial, &args.out).with_context(|| format!("cannot name the folder {shown}"))?;
+        Ok(machines)
+    });
+    let Ok(machines) = written else {
+        // What broke off here is of no use to anybody, and has keys in it.
+        let _told_below = fs::remove_dir_all(&partial);
+        return written.map(|_| ());
+    };
+    if output == Output::Json {
+        let written = Written { folder: &args.out, user: args.user.as_str(), machines };
+        return Ok(print::json(&written)?);
     }
-    fs::create_dir(&args.out).with_context(|| format!("cannot make the folder {}", args.out.display()))?;
-    let ca = args.out.join("ca");
-    fs::create_dir(&ca)?;
-    Authority::Flotilla.create(&ca)?;
-    Authority::Etcd.create(&ca)?;
-    for machine in &args.machines {
-        let member = members.contains(&machine);
-        write_machine(&args.out, &ca, machine, member, &members)?;
-    }
-    write_user(&args.out, &ca, &args.user, &args.machines)?;
     Ok(write!(print::out(), "{}", instructions(args, &members))?)
 }
 
-fn members(args: &Args) -> anyhow::Result<Vec<&NewMachine>> {
+fn fill<'a>(args: &'a Args, members: &[&NewMachine], out: &Path) -> anyhow::Result<Vec<WrittenMachine<'a>>> {
+    let ca = out.join("ca");
+    private_folder(&ca)?;
+    Authority::Flotilla.create(&ca, args.cluster_name.as_str())?;
+    Authority::Etcd.create(&ca, args.cluster_name.as_str())?;
+    let mut written = Vec::new();
+    for machine in &args.machines {
+        let etcd = members.contains(&machine);
+        let machine_id = write_machine(out, &ca, machine, etcd, members)?;
+        written.push(WrittenMachine {
+            name: machine.name.as_str(),
+            address: machine.address,
+            machine_id,
+            etcd,
+        });
+    }
+    write_user(out, &ca, args.user.as_str(), &args.machines)?;
+    Ok(written)
+}
+
+/// Makes a folder that is its owner's alone, whatever the umask: there are keys in all of them.
+fn private_folder(path: &Path) -> io::Result<()> {
+    DirBuilder::new().mode(0o700).create(path)
+}
+
+fn members(args: &Args) -> Vec<&NewMachine> {
     if args.etcd.is_empty() {
         // Two members are worse than one: both have to live for either to answer.
         let count = if args.machines.len() < ETCD_MEMBERS { 1 } else { ETCD_MEMBERS };
-        return Ok(args.machines.iter().take(count).collect());
+        return args.machines.iter().take(count).collect();
     }
-    args.etcd
-        .iter()
-        .map(|name| {
-            let found = args.machines.iter().find(|machine| machine.name == *name);
-            found.with_context(|| format!("--etcd names `{name}`, which is not among the machines"))
-        })
-        .collect()
+    let named = |machine: &&NewMachine| args.etcd.iter().any(|name| machine.name.as_str() == name);
+    args.machines.iter().filter(named).collect()
 }
 
 fn write_machine(
@@ -105,13 +136,13 @@ fn write_machine(
     machine: &NewMachine,
     member: bool,
     members: &[&NewMachine],
-) -> anyhow::Result<()> {
-    let folder = out.join(&machine.name);
-    fs::create_dir(&folder)?;
+) -> anyhow::Result<MachineId> {
+    let folder = out.join(machine.name.as_str());
+    private_folder(&folder)?;
     let id = machine.id.unwrap_or_else(random_machine_id);
-    let hosts = vec![machine.name.clone(), machine.address.to_string()];
+    let hosts = vec![machine.name.to_string(), machine.address.to_string()];
     let mut subject = Subject {
-        name: machine.name.clone(),
+        name: machine.name.to_string(),
         hosts: hosts.clone(),
         identity: Some(Identity::Machine(id)),
         days: CERTIFICATE_DAYS,
@@ -123,7 +154,7 @@ fn write_machine(
     write_new(&folder.join("ca.pem"), &Authority::Flotilla.certificate(ca)?, 0o644)?;
     write_new(&folder.join("etcd-ca.pem"), &Authority::Etcd.certificate(ca)?, 0o644)?;
     write_new(&folder.join("flotilla.toml"), &flotilla_toml(machine, id, members), 0o644)?;
-    write_new(&folder.join("install"), &install_script(member), 0o755)?;
+    write_new(&folder.join("install"), &install::script(member), 0o755)?;
     if member {
         // etcd 3.4 also asks itself with the certificate it serves with, so it has to be both.
         subject.serves = true;
@@ -132,12 +163,12 @@ fn write_machine(
         write_new(&folder.join("etcd.default"), &etcd_default(machine, members), 0o644)?;
         write_new(&folder.join("etcd.conf"), ETCD_DROP_IN, 0o644)?;
     }
-    Ok(())
+    Ok(id)
 }
 
 fn write_user(out: &Path, ca: &Path, user: &str, machines: &[NewMachine]) -> anyhow::Result<()> {
     let folder = out.join(format!("user-{user}"));
-    fs::create_dir(&folder)?;
+    private_folder(&folder)?;
     let subject = Subject {
         name: user.to_owned(),
         hosts: Vec::new(),
@@ -249,35 +280,6 @@ Restart=always
 RestartSec=1
 ";
 
-fn install_script(member: bool) -> String {
-    let mut text = String::from(
-        r#"#!/bin/sh
-# Puts this folder's files where flotillad and etcd look for them. Starts nothing.
-set -eu
-cd "$(dirname "$0")"
-[ "$(id -u)" = 0 ] || { echo "$0: run it as root" >&2; exit 1; }
-install -d -m 0755 /etc/flotilla
-install -m 0644 flotilla.toml ca.pem machine.pem etcd-ca.pem etcd-client.pem /etc/flotilla/
-install -m 0600 machine-key.pem etcd-client-key.pem /etc/flotilla/
-"#,
-    );
-    if member {
-        text.push_str(
-            r#"command -v etcd >/dev/null || { echo "$0: etcd is not installed (Debian: apt-get install etcd-server)" >&2; exit 1; }
-install -d -m 0755 /etc/etcd/flotilla
-install -m 0644 etcd-ca.pem etcd.pem /etc/etcd/flotilla/
-install -o etcd -g etcd -m 0600 etcd-key.pem /etc/etcd/flotilla/
-install -d -o etcd -g etcd -m 0700 /var/lib/etcd/flotilla
-install -m 0644 etcd.default /etc/default/etcd
-install -d -m 0755 /etc/systemd/system/etcd.service.d
-install -m 0644 etcd.conf /etc/systemd/system/etcd.service.d/50-flotilla.conf
-systemctl daemon-reload
-"#,
-        );
-    }
-    text
-}
-
 fn instructions(args: &Args, members: &[&NewMachine]) -> String {
     let mut text = format!("Wrote {}:\n", args.out.display());
     for machine in &args.machines {
@@ -306,19 +308,12 @@ fn random_machine_id() -> MachineId {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
     use super::*;
 
     fn machine(text: &str) -> NewMachine {
         text.parse().expect("valid")
-    }
-
-    #[test]
-    fn machines_are_read_with_and_without_an_id() {
-        assert_eq!(machine("a=10.0.0.1").address.to_string(), "10.0.0.1");
-        assert!(machine("a=fd00::1/113f16a7a0f84c4c8a3f9e3b2f4d6c01").id.is_some());
-        for bad in ["a", "a=", "a=b", "=10.0.0.1", "a b=10.0.0.1", "a=10.0.0.1/xyz", "-a=10.0.0.1"] {
-            assert!(bad.parse::<NewMachine>().is_err(), "{bad}");
-        }
     }
 
     #[test]
@@ -335,9 +330,10 @@ mod tests {
             machines: ["a=10.0.0.1", "b=10.0.0.2", "c=10.0.0.3", "d=10.0.0.4"].map(machine).to_vec(),
             out: directory.path().join("out"),
             etcd: Vec::new(),
-            user: "admin".to_owned(),
+            user: "admin".parse().expect("valid"),
+            cluster_name: "test".parse().expect("valid"),
         };
-        run(&args).expect("written");
+        run(&args, Output::Table).expect("written");
         let files = |folder: &str| {
             let entries = fs::read_dir(args.out.join(folder)).expect("a folder");
             let mut names: Vec<String> =
@@ -354,6 +350,12 @@ mod tests {
             fs::read_to_string(args.out.join("d/flotilla.toml")).expect("readable").parse().expect("TOML");
         let endpoints = toml["store"]["etcd"]["endpoints"].as_array().expect("a list");
         assert_eq!(endpoints.len(), 3);
-        assert!(run(&args).is_err(), "an existing folder is never written into");
+        for folder in ["", "ca", "a", "user-admin"] {
+            let mode = fs::metadata(args.out.join(folder)).expect("there").permissions().mode();
+            assert_eq!(mode & 0o777, 0o700, "{folder}");
+        }
+        let refused = run(&args, Output::Table).expect_err("an existing folder is never written into");
+        assert!(refused.to_string().contains("exists already"), "{refused}");
+        assert!(!args.out.with_extension("partial").exists());
     }
 }

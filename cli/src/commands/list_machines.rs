@@ -4,48 +4,54 @@ use flotilla_api::{client::Client, machine::Machine};
 
 use super::all_pages;
 use crate::{
-    args::{ListOptions, Output},
-    table::{self, Column, Shown},
+    args::Output,
+    table::{self, Column, ListOptions, Shown, Tabled},
 };
 
 /// Lists the machines of the cluster.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// Globs over host names and ids
-    #[arg(value_name = "PATTERN")]
+    #[arg(value_name = "PATTERN", add = crate::complete::machines())]
     patterns: Vec<String>,
 
     #[command(flatten)]
-    list: ListOptions,
+    pub(super) list: ListOptions<Machine>,
 }
 
-const COLUMNS: [Column<Machine>; 12] = [
-    Column { name: "host", shown: Shown::Always, text: |m, _| m.host.clone().unwrap_or_default() },
-    Column { name: "machine", shown: Shown::Always, text: |m, full| id(m, full) },
-    Column { name: "state", shown: Shown::Always, text: |m, _| m.state.to_string() },
-    Column {
-        name: "address",
-        shown: Shown::Always,
-        text: |m, _| m.addresses.first().cloned().unwrap_or_default(),
-    },
-    Column { name: "units", shown: Shown::Always, text: |m, _| m.units.to_string() },
-    Column { name: "metadata", shown: Shown::Always, text: |m, _| metadata(m) },
-    Column { name: "role", shown: Shown::Wide, text: |m, _| role(m).to_owned() },
-    Column { name: "marks", shown: Shown::Wide, text: |m, _| marks(m) },
-    Column { name: "version", shown: Shown::Wide, text: |m, _| m.version.clone() },
-    Column {
-        name: "systemd",
-        shown: Shown::Wide,
-        text: |m, _| m.facts.get("systemd").cloned().unwrap_or_default(),
-    },
-    Column { name: "os", shown: Shown::Wide, text: |m, _| m.facts.get("os").cloned().unwrap_or_default() },
-    Column { name: "api", shown: Shown::Asked, text: |m, _| m.api.clone().unwrap_or_default() },
-];
+impl Tabled for Machine {
+    const COLUMNS: &'static [Column<Self>] = &[
+        Column { name: "host", shown: Shown::Always, text: |m, _| m.host.clone().unwrap_or_default() },
+        Column { name: "machine", shown: Shown::Always, text: |m, full| id(m, full) },
+        Column { name: "state", shown: Shown::Always, text: |m, _| m.state.to_string() },
+        Column {
+            name: "address",
+            shown: Shown::Always,
+            text: |m, _| m.addresses.first().cloned().unwrap_or_default(),
+        },
+        Column { name: "units", shown: Shown::Always, text: |m, _| m.units.to_string() },
+        Column { name: "metadata", shown: Shown::Always, text: |m, _| metadata(m) },
+        Column { name: "role", shown: Shown::Wide, text: |m, _| role(m).to_owned() },
+        Column { name: "marks", shown: Shown::Wide, text: |m, _| marks(m) },
+        Column { name: "version", shown: Shown::Wide, text: |m, _| m.version.clone() },
+        Column {
+            name: "systemd",
+            shown: Shown::Wide,
+            text: |m, _| m.facts.get("systemd").cloned().unwrap_or_default(),
+        },
+        Column {
+            name: "os",
+            shown: Shown::Wide,
+            text: |m, _| m.facts.get("os").cloned().unwrap_or_default(),
+        },
+        Column { name: "api", shown: Shown::Asked, text: |m, _| m.api.clone().unwrap_or_default() },
+    ];
+}
 
 /// Runs the command.
 pub(crate) async fn run(client: &Client, args: &Args, output: Output) -> anyhow::Result<()> {
     let machines = all_pages(&args.patterns, async |query| client.machines(&query).await).await?;
-    table::show(&machines, &COLUMNS, &args.list, output)
+    table::show(&machines, &args.list, output)
 }
 
 fn id(machine: &Machine, full: bool) -> String {

@@ -4,9 +4,9 @@ use flotilla_api::{client::Client, unit::Unit};
 
 use super::all_pages;
 use crate::{
-    args::{ListOptions, Output},
+    args::Output,
     order,
-    table::{self, Column, Shown},
+    table::{self, Column, ListOptions, Shown, Tabled},
 };
 
 /// Lists the unit files that the cluster has.
@@ -17,32 +17,34 @@ pub(crate) struct Args {
     patterns: Vec<String>,
 
     #[command(flatten)]
-    list: ListOptions,
+    pub(super) list: ListOptions<Unit>,
 }
 
-const COLUMNS: [Column<Unit>; 8] = [
-    Column { name: "unit", shown: Shown::Always, text: |unit, _| unit.name.to_string() },
-    Column { name: "hash", shown: Shown::Always, text: hash },
-    Column { name: "target", shown: Shown::Always, text: |unit, _| unit.target.to_string() },
-    Column { name: "machines", shown: Shown::Always, text: |unit, _| machines(unit) },
-    Column {
-        name: "global",
-        shown: Shown::Wide,
-        text: |unit, _| if unit.global { "yes" } else { "no" }.to_owned(),
-    },
-    Column { name: "by", shown: Shown::Wide, text: |unit, _| unit.by.clone() },
-    Column { name: "generation", shown: Shown::Asked, text: |unit, _| unit.generation.to_string() },
-    Column {
-        name: "description",
-        shown: Shown::Wide,
-        text: |unit, _| unit.description.clone().unwrap_or_default(),
-    },
-];
+impl Tabled for Unit {
+    const COLUMNS: &'static [Column<Self>] = &[
+        Column { name: "unit", shown: Shown::Always, text: |unit, _| unit.name.to_string() },
+        Column { name: "hash", shown: Shown::Always, text: hash },
+        Column { name: "target", shown: Shown::Always, text: |unit, _| unit.target.to_string() },
+        Column { name: "machines", shown: Shown::Always, text: |unit, _| machines(unit) },
+        Column {
+            name: "global",
+            shown: Shown::Wide,
+            text: |unit, _| if unit.global { "yes" } else { "no" }.to_owned(),
+        },
+        Column { name: "by", shown: Shown::Wide, text: |unit, _| unit.by.clone() },
+        Column { name: "generation", shown: Shown::Asked, text: |unit, _| unit.generation.to_string() },
+        Column {
+            name: "description",
+            shown: Shown::Wide,
+            text: |unit, _| unit.description.clone().unwrap_or_default(),
+        },
+    ];
+}
 
 /// Runs the command.
 pub(crate) async fn run(client: &Client, args: &Args, output: Output) -> anyhow::Result<()> {
     let units = all_pages(&args.patterns, async |query| client.units(&query).await).await?;
-    table::show(&units, &COLUMNS, &args.list, output)
+    table::show(&units, &args.list, output)
 }
 
 fn hash(unit: &Unit, full: bool) -> String {

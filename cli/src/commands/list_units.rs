@@ -8,9 +8,9 @@ use serde::Serialize;
 
 use super::all_pages;
 use crate::{
-    args::{ListOptions, Output},
-    order,
-    table::{self, Column, Shown},
+    args::Output,
+    order, print,
+    table::{self, Column, ListOptions, Shown, Tabled},
     text,
 };
 
@@ -26,48 +26,50 @@ pub(crate) struct Args {
     state: Vec<String>,
 
     #[command(flatten)]
-    list: ListOptions,
+    pub(super) list: ListOptions<Row>,
 }
 
 /// One line: a unit, and one of its placements.
-#[derive(Debug, Serialize)]
-struct Row {
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct Row {
     #[serde(flatten)]
     unit: Unit,
     #[serde(skip)]
     placement: Option<Placement>,
 }
 
-const COLUMNS: [Column<Row>; 16] = [
-    Column { name: "unit", shown: Shown::Always, text: |row, _| row.unit.name.to_string() },
-    Column { name: "machine", shown: Shown::Always, text: machine },
-    Column { name: "load", shown: Shown::Wide, text: |row, _| row.state(|s| s.load.clone()) },
-    Column { name: "active", shown: Shown::Always, text: |row, _| row.active() },
-    Column { name: "sub", shown: Shown::Always, text: |row, _| row.state(|s| s.sub.clone()) },
-    Column { name: "target", shown: Shown::Wide, text: |row, _| row.unit.target.to_string() },
-    Column { name: "since", shown: Shown::Wide, text: since },
-    Column { name: "restarts", shown: Shown::Wide, text: |row, _| row.state(|s| s.restarts.to_string()) },
-    Column {
-        name: "result",
-        shown: Shown::Wide,
-        text: |row, _| row.state(|s| s.result.clone().unwrap_or_default()),
-    },
-    Column { name: "hash", shown: Shown::Asked, text: hash },
-    Column { name: "run", shown: Shown::Asked, text: |row, _| row.state(|s| s.run.to_string()) },
-    Column { name: "token", shown: Shown::Asked, text: token },
-    Column {
-        name: "invocation",
-        shown: Shown::Asked,
-        text: |row, _| row.state(|s| s.invocation.clone().unwrap_or_default()),
-    },
-    Column { name: "generation", shown: Shown::Asked, text: |row, _| row.unit.generation.to_string() },
-    Column {
-        name: "description",
-        shown: Shown::Asked,
-        text: |row, _| row.unit.description.clone().unwrap_or_default(),
-    },
-    Column { name: "note", shown: Shown::Always, text: |row, _| row.note() },
-];
+impl Tabled for Row {
+    const COLUMNS: &'static [Column<Self>] = &[
+        Column { name: "unit", shown: Shown::Always, text: |row, _| row.unit.name.to_string() },
+        Column { name: "machine", shown: Shown::Always, text: machine },
+        Column { name: "load", shown: Shown::Wide, text: |row, _| row.state(|s| s.load.clone()) },
+        Column { name: "active", shown: Shown::Always, text: |row, _| row.active() },
+        Column { name: "sub", shown: Shown::Always, text: |row, _| row.state(|s| s.sub.clone()) },
+        Column { name: "target", shown: Shown::Wide, text: |row, _| row.unit.target.to_string() },
+        Column { name: "since", shown: Shown::Wide, text: since },
+        Column { name: "restarts", shown: Shown::Wide, text: |row, _| row.state(|s| s.restarts.to_string()) },
+        Column {
+            name: "result",
+            shown: Shown::Wide,
+            text: |row, _| row.state(|s| s.result.clone().unwrap_or_default()),
+        },
+        Column { name: "hash", shown: Shown::Asked, text: hash },
+        Column { name: "run", shown: Shown::Asked, text: |row, _| row.state(|s| s.run.to_string()) },
+        Column { name: "token", shown: Shown::Asked, text: token },
+        Column {
+            name: "invocation",
+            shown: Shown::Asked,
+            text: |row, _| row.state(|s| s.invocation.clone().unwrap_or_default()),
+        },
+        Column { name: "generation", shown: Shown::Asked, text: |row, _| row.unit.generation.to_string() },
+        Column {
+            name: "description",
+            shown: Shown::Asked,
+            text: |row, _| row.unit.description.clone().unwrap_or_default(),
+        },
+        Column { name: "note", shown: Shown::Always, text: |row, _| row.note() },
+    ];
+}
 
 /// Runs the command.
 pub(crate) async fn run(client: &Client, args: &Args, output: Output) -> anyhow::Result<()> {
@@ -77,10 +79,10 @@ pub(crate) async fn run(client: &Client, args: &Args, output: Output) -> anyhow:
     if output == Output::Json {
         let wanted = |unit: &Unit| rows(unit.clone()).any(|row| row.matches(&args.state));
         let units: Vec<Unit> = units.into_iter().filter(wanted).collect();
-        return table::show::<Unit>(&units, &[], &args.list, output);
+        return Ok(print::json(&units)?);
     }
     let rows: Vec<Row> = units.into_iter().flat_map(rows).filter(|row| row.matches(&args.state)).collect();
-    table::show(&rows, &COLUMNS, &args.list, output)
+    table::show(&rows, &args.list, output)
 }
 
 /// A unit that is on no machine has a line too, unless nobody wants it on one.

@@ -162,3 +162,24 @@ fn whoever_reads_may_go_at_any_time() {
         assert_eq!(without, with, "{words:?}");
     }
 }
+
+/// What a shell offers: asked as the script of `flotctl completion` asks.
+fn offered(api: &Api, words: &[&str]) -> String {
+    let mut command = command(&[api], &[]);
+    command.args(["--", "flotctl"]).args(words).env("COMPLETE", "bash");
+    command.env("_CLAP_COMPLETE_INDEX", words.len().to_string()).env("_CLAP_IFS", "\n");
+    String::from_utf8(command.output().unwrap().stdout).unwrap()
+}
+
+#[test]
+fn shells_complete_units_machines_and_columns() {
+    let api = Api::new(|request| match request.what.as_str() {
+        "GET /v1/machines" => page(&[json!({
+            "id": "113f16a7a0f84c4c8a3f9e3b2f4d6c01", "host": "m1", "state": "alive", "version": "1", "units": 0,
+        })]),
+        _ => answer(request),
+    });
+    assert!(offered(&api, &["status", "a"]).contains("a.service"));
+    assert_eq!(offered(&api, &["list-machines", "m"]).trim(), "m1");
+    assert!(offered(&api, &["list-units", "--fields", "inv"]).contains("invocation"));
+}
