@@ -242,6 +242,14 @@ impl Term<'_> {
                         None => Written::Deposed,
                     }
                 }
+                Err(StoreError::Invalid(why)) if !ready.of.units.is_empty() => {
+                    // It is about what is in this one; the others touch other buckets.
+                    error!(why, units = ready.of.units.len(), "the store refuses a write for what it is");
+                    let mut hot = self.shared.write();
+                    let Hot { state, model, .. } = &mut *hot;
+                    memory.refused(state, model, &ready.of, &why, self.started.elapsed());
+                    continue;
+                }
                 Err(error) => {
                     warn!(%error, "a write was refused");
                     let text = error.to_string();
@@ -257,8 +265,9 @@ impl Term<'_> {
             }
             return again;
         }
-        if upto.is_some() {
-            self.shared.tell(|engine| engine.trouble = None);
+        let refusal = memory.refusal();
+        if upto.is_some() || refusal.is_some() {
+            self.shared.tell(|engine| engine.trouble = refusal);
         }
         Written::Upto(upto)
     }

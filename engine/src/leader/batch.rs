@@ -86,9 +86,15 @@ struct Open {
     bytes: usize,
 }
 
-/// Packs plans.
+/// Packs plans; each of a unit in `alone` gets a transaction of its own.
 #[must_use]
-pub fn pack(state: &ClusterState, plans: Vec<Plan>, warm: &Warm, now: Duration) -> Batch {
+pub fn pack(
+    state: &ClusterState,
+    plans: Vec<Plan>,
+    alone: &BTreeSet<UnitName>,
+    warm: &Warm,
+    now: Duration,
+) -> Batch {
     let mut batch = Batch::default();
     let mut closed: BTreeSet<(MachineId, Bucket)> = BTreeSet::new();
     let mut open = Open::default();
@@ -111,7 +117,8 @@ pub fn pack(state: &ClusterState, plans: Vec<Plan>, warm: &Warm, now: Duration) 
             batch.waiting.insert(plan.unit);
             continue;
         }
-        if !open.has_room(state, &plan, &touched) {
+        let alone = alone.contains(&plan.unit);
+        if !open.has_room(state, &plan, &touched) || (alone && !open.units.is_empty()) {
             if !touched.iter().all(|bucket| !open.buckets.contains_key(bucket)) {
                 batch.waiting.insert(plan.unit);
                 continue;
@@ -120,6 +127,10 @@ pub fn pack(state: &ClusterState, plans: Vec<Plan>, warm: &Warm, now: Duration) 
             batch.transactions.extend(std::mem::take(&mut open).close(state));
         }
         open.add(state, plan, number);
+        if alone {
+            closed.extend(open.buckets.keys().copied());
+            batch.transactions.extend(std::mem::take(&mut open).close(state));
+        }
     }
     batch.transactions.extend(open.close(state));
     batch

@@ -34,6 +34,14 @@ use crate::{
     state::{ClusterState, Life, Placed, Wanted, Wish},
 };
 
+/// How many entries one plan for a unit with one place drops, or makes departing, at most; the rest
+/// follow in the next step. Ten of each: only a unit that was on more machines has more.
+const EDITS_MAX: usize = 10;
+
+/// How many machines one plan needs to be absent. Ninety: with the edits, they are within the 120
+/// operations of a transaction.
+const ABSENT_MAX: usize = 90;
+
 /// One change of one manifest bucket.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Edit {
@@ -135,6 +143,21 @@ impl Plan {
         self.tell(kind, Some(placed.machine), reason.or_else(|| Some(in_words(why).to_owned())));
     }
 
+    /// Asks for the machines of unproven entries to be absent still; false if they are too many.
+    ///
+    /// An entry that says that its machine was lost was written while it was: it is released already,
+    /// and looked at again only where there is room.
+    fn need_absent(&mut self, unproven: &[&Placed<'_>]) -> bool {
+        let lost = |placed: &&Placed<'_>| placed.entry.departing == Some(Departure::MachineLost);
+        let (released, others): (Vec<&Placed<'_>>, Vec<&Placed<'_>>) =
+            unproven.iter().copied().partition(lost);
+        if others.len() > ABSENT_MAX {
+            return false;
+        }
+        self.absent.extend(others.iter().chain(&released).take(ABSENT_MAX).map(|placed| placed.machine));
+        true
+    }
+
     fn add(&mut self, machine: MachineId, wanted: &Wanted, token: Token) {
         self.edits.push(Edit::Add { machine, entry: entry(&self.unit, wanted, token) });
         self.tell("placed", Some(machine), None);
@@ -160,7 +183,8 @@ impl Planning<'_> {
 
     fn only_proof(&self, unit: &UnitName, placed: &[Placed<'_>]) -> Plan {
         let mut plan = Plan::new(unit);
-        placed.iter().filter(|placed| placed.proven_gone).for_each(|placed| plan.drop_proven(placed));
+        let proven = placed.iter().filter(|placed| placed.proven_gone);
+        proven.take(EDITS_MAX).for_each(|placed| plan.drop_proven(placed));
         plan
     }
 
@@ -192,7 +216,10 @@ impl Planning<'_> {
             return plans;
         }
         let mut last = plans.into_iter().find(|plan| !plan.is_empty()).unwrap_or_else(|| Plan::new(unit));
-        last.absent.extend(placed.iter().filter(|p| !p.proven_gone).map(|placed| placed.machine));
+        let unproven: Vec<&Placed<'_>> = placed.iter().filter(|placed| !placed.proven_gone).collect();
+        if !last.need_absent(&unproven) {
+            return unproven.into_iter().filter_map(|placed| release(unit, placed)).collect();
+        }
         last.destroy = Some(record.mod_revision());
         last.tell("destroyed", None, None);
         vec![last]
@@ -216,7 +243,7 @@ impl Planning<'_> {
         // Should there ever be several (a global unit that is no longer global), the newest stays.
         let mut active: Vec<&Placed<'_>> = placed.iter().filter(|p| p.entry.departing.is_none()).collect();
         active.sort_by_key(|placed| std::cmp::Reverse(placed.entry.token));
-        for extra in active.iter().skip(1) {
+        for extra in active.iter().skip(1).take(EDITS_MAX) {
             plan.depart(extra, Departure::Requirements, Some("it is on another machine too".to_owned()));
         }
         let target = decided.place.first().copied().filter(|id| self.may_take(unit, placed, *id));
@@ -261,19 +288,18 @@ impl Planning<'_> {
         wanted: &Wanted,
     ) -> bool {
         let leaving = placed.iter().filter(|p| p.entry.departing.is_some() && !p.proven_gone);
-        let mut absent = BTreeSet::new();
-        for placed in leaving {
-            if !self.is_released(placed) {
-                return true;
-            }
-            absent.insert(placed.machine);
+        let leaving: Vec<&Placed<'_>> = leaving.collect();
+        if leaving.iter().any(|placed| !self.is_released(placed)) {
+            return true;
         }
         if placed.iter().all(|p| p.entry.departing.is_some()) && self.state.hidden_entry(&plan.unit).is_some()
         {
             return true;
         }
+        if !plan.need_absent(&leaving) {
+            return true;
+        }
         let Some(token) = self.tokens.take(self.cluster) else { return false };
-        plan.absent.append(&mut absent);
         plan.add(target, wanted, token);
         true
     }
@@ -362,6 +388,17 @@ impl Planning<'_> {
         }
         (plans, true)
     }
+}
+
+/// Notes by itself that an entry is released, its machine being lost, where too many are for one plan.
+fn release(unit: &UnitName, placed: &Placed<'_>) -> Option<Plan> {
+    if placed.entry.departing == Some(Departure::MachineLost) {
+        return None;
+    }
+    let mut plan = Plan::new(unit);
+    plan.absent.insert(placed.machine);
+    plan.depart(placed, Departure::MachineLost, Some("its machine was lost".to_owned()));
+    Some(plan)
 }
 
 fn entry(unit: &UnitName, wanted: &Wanted, token: Token) -> ManifestEntry {

@@ -49,6 +49,10 @@ pub const DECISIONS_MAX: usize = 5_000;
 /// A second: nothing is known to have changed, so there is no hurry, and at rest nothing is tried.
 pub const RETRY: Duration = Duration::from_secs(1);
 
+/// How long a unit waits whose transaction the store refused for what it is. Half a minute: it will be
+/// refused again unless something changes, and everything else goes on meanwhile.
+pub const REFUSED_RETRY: Duration = Duration::from_secs(30);
+
 /// How old an event becomes. A day: long enough to look at what happened over night.
 pub const EVENT_AGE: Duration = Duration::from_secs(24 * 3_600);
 
@@ -86,6 +90,10 @@ pub struct Memory {
     untold: Vec<EventChange>,
     /// Machines changed since the brake looked last.
     machines_changed: bool,
+    /// Units of transactions that the store refused: each gets one of its own, to tell whose fault it is.
+    alone: BTreeSet<UnitName>,
+    /// Units whose own transaction the store refused, with when they are tried again, and why.
+    aside: BTreeMap<UnitName, (Duration, String)>,
 }
 
 /// What a step found to do.
@@ -127,12 +135,54 @@ impl Memory {
             retry_at: None,
             untold: Vec::new(),
             machines_changed: false,
+            alone: BTreeSet::new(),
+            aside: BTreeMap::new(),
         }
     }
 
     /// Notes that a transaction was acknowledged.
     pub fn wrote(&mut self, of: &Transaction, now: Duration) {
         self.warm.wrote(&of.buckets, now);
+        for unit in &of.units {
+            self.alone.remove(unit);
+            self.aside.remove(unit);
+        }
+    }
+
+    /// Notes that the store refused a transaction for what it is: its units are tried one by one, and
+    /// the one that it is about is put aside.
+    pub fn refused(
+        &mut self,
+        state: &ClusterState,
+        model: &mut Model,
+        of: &Transaction,
+        why: &str,
+        now: Duration,
+    ) {
+        if of.units.len() == 1 {
+            let aside = |unit: &UnitName| (unit.clone(), (now + REFUSED_RETRY, why.to_owned()));
+            self.aside.extend(of.units.iter().map(aside));
+        } else {
+            self.alone.extend(of.units.iter().cloned());
+        }
+        self.failed(state, model, of);
+    }
+
+    /// Says what the store refuses, if it refuses something.
+    #[must_use]
+    pub fn refusal(&self) -> Option<String> {
+        let (unit, (_, why)) = self.aside.iter().next()?;
+        Some(format!("nothing is written about {} unit(s), such as {unit}: {why}", self.aside.len()))
+    }
+
+    /// Takes up what was put aside long enough ago, and leaves the rest for later.
+    fn take_up(&mut self, state: &ClusterState, model: &mut Model, now: Duration) {
+        let due = self.aside.iter().filter(|(_, (until, _))| *until <= now);
+        let units: BTreeSet<UnitName> = due.map(|(unit, _)| unit.clone()).collect();
+        self.todo.retain(|unit, _| !self.aside.contains_key(unit) || units.contains(unit));
+        self.todo.extend(units.iter().map(|unit| (unit.clone(), Decided::default())));
+        // What the core took as done meanwhile is not.
+        model.sync(state, &Changes { units, ..Changes::default() });
     }
 
     /// Notes that a transaction did not happen: its units are decided anew.
@@ -234,9 +284,11 @@ pub fn step(
         let changes = mem::take(&mut memory.untold);
         transactions.push(Transaction { changes, ..Transaction::default() });
     }
+    memory.take_up(state, model, now.mono);
     let decisions = model.decide(DECISIONS_MAX);
     let limited = decisions.len() >= DECISIONS_MAX;
-    memory.todo.extend(by_unit(decisions));
+    let waits = |unit: &UnitName| memory.aside.get(unit).is_some_and(|(until, _)| *until > now.mono);
+    memory.todo.extend(by_unit(decisions).into_iter().filter(|(unit, _)| !waits(unit)));
 
     let before = memory.tokens.clone();
     let (plans, unplanned) = plan_all(state, model, memory, &cluster, now.mono);
@@ -258,7 +310,8 @@ pub fn step(
     } else {
         let decided: BTreeMap<UnitName, Decided> =
             plans.iter().map(|(plan, decided)| (plan.unit.clone(), decided.clone())).collect();
-        let batch = pack(state, plans.into_iter().map(|(plan, _)| plan).collect(), &memory.warm, now.mono);
+        let plans = plans.into_iter().map(|(plan, _)| plan).collect();
+        let batch = pack(state, plans, &memory.alone, &memory.warm, now.mono);
         out.more |= !unplanned.is_empty() || (!batch.waiting.is_empty() && batch.cool_at.is_none());
         memory.todo = unplanned;
         memory.todo.extend(decided.into_iter().filter(|(unit, _)| batch.waiting.contains(unit)));
@@ -267,7 +320,8 @@ pub fn step(
         transactions.extend(batch.transactions);
     }
     let ends = memory.brake.ends_at();
-    out.wake_at = [out.wake_at, ends, memory.retry_at].into_iter().flatten().min();
+    let aside = memory.aside.values().map(|(until, _)| *until).filter(|until| *until > now.mono).min();
+    out.wake_at = [out.wake_at, ends, memory.retry_at, aside].into_iter().flatten().min();
     // Old events go with the first transaction: for the others they are gone already.
     out.transactions = (transactions.into_iter().enumerate())
         .map(|(at, of)| memory.ready(state, cluster_at, of, now, at == 0))

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use flotilla_registry::{
-    keys::{Key, Keys},
+    keys::{Bucket, Key, Keys},
     records::{
         Capacity, Cluster, MachineRecord, ManifestBucket, Record as _, ReportHead, Target, UnitRecord,
     },
@@ -116,6 +116,17 @@ impl World {
         };
         let head = ReportHead { v: 1, incarnation: "nonce".to_owned(), seen: Revision(0) };
         self.apply(vec![(Key::Machine(id(n)), record.encode()), (Key::ReportHead(id(n)), head.encode())]);
+    }
+
+    /// A unit with a text of its own.
+    fn with_text(&mut self, name: &str, text: &str, deleting: bool) {
+        let hash = ContentHash::of(text.as_bytes());
+        self.apply(vec![(Key::Content(hash), text.into())]);
+        self.record(name, Some(hash));
+        let key = Key::Unit(name.parse().expect("valid"));
+        let kept = self.state.units().values().last().and_then(|kept| kept.record()).expect("readable");
+        let record = UnitRecord { deleting, ..(**kept).clone() };
+        self.apply(vec![(key, record.encode())]);
     }
 
     fn unit(&mut self, name: &str) {
@@ -260,4 +271,38 @@ fn what_cannot_be_decided_about_keeps_the_leader_from_nothing() {
     world.write(&found);
     let rest = world.step();
     assert!(rest.transactions.is_empty() && !rest.more, "{rest:?}");
+}
+
+#[test]
+fn a_global_unit_of_very_many_lost_machines_is_destroyed_within_the_limits() {
+    let mut world = World::new(10_000);
+    (1..=500).for_each(|n| world.machine(n));
+    let text = format!("{TEXT}[X-Flotilla]\nGlobal=true\n");
+    world.with_text("all.service", &text, false);
+    let go_on = |world: &mut World, steps: usize| {
+        for _ in 0..steps {
+            let found = world.step();
+            for ready in &found.transactions {
+                let (when, then) = (ready.txn.when.len(), ready.txn.then.len());
+                assert!(when <= 128 && then <= 128, "{when} compares, {then} operations");
+            }
+            world.write(&found);
+        }
+    };
+    go_on(&mut world, 20);
+    (1..=140).for_each(|n| world.lose(n));
+    go_on(&mut world, 5);
+    world.with_text("all.service", &text, true);
+    go_on(&mut world, 20);
+    assert_eq!(world.state.units().len(), 1, "the living have not proven it gone");
+    for n in 141..=500 {
+        let keys =
+            Bucket::all().map(|bucket| (world.state.keys().spell(&Key::Manifest(id(n), bucket)), None));
+        let keys = keys.collect();
+        world.revise(keys);
+    }
+    go_on(&mut world, 10);
+    assert!(world.state.units().is_empty(), "destroyed");
+    let departing = world.state.machines().values().flat_map(|machine| machine.entries());
+    assert_eq!(departing.filter(|entry| entry.departing.is_some()).count(), 140, "the orders stay");
 }

@@ -111,6 +111,31 @@ async fn a_deposed_leader_cannot_write() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_transaction_that_the_store_refuses_keeps_nothing_else_from_being_written() {
+    let mut cluster = Cluster::start(1, 2).await;
+    let leader = cluster.leader().unwrap();
+    cluster.host(leader).faults.refuse(Some("\"bad.service\""));
+    let names: Vec<String> = (0..20).map(|n| format!("u{n}.service")).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).chain(["bad.service"]).collect();
+    let units: Vec<_> = names.iter().map(|name| (unit(name), crate::service(""))).collect();
+    cluster.operations.submit(&units, "test").await.unwrap();
+    let all: Vec<_> = names.iter().map(|name| unit(name)).collect();
+    cluster.operations.set_target(&all, Target::Launched, true, "test").await.unwrap();
+    let good = |cluster: &Cluster| names[..20].iter().all(|name| cluster.runs_on(name).is_some());
+    let took = cluster.until("the others run", good).await;
+    assert!(took < Duration::from_secs(2), "{took:?}");
+    let trouble = |cluster: &Cluster| cluster.reader().cluster().engine.trouble;
+    assert!(trouble(&cluster).is_some_and(|why| why.contains("bad.service")), "{:?}", trouble(&cluster));
+    let calls = cluster.host(leader).faults.calls();
+    cluster.pass(Duration::from_secs(20)).await;
+    let made = cluster.host(leader).faults.calls() - calls;
+    assert!(made < 100, "{made} calls: leases are renewed, and nothing else happens");
+    cluster.host(leader).faults.refuse(None);
+    cluster.until("it is tried again", |cluster| cluster.runs_on("bad.service").is_some()).await;
+    assert_eq!(trouble(&cluster), None);
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_operator_accepts_a_store_whose_cluster_record_was_deleted_under_the_leader() {
     let mut cluster = Cluster::start(1, 2).await;
     cluster.running(&["a.service"]).await;

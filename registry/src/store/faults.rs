@@ -22,8 +22,8 @@ use tokio::{
 };
 
 use super::{
-    CALL_TIMEOUT, KeyRange, LeaseId, LeaseStatus, RangeRequest, RangeResponse, Revision, Store, StoreError,
-    StoreStatus, Txn, TxnResponse, WatchMessage, WatchStream,
+    CALL_TIMEOUT, KeyRange, LeaseId, LeaseStatus, Operation, RangeRequest, RangeResponse, Revision, Store,
+    StoreError, StoreStatus, Txn, TxnResponse, WatchMessage, WatchStream,
     embedded::{EmbeddedStore, Snapshot},
 };
 
@@ -67,6 +67,7 @@ struct Inner {
     random: SmallRng,
     slow: (Duration, Duration),
     lose_replies: u32,
+    refuse: Option<String>,
     calls: u64,
 }
 
@@ -87,6 +88,7 @@ impl FaultyStore {
             random: SmallRng::seed_from_u64(seed),
             slow: (Duration::ZERO, Duration::ZERO),
             lose_replies: 0,
+            refuse: None,
             calls: 0,
         };
         let shared = Shared { inner: Mutex::new(inner), changed: watch::Sender::new(Situation::default()) };
@@ -123,6 +125,12 @@ impl Faults {
     /// for the time-out.
     pub fn lose_replies(&self, count: u32) {
         self.lock().lose_replies = count;
+    }
+
+    /// Refuses every transaction that writes a value with this text in it, as a store does with one that
+    /// it can never carry out; `None` ends it.
+    pub fn refuse(&self, text: Option<&str>) {
+        self.lock().refuse = text.map(ToOwned::to_owned);
     }
 
     /// Ends every running watch, as a reconnect does.
@@ -186,6 +194,17 @@ impl Faults {
         let spread = u64::try_from((most - least).as_micros()).unwrap_or(u64::MAX);
         let extra = if spread == 0 { 0 } else { inner.random.random_range(0..=spread) };
         (Arc::clone(&inner.store), least + Duration::from_micros(extra))
+    }
+
+    fn refuses(&self, txn: &Txn) -> bool {
+        let refused = self.lock().refuse.clone();
+        let writes = |text: &str| {
+            txn.then.iter().any(|operation| match operation {
+                Operation::Put { value, .. } => value.windows(text.len()).any(|part| part == text.as_bytes()),
+                _ => false,
+            })
+        };
+        refused.is_some_and(|text| writes(&text))
     }
 
     fn toss(&self) -> bool {
@@ -271,6 +290,9 @@ impl Store for FaultyStore {
     }
 
     async fn txn(&self, txn: Txn) -> Result<TxnResponse, StoreError> {
+        if self.faults.refuses(&txn) {
+            return Err(StoreError::Invalid("a simulated refusal".into()));
+        }
         let loses = self.faults.loses_reply();
         self.faults.write("a transaction", loses, |store| async move { store.txn(txn).await }).await
     }
