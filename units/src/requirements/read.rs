@@ -127,8 +127,12 @@ fn values(option: Opt, stored: &Stored, found: &mut Found) -> Vec<(String, usize
     let value = &*stored.value;
     let several = match option {
         Opt::MachineOf | Opt::Conflicts | Opt::Replaces => true,
-        // As fleet did: only quotes make several of one line, since a value may have blanks.
-        Opt::MachineMetadata => value.contains('"'),
+        // As fleet did: only quotes make several of one line, since a value may have blanks. Single
+        // quotes are systemd's too, where a word begins with one: within a word they are apostrophes.
+        Opt::MachineMetadata => {
+            let mut words = value.split(is_blank);
+            value.contains('"') || words.any(|word| word.starts_with('\''))
+        }
         Opt::MachineId | Opt::Global | Opt::OnPartition => false,
     };
     if !several {

@@ -41,6 +41,10 @@ fn metadata_is_or_within_a_key_and_and_between_keys_and_is_quoted_as_in_fleet() 
     let quoted = of("MachineMetadata=\"zone=a\" \"zone=b\" \"disk=ssd\"\n", "a.service");
     assert_eq!(lines, quoted);
     assert_eq!(texts(&lines.metadata["zone"]), ["a", "b"]);
+    assert_eq!(of("MachineMetadata='zone=a' \"zone=b\" 'disk=ssd'\n", "a.service"), lines);
+    assert_eq!(texts(&of("MachineMetadata='zone=a'\n", "a.service").metadata["zone"]), ["a"]);
+    // Within a word it is an apostrophe.
+    assert_eq!(texts(&of("MachineMetadata=owner=o'brien\n", "a.service").metadata["owner"]), ["o'brien"]);
     // One unquoted line is one value, blanks included.
     assert_eq!(texts(&of("MachineMetadata=region=us east\n", "a.service").metadata["region"]), ["us east"]);
     assert_eq!(texts(&of("MachineMetadata=url=a=b\n", "a.service").metadata["url"]), ["a=b"]);
@@ -48,7 +52,7 @@ fn metadata_is_or_within_a_key_and_and_between_keys_and_is_quoted_as_in_fleet() 
     let e = refusal("MachineMetadata=a=b c=d\n");
     assert!(e.starts_with("t.service:2:17: MachineMetadata= does not take"), "{e}");
     assert!(e.contains("\"a=b\" \"c=d\""), "{e}");
-    for bad in ["disk", "=ssd", "disk=", "\"disk\" \"a=b\"", "\"a=b"] {
+    for bad in ["disk", "=ssd", "disk=", "\"disk\" \"a=b\"", "\"a=b", "'a=b"] {
         assert!(read(&format!("MachineMetadata={bad}\n")).is_err(), "{bad}");
     }
 }
