@@ -186,7 +186,8 @@ impl Operations {
     ///
     /// # Guarantees
     /// All are checked before the first is written, and up to about 60 are written in one transaction.
-    /// The same text again changes nothing. A record is never without its text.
+    /// The same text again changes nothing, unless the stored one is missing or is not what its hash
+    /// says: then it is put back. A record is never without its text.
     ///
     /// # Errors
     /// A unit has another text already, is being destroyed, is an instance, or is too large; else

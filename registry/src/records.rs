@@ -19,7 +19,7 @@ pub const VERSION: u32 = 1;
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum RecordError {
     /// It is not the JSON that was expected.
-    #[error("the value of `{key}` cannot be read: {why}")]
+    #[error("the value of `{key}` cannot be read: {why}; mend or restore this key")]
     Corrupted {
         /// The key.
         key: String,

@@ -16,7 +16,9 @@ pub struct Content {
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum ContentError {
     /// The value does not have the hash that its key says.
-    #[error("the text under this key has hash {0}: it was changed behind flotilla's back")]
+    #[error(
+        "the text under this key has hash {0}: it was changed behind flotilla's back; submit the same file again"
+    )]
     WrongHash(ContentHash),
     /// It is not a unit file, or what it asks for makes no sense.
     #[error("{0}")]

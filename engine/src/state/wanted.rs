@@ -61,9 +61,9 @@ impl fmt::Display for Obstacle {
         match self {
             Self::TemplateMissing(name) => write!(f, "its template {name} is not in the cluster: submit it"),
             Self::TemplateUnreadable(error) => write!(f, "its template cannot be read: {error}"),
-            Self::NoContent(name) => write!(f, "{name} has no content: submit it again"),
+            Self::NoContent(name) => write!(f, "{name} has no content: submit its unit file again"),
             Self::ContentMissing(hash) => {
-                write!(f, "its content {} is not in the store: submit it again", hash.short())
+                write!(f, "its content {} is not in the store: submit the same file again", hash.short())
             }
             Self::Content(hash, error) => write!(f, "its content {} cannot be used: {error}", hash.short()),
         }

@@ -166,11 +166,34 @@ impl Errand<'_> {
                 }
             }
         }
+        sight.missing = self.missing(&sight).await?;
         let destroyed = self.wishes.iter().filter(|(_, wish)| **wish == Wish::Destroy);
         for template in destroyed.map(|(name, _)| name).filter(|name| name.is_template()) {
             sight.instances.insert(template.clone(), self.instances(template).await?);
         }
         Ok(sight)
+    }
+
+    /// Finds the texts that are submitted again and are not in the store as they should be. One by one:
+    /// two may be more than an answer can carry.
+    async fn missing(&self, sight: &Sight) -> Result<BTreeSet<ContentHash>, OperationError> {
+        let submitted = self.wishes.iter().filter_map(|(name, wish)| match wish {
+            Wish::Submit { hash, .. } => Some((name, *hash)),
+            _ => None,
+        });
+        let current = |name| sight.units.get(name).and_then(|stored| stored.as_ref().ok()?.record.current);
+        let again: BTreeSet<ContentHash> =
+            submitted.filter(|(name, hash)| current(*name) == Some(*hash)).map(|(_, hash)| hash).collect();
+        let (store, keys) = (self.operations.registry.store(), self.operations.registry.keys());
+        let mut missing = BTreeSet::new();
+        for hash in again {
+            let range = KeyRange::key(keys.spell(&Key::Content(hash)));
+            let kvs = store.range(RangeRequest::all(range)).await.map_err(OperationError::Store)?.kvs;
+            if kvs.first().is_none_or(|kv| ContentHash::of(&kv.value) != hash) {
+                missing.insert(hash);
+            }
+        }
+        Ok(missing)
     }
 
     /// Reads which instances of a template there are and not yet being destroyed.

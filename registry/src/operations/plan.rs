@@ -1,6 +1,9 @@
 //! Decides what an operation writes, from the records as they are. Pure.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use flotilla_units::{ContentHash, UnitName};
 use jiff::Timestamp;
@@ -26,6 +29,8 @@ pub(super) enum Wish {
 pub(super) struct Sight {
     /// Of every unit asked about and every template of one; absent ones are not in it.
     pub units: BTreeMap<UnitName, Result<Stored<UnitRecord>, RecordError>>,
+    /// The texts that units have and that are missing in the store, or are not what their hash says.
+    pub missing: BTreeSet<ContentHash>,
     /// The instances, not yet being destroyed, of every template that is to be destroyed.
     pub instances: BTreeMap<UnitName, Vec<UnitName>>,
 }
@@ -66,7 +71,7 @@ pub(super) fn plan(
         .map(|(name, wish)| {
             let existing = sight.get(name)?;
             let write = match wish {
-                Wish::Submit { hash, text } => submit(name, existing, *hash, text)?,
+                Wish::Submit { hash, text } => submit(sight, name, existing, *hash, text)?,
                 Wish::Target { target, raise_run } => set_target(sight, name, existing, *target, *raise_run)?,
                 Wish::Destroy => destroy(sight, wishes, name, existing)?,
             };
@@ -98,6 +103,7 @@ impl Sight {
 }
 
 fn submit(
+    sight: &Sight,
     name: &UnitName,
     existing: Option<&Stored<UnitRecord>>,
     hash: ContentHash,
@@ -109,20 +115,23 @@ fn submit(
     if text.len() > CONTENT_BYTES_MAX {
         return Err(OperationError::TooLarge { unit: name.clone(), bytes: text.len() });
     }
-    if let Some(stored) = existing {
-        return match stored.record.current {
-            _ if stored.record.deleting => Err(OperationError::BeingDestroyed(name.clone())),
+    let (kind, record) = match existing {
+        None => ("submitted", new_record(name)),
+        Some(stored) => match stored.record.current {
+            _ if stored.record.deleting => return Err(OperationError::BeingDestroyed(name.clone())),
             Some(current) if current != hash => {
-                Err(OperationError::ContentDiffers { unit: name.clone(), current, submitted: hash })
+                return Err(OperationError::ContentDiffers { unit: name.clone(), current, submitted: hash });
             }
-            _ => Ok(None),
-        };
-    }
-    let record = UnitRecord { current: Some(hash), ..new_record(name) };
+            Some(_) if !sight.missing.contains(&hash) => return Ok(None),
+            // The unit is there and its text is not: this is how it is put back.
+            _ => ("text-restored", stored.record.clone()),
+        },
+    };
+    let record = UnitRecord { current: Some(hash), ..record };
     // Written also when the cluster has the same text: its collection compares when it was last
     // written, and so cannot take it away at this very moment.
     let content = Some((hash, text.clone()));
-    Ok(Some(Write { record, content, template: None, change: change("submitted", name, None) }))
+    Ok(Some(Write { record, content, template: None, change: change(kind, name, None) }))
 }
 
 fn set_target(

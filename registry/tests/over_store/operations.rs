@@ -5,7 +5,7 @@ use flotilla_registry::{
     operations::{CONTENT_BYTES_MAX, Effect, OperationError, Operations},
     reads::{ReadError, Registry},
     records::{EventRecord, Record, RecordError, Target, UnitRecord},
-    store::{KeyRange, RangeRequest, Store, faults::Link},
+    store::{KeyRange, Operation, RangeRequest, Store, Txn, faults::Link},
     timing::Timing,
 };
 use flotilla_units::{ContentHash, UnitName};
@@ -63,6 +63,37 @@ async fn a_unit_is_written_with_its_content_and_event_in_one_transaction() {
     let again = operations.submit(&[(name("a.service"), text)], "ben").await.unwrap();
     assert_eq!((again[0].effect, again[0].revision), (Effect::Unchanged, stored.written));
     assert_eq!(events(&store).await.len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_text_that_is_missing_or_spoilt_is_put_back_by_submitting_it_again() {
+    let (store, _) = store(11);
+    let operations = operations(&store);
+    submit(&operations, &["a.service"]).await;
+    operations.set_target(&names(&["a.service"]), Target::Launched, true, "test").await.unwrap();
+    let good = record(&operations, "a.service").await;
+    let hash = good.current.unwrap();
+    let (text, unit) = (Keys::default().spell(&Key::Content(hash)), Key::Unit(name("a.service")));
+    let mut none = good.clone();
+    none.current = None;
+    let none = String::from_utf8(none.encode()).unwrap();
+    for round in 0..3 {
+        match round {
+            0 => {
+                let delete = Operation::Delete(KeyRange::key(&*text));
+                drop(store.txn(Txn { then: vec![delete], ..Txn::default() }).await.unwrap());
+            }
+            1 => drop(put(&*store, &text, "garbage", None).await),
+            _ => drop(put(&*store, &Keys::default().spell(&unit), &none, None).await),
+        }
+        let again = operations.submit(&[(name("a.service"), "# a.service\n".to_owned())], "test").await;
+        assert_eq!(again.unwrap()[0].effect, Effect::Changed, "round {round}");
+        assert_eq!(&*get(&*store, &text).await.unwrap().value, b"# a.service\n");
+        let now = record(&operations, "a.service").await;
+        assert_eq!((now.current, now.target, now.run), (good.current, good.target, good.run));
+    }
+    let again = operations.submit(&[(name("a.service"), "# a.service\n".to_owned())], "test").await;
+    assert_eq!(again.unwrap()[0].effect, Effect::Unchanged);
 }
 
 #[tokio::test(start_paused = true)]
