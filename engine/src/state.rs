@@ -397,17 +397,25 @@ impl ClusterState {
         let was = content(self.units.get(name));
         let is = content(kept.as_ref());
         if was != is {
-            if let Some(users) = was.and_then(|hash| self.content_users.get_mut(&hash)) {
+            if let Some(hash) = was
+                && let Some(users) = self.content_users.get_mut(&hash)
+            {
                 users.remove(name);
+                if users.is_empty() {
+                    self.content_users.remove(&hash);
+                }
             }
-            self.content_users.retain(|_, users| !users.is_empty());
             if let Some(hash) = is {
                 self.content_users.entry(hash).or_default().insert(name.clone());
             }
         }
         match kept {
             Some(kept) => self.units.insert(name.clone(), kept),
-            None => self.units.remove(name),
+            None => {
+                // Its template's record may have waited for it.
+                changes.units.extend(name.template());
+                self.units.remove(name)
+            }
         };
         if name.is_template() {
             changes.units.extend(self.instances(name).cloned());

@@ -206,8 +206,10 @@ impl Planning<'_> {
             }
             plans.push(plan);
         }
-        // What may be in a bucket that cannot be read is not proven gone.
-        if !deleting || stays || self.state.hidden_entry(unit).is_some() {
+        // What may be in a bucket that cannot be read is not proven gone. A template's record goes after
+        // the last of its instances, which may have been made while it was being destroyed.
+        let has_instances = || self.state.instances(unit).next().is_some();
+        if !deleting || stays || self.state.hidden_entry(unit).is_some() || has_instances() {
             return plans;
         }
         let Some(record) = self.state.units().get(unit) else { return plans };

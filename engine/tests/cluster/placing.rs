@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use flotilla_registry::records::{MachineSettings, Target, VERSION};
+use flotilla_registry::{
+    keys::Key,
+    records::{MachineSettings, Record as _, Target, UnitRecord, VERSION},
+};
 
 use crate::{Cluster, id, unit};
 
@@ -152,4 +155,25 @@ async fn at_rest_nothing_is_written_for_ten_minutes() {
     assert_eq!(cluster.checker.writes, before);
     let why = cluster.reader().why(&unit("nowhere.service"));
     assert!(why.explanation.is_unplaceable(), "{}", why.explanation);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_template_outlives_an_instance_made_while_it_was_being_destroyed() {
+    let mut cluster = Cluster::start(1, 2).await;
+    cluster.submit("web@.service", "").await;
+    cluster.target("web@5.service", Target::Launched, true).await;
+    // The order to destroy the template saw no instance yet, and was written after this one was made.
+    let template = Key::Unit(unit("web@.service"));
+    let mut record = UnitRecord::decode("", &cluster.value(&template).await).unwrap();
+    record.deleting = true;
+    cluster.put(&template, record.encode()).await;
+    cluster.until("the instance runs", |cluster| cluster.runs_on("web@5.service").is_some()).await;
+    cluster.pass(Duration::from_secs(5)).await;
+    let (row, _) = cluster.reader().unit(&unit("web@5.service"));
+    assert_eq!(row.unwrap().problem, None);
+    let another =
+        cluster.operations.set_target(&[unit("web@6.service")], Target::Launched, true, "test").await;
+    assert!(another.is_err(), "no new one is made");
+    cluster.operations.destroy(&[unit("web@5.service")], "test").await.unwrap();
+    cluster.until("both are gone", |cluster| cluster.checker.state.units().is_empty()).await;
 }
