@@ -5,8 +5,9 @@
 //! line once. Nothing here keeps a line, and nothing ever starts "now": a query without a beginning
 //! begins at the moment that it was made.
 
-use std::{collections::BTreeMap, io};
+use std::{collections::BTreeMap, io, time::Duration};
 
+use async_trait::async_trait;
 use flotilla_units::{Glob, UnitName};
 use futures_util::stream::BoxStream;
 use jiff::Timestamp;
@@ -28,7 +29,8 @@ pub struct Query {
     /// Only lines from then on.
     pub since: Option<Timestamp>,
     /// Only the last of the lines that are there already, counted over all units of the query. It
-    /// says nothing (0 apart) where there is a `since`.
+    /// says nothing (0 apart) where there is a `since`. With `follow`, `grep` is applied only after
+    /// counting; whoever wants the last that match asks for them first, without `follow`.
     pub lines: Option<u32>,
     /// The last line that the asker has, for each unit: only what comes after it is given. Where
     /// there is one, neither `since` nor `lines` counts for that unit.
@@ -119,9 +121,32 @@ pub enum JournalError {
     /// The query asks for nothing.
     #[error("the query names no unit; name at least one unit or pattern")]
     NoUnit,
+    /// The regular expression is none.
+    #[error("journalctl does not understand the pattern to search for: {said}")]
+    Pattern {
+        /// What it said.
+        said: String,
+    },
+    /// More of the last lines that match are wanted than can be put in order.
+    #[error(
+        "{wanted} lines that match a pattern are more than {limit}; ask for fewer, or for all since a time"
+    )]
+    TooManyMatches {
+        /// How many were asked for.
+        wanted: u32,
+        /// How many are given at most.
+        limit: u32,
+    },
+    /// journalctl did not tell where the journal ends.
+    #[error("journalctl did not say within {} s where the journal ends; is its disk slow?", .within.as_secs())]
+    NoEnd {
+        /// How long it had.
+        within: Duration,
+    },
 }
 
 /// Where lines come from.
+#[async_trait]
 pub trait LogSource: std::fmt::Debug + Send + Sync + 'static {
     /// Returns the lines that a query asks for, in the journal's order.
     ///
@@ -136,6 +161,13 @@ pub trait LogSource: std::fmt::Debug + Send + Sync + 'static {
     /// # Cancellation
     /// Dropping the stream ends everything behind it.
     fn follow(&self, query: Query) -> BoxStream<'static, Result<LogEntry, JournalError>>;
+
+    /// Returns the journal's last line of all, whoever wrote it: what is asked for after it is all
+    /// that comes from now on. `None` if there is no line.
+    ///
+    /// # Errors
+    /// The journal cannot be read.
+    async fn end(&self) -> Result<Option<Cursor>, JournalError>;
 }
 
 impl Cursor {

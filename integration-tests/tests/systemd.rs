@@ -17,7 +17,7 @@ use std::{
 };
 
 use flotilla_agent::{
-    journal::{Journalctl, LogSource as _, Query},
+    journal::{JournalError, Journalctl, LogSource as _, Query},
     status::StatusSource as _,
     systemd::{Change, DbusSystemd, Evidence, JobResult, Layout, Present, Systemd as _, SystemdError},
 };
@@ -477,5 +477,38 @@ machine_tests! {
         assert_eq!(rest.len(), 6);
         assert_eq!(rest.iter().map(|e| &e.unit).collect::<BTreeSet<_>>().len(), 2);
         assert!(Path::new("/run/flotilla/env/j@1.service").exists());
+    }
+
+    async fn the_journal_is_searched() {
+        let systemd = open().await;
+        let unit = name("s.service");
+        let text = "[Service]\nType=oneshot\nExecStart=/bin/bash -c 'for i in $$(seq 20); do echo word-$$((i %% 2))-$$i; done'\n";
+        assert_eq!(run(&systemd, &unit, text, 1).await, JobResult::Done);
+        let journal = Journalctl::new(false);
+        let query = |grep: &str, lines| Query {
+            units: vec![unit.clone()],
+            grep: Some(grep.to_owned()),
+            lines,
+            ..Query::default()
+        };
+        let texts = async |query: Query| {
+            let entries: Vec<_> = journal.follow(query).map(Result::unwrap).collect().await;
+            entries.iter().map(|entry| entry.message.to_text().into_owned()).collect::<Vec<_>>()
+        };
+        // The last line of a process that has ended may come a moment later.
+        eventually("all lines", async || texts(query("word-0-", None)).await.len() == 10).await;
+        assert_eq!(texts(query("word-1-", Some(3))).await, ["word-1-15", "word-1-17", "word-1-19"]);
+        assert!(texts(query("no such word", None)).await.is_empty());
+        assert!(texts(query("no such word", Some(10))).await.is_empty());
+        let bad = journal.follow(query("(", None)).next().await.unwrap().unwrap_err();
+        assert!(matches!(&bad, JournalError::Pattern { .. }), "{bad}");
+        // From the journal's end on, whoever wrote its last line.
+        shell("logger something else");
+        let end = journal.end().await.unwrap().unwrap();
+        assert!(texts(Query { after: Some(end.clone()), ..query("word", None) }).await.is_empty());
+        let mut rest = journal.follow(Query { after: Some(end), follow: true, ..query("word-0-", None) });
+        run(&systemd, &unit, text, 2).await;
+        let next = timeout(LIMIT, rest.next()).await.unwrap().unwrap().unwrap();
+        assert_eq!(next.message.to_text(), "word-0-2");
     }
 }

@@ -39,6 +39,24 @@ pub(super) fn beginning(query: &Query, now: Timestamp) -> From {
     }
 }
 
+impl From {
+    /// Tells whether journalctl gives the lines newest first: it searches for a pattern backwards
+    /// where it has to stop after so many.
+    pub(super) const fn is_backwards(&self, query: &Query) -> bool {
+        matches!(self, Self::Last(_)) && query.grep.is_some() && !query.follow
+    }
+}
+
+/// Returns the arguments that make journalctl show the last line of all.
+pub(super) fn end(user: bool) -> Vec<String> {
+    let mut args =
+        ["--quiet", "--no-pager", "--output=json", "--output-fields=_MACHINE_ID", "--lines=1"].to_vec();
+    if user {
+        args.push("--user");
+    }
+    args.into_iter().map(str::to_owned).collect()
+}
+
 /// Returns journalctl's arguments.
 pub(super) fn arguments(query: &Query, from: &From, user: bool) -> Vec<String> {
     let mut args: Vec<String> =

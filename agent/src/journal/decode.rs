@@ -33,6 +33,12 @@ enum Field {
 
 type Fields = HashMap<String, Field>;
 
+/// Decodes only where a line is.
+pub(super) fn cursor(line: &str) -> Result<Cursor, String> {
+    let fields: Fields = serde_json::from_str(line).map_err(|e| e.to_string())?;
+    Ok(Cursor(text(&fields, "__CURSOR").ok_or("it has no __CURSOR")?.to_owned()))
+}
+
 /// Decodes a line; the entry's unit is the first of its owners that `wanted` says yes to. `None`
 /// when there is none, or when the line is not of the machine.
 pub(super) fn decode(

@@ -5,8 +5,14 @@
 //! writing. It lags by 130 ms at the median, because journald tells its readers four times a
 //! second.
 
-use std::{collections::BTreeMap, process::Stdio, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    process::{ExitStatus, Stdio},
+    sync::Arc,
+    time::Duration,
+};
 
+use async_trait::async_trait;
 use flotilla_units::UnitName;
 use futures_util::{StreamExt as _, stream::BoxStream};
 use jiff::Timestamp;
@@ -21,8 +27,8 @@ use tokio_util::codec::{FramedRead, LinesCodec, LinesCodecError};
 
 use super::{
     Cursor, JournalError, LogEntry, LogSource, Query,
-    command::{From, arguments, beginning},
-    decode::decode,
+    command::{From, arguments, beginning, end},
+    decode::{cursor, decode},
 };
 
 /// Children at a time: each is a process with its own view of the whole journal, some 10 MB.
@@ -54,6 +60,19 @@ const SAID_BYTES: u64 = 4_096;
 /// The longest that a child which closed its output is waited for.
 const END_WITHIN: Duration = Duration::from_secs(5);
 
+/// How many of the last lines that match a pattern are given at most. journalctl gives them newest
+/// first, so they are all held before the first is handed on: some megabytes.
+const MATCHES: u32 = 10_000;
+
+/// How long the journal's end is looked for. It takes some 10 ms; seconds if the disk sleeps.
+const FIND_END_WITHIN: Duration = Duration::from_secs(10);
+
+/// How journalctl begins its complaint about a regular expression.
+const BAD_PATTERN: &str = "Bad pattern";
+
+/// How it says that it was built without regular expressions.
+const NO_PATTERNS: &str = "without pattern matching";
+
 /// This machine's journal.
 #[derive(Debug)]
 pub struct Journalctl {
@@ -74,10 +93,15 @@ impl Journalctl {
     }
 }
 
+#[async_trait]
 impl LogSource for Journalctl {
     fn follow(&self, query: Query) -> BoxStream<'static, Result<LogEntry, JournalError>> {
+        let wanted = query.lines.unwrap_or(0);
         let permit = match self.readers.clone().try_acquire_owned() {
             _ if query.units.is_empty() && query.globs.is_empty() => Err(JournalError::NoUnit),
+            _ if query.grep.is_some() && wanted > MATCHES => {
+                Err(JournalError::TooManyMatches { wanted, limit: MATCHES })
+            }
             Ok(permit) => Ok(permit),
             Err(_) => Err(JournalError::TooMany { limit: READERS }),
         };
@@ -91,6 +115,29 @@ impl LogSource for Journalctl {
             Err(e) => futures_util::stream::once(std::future::ready(Err(e))).boxed(),
         }
     }
+
+    async fn end(&self) -> Result<Option<Cursor>, JournalError> {
+        let asked = Command::new(&self.program)
+            .args(end(self.user))
+            .stdin(Stdio::null())
+            .process_group(0)
+            .kill_on_drop(true)
+            .output();
+        let output = timeout(FIND_END_WITHIN, asked)
+            .await
+            .map_err(|_| JournalError::NoEnd { within: FIND_END_WITHIN })?
+            .map_err(JournalError::CannotRun)?;
+        if !output.status.success() {
+            let (status, said) = (output.status.to_string(), last_line(&output.stderr));
+            return Err(JournalError::Failed { status, said });
+        }
+        let line = String::from_utf8_lossy(&output.stdout);
+        let line = line.trim();
+        if line.is_empty() {
+            return Ok(None);
+        }
+        cursor(line).map(Some).map_err(|why| JournalError::Unreadable { why })
+    }
 }
 
 /// Reads for one query until it is answered or nobody listens.
@@ -102,16 +149,28 @@ struct Reader {
     from: From,
     cursors: BTreeMap<UnitName, Cursor>,
     query: Query,
-    sender: mpsc::Sender<Result<LogEntry, JournalError>>,
+    sender: mpsc::Sender<Told>,
     _permit: OwnedSemaphorePermit,
 }
+
+/// What is handed on.
+type Told = Result<LogEntry, JournalError>;
 
 /// How one child ended.
 enum End {
     /// Nobody listens any more.
     Unheard,
-    /// It ended, with this many lines.
-    Over { lines: u64, status: String, success: bool, said: String },
+    /// It ended.
+    Over(Over),
+}
+
+/// The end of a child.
+struct Over {
+    /// How many lines it gave.
+    lines: u64,
+    status: Option<ExitStatus>,
+    /// The last line that it complained in.
+    said: String,
 }
 
 impl Reader {
@@ -119,7 +178,7 @@ impl Reader {
         program: String,
         user: bool,
         mut query: Query,
-        sender: mpsc::Sender<Result<LogEntry, JournalError>>,
+        sender: mpsc::Sender<Told>,
         permit: OwnedSemaphorePermit,
     ) -> Self {
         let from = beginning(&query, Timestamp::now());
@@ -139,15 +198,21 @@ impl Reader {
                 // A child that has nothing to say would not notice.
                 () = closed.closed() => return,
             };
-            let (lines, status, said) = match end {
+            let Over { lines, status, said } = match end {
                 Ok(End::Unheard) => return,
-                Ok(End::Over { success: true, .. }) if !self.query.follow => return,
-                Ok(End::Over { lines, status, said, .. }) => (lines, status, said),
+                Ok(End::Over(over)) if over.is_answer(&self.query) => return,
+                Ok(End::Over(over)) => over,
                 Err(e) => {
                     let _ = self.sender.send(Err(JournalError::CannotRun(e))).await;
                     return;
                 }
             };
+            // It will say so again.
+            if said.contains(BAD_PATTERN) || said.contains(NO_PATTERNS) {
+                let _ = self.sender.send(Err(JournalError::Pattern { said })).await;
+                return;
+            }
+            let status = status.map_or_else(|| "no exit status".to_owned(), |status| status.to_string());
             if lines > 0 || began.elapsed() >= LIVED {
                 (wait, in_vain) = (RESTART_AFTER, 0);
             }
@@ -177,35 +242,48 @@ impl Reader {
         };
         let said = tokio::spawn(last_words(stderr));
         let mut read = FramedRead::new(stdout, LinesCodec::new_with_max_length(LINE_BYTES));
-        let mut lines = 0;
+        let (mut lines, mut held) = (0, Vec::new());
+        let backwards = self.from.is_backwards(&self.query);
         while let Some(line) = read.next().await {
             let told = match line {
-                Ok(line) => self.line(&line),
+                Ok(line) => self.line(&line, backwards),
                 Err(LinesCodecError::MaxLineLengthExceeded) => {
                     Some(Err(JournalError::TooLong { limit: LINE_BYTES }))
                 }
                 Err(LinesCodecError::Io(_)) => break,
             };
             lines += 1;
-            if let Some(told) = told
-                && self.sender.send(told).await.is_err()
-            {
+            let Some(told) = told else { continue };
+            if backwards {
+                held.push(told);
+            } else if self.sender.send(told).await.is_err() {
                 return Ok(End::Unheard);
             }
         }
-        let (success, status) = ended(&mut child).await;
-        Ok(End::Over { lines, status, success, said: said.await.unwrap_or_default() })
+        let status = ended(&mut child).await;
+        let over = Over { lines, status, said: said.await.unwrap_or_default() };
+        // What a child that died held is read again, whole, by the next one.
+        if over.is_answer(&self.query) {
+            for told in held.into_iter().rev() {
+                if self.sender.send(told).await.is_err() {
+                    return Ok(End::Unheard);
+                }
+            }
+        }
+        Ok(End::Over(over))
     }
 
     /// Takes one line; returns what is to be handed on.
-    fn line(&mut self, line: &str) -> Option<Result<LogEntry, JournalError>> {
+    fn line(&mut self, line: &str, backwards: bool) -> Option<Told> {
         let (cursor, entry) = match decode(line, self.machine.as_deref(), |unit| self.query.wants(unit)) {
             Ok(decoded) => decoded,
             // A child that was killed leaves half a line; its successor brings the whole one.
             Err(_) if !line.ends_with('}') => return None,
             Err(why) => return Some(Err(JournalError::Unreadable { why })),
         };
-        self.from = From::After(cursor);
+        if !backwards {
+            self.from = From::After(cursor);
+        }
         let entry = entry?;
         if self.cursors.get(&entry.unit).is_some_and(|last| !entry.cursor.is_after(last)) {
             return None;
@@ -216,13 +294,20 @@ impl Reader {
     }
 }
 
-/// Waits for a child that has said everything; returns whether it ended well, and how.
-async fn ended(child: &mut Child) -> (bool, String) {
-    match timeout(END_WITHIN, child.wait()).await {
-        Ok(Ok(status)) => (status.success(), status.to_string()),
-        Ok(Err(e)) => (false, e.to_string()),
-        Err(_) => (false, format!("no end within {} s", END_WITHIN.as_secs())),
+impl Over {
+    /// Tells whether that was all there is to the query.
+    fn is_answer(&self, query: &Query) -> bool {
+        let Some(status) = self.status else { return false };
+        // As grep(1) does: 1 without a word is that nothing matched.
+        let unmatched =
+            query.grep.is_some() && status.code() == Some(1) && self.lines == 0 && self.said.is_empty();
+        !query.follow && (status.success() || unmatched)
     }
+}
+
+/// Waits for a child that has said everything; returns how it ended, if that could be learnt.
+async fn ended(child: &mut Child) -> Option<ExitStatus> {
+    timeout(END_WITHIN, child.wait()).await.ok()?.ok()
 }
 
 async fn last_words(mut stderr: ChildStderr) -> String {
@@ -231,7 +316,11 @@ async fn last_words(mut stderr: ChildStderr) -> String {
     let _ = (&mut stderr).take(SAID_BYTES).read_to_end(&mut said).await;
     // The rest is read too, so that the child does not wait for a reader.
     let _ = tokio::io::copy(&mut stderr, &mut tokio::io::sink()).await;
-    String::from_utf8_lossy(&said).trim().lines().last().unwrap_or_default().to_owned()
+    last_line(&said)
+}
+
+fn last_line(said: &[u8]) -> String {
+    String::from_utf8_lossy(said).trim().lines().last().unwrap_or_default().to_owned()
 }
 
 #[cfg(test)]

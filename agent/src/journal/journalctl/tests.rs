@@ -116,3 +116,44 @@ async fn an_end_of_the_stream_ends_the_child_and_readers_are_bounded() {
     assert!(matches!(refused, Err(JournalError::TooMany { limit: READERS })));
     assert!(matches!(journal.follow(query(&[])).next().await.unwrap(), Err(JournalError::NoUnit)));
 }
+
+#[tokio::test]
+async fn a_pattern_that_nothing_matches_is_an_answer_and_a_bad_one_an_error_at_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let query = Query { follow: false, grep: Some("x".to_owned()), ..query(&["a.service"]) };
+    let nothing = scripted(&dir, "echo >>$dir/calls; exit 1");
+    assert!(nothing.follow(query.clone()).next().await.is_none());
+    assert_eq!(fs::read_to_string(dir.path().join("calls")).unwrap().lines().count(), 1);
+    let bad = scripted(
+        &dir,
+        "echo >>$dir/calls; echo 'Bad pattern \"(\": missing closing parenthesis' >&2; exit 1",
+    );
+    let said = bad.follow(query.clone()).next().await.unwrap().unwrap_err();
+    assert!(matches!(&said, JournalError::Pattern { said } if said.contains("parenthesis")), "{said}");
+    assert_eq!(fs::read_to_string(dir.path().join("calls")).unwrap().lines().count(), 2);
+    let many = Query { lines: Some(MATCHES + 1), ..query };
+    assert!(matches!(nothing.follow(many).next().await.unwrap(), Err(JournalError::TooManyMatches { .. })));
+}
+
+#[tokio::test]
+async fn the_last_lines_that_match_come_in_the_journals_order() {
+    let dir = tempfile::tempdir().unwrap();
+    // As journalctl does with both --grep and --lines: newest first. The first child dies on the way.
+    let script = format!(
+        "{LINES}\nif [ -e $dir/once ]; then for n in 9 7 5; do lines $n $n; done; \
+         else touch $dir/once; lines 9 9; kill -9 $$; fi"
+    );
+    let query = Query { follow: false, grep: Some("x".to_owned()), lines: Some(3), ..query(&["a.service"]) };
+    let lines: Vec<_> = scripted(&dir, &script).follow(query).map(text).collect().await;
+    assert_eq!(lines, ["5", "7", "9"]);
+}
+
+#[tokio::test]
+async fn the_end_of_the_journal_is_its_last_line() {
+    let dir = tempfile::tempdir().unwrap();
+    let end = scripted(&dir, &format!("{LINES}\nlines 7 7")).end().await.unwrap();
+    assert_eq!(end, Some(Cursor("s=a;i=7;t=1".to_owned())));
+    assert_eq!(scripted(&dir, "exit 0").end().await.unwrap(), None);
+    let failed = scripted(&dir, "echo no >&2; exit 1").end().await.unwrap_err();
+    assert!(failed.to_string().contains("no"), "{failed}");
+}
