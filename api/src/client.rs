@@ -9,14 +9,14 @@ use std::{path::PathBuf, time::Duration};
 use reqwest::{Method, Response, StatusCode, Url};
 use serde::{Serialize, de::DeserializeOwned};
 
-pub use sse::{SseEvent, SseStream};
+pub use sse::{SseEvent, SseStream, Told};
 
 use crate::{
     ON_BEHALF_OF,
     action::{Order, Outcome, Submit},
     cluster::{ClusterStatus, Version},
     error::{ErrorBody, ErrorKind},
-    journal::{JournalLine, JournalQuery, Position},
+    journal::{JournalEvent, JournalQuery, Position},
     machine::Machine,
     page::{ListQuery, Page},
     unit::{Unit, UnitContent, UnitStatus},
@@ -354,7 +354,7 @@ impl Client {
         &self,
         query: &JournalQuery,
         last: Option<&Position>,
-    ) -> Result<SseStream<JournalLine>, ClientError> {
+    ) -> Result<SseStream<JournalEvent>, ClientError> {
         let last = last.map(ToString::to_string);
         self.stream("v1/journal", query, last.as_deref()).await
     }
@@ -368,7 +368,7 @@ impl Client {
         machine: &str,
         query: &JournalQuery,
         last: Option<&Position>,
-    ) -> Result<SseStream<JournalLine>, ClientError> {
+    ) -> Result<SseStream<JournalEvent>, ClientError> {
         let last = last.map(ToString::to_string);
         let path = format!("v1/machines/{}/journal", escape(machine));
         self.stream(&path, query, last.as_deref()).await
@@ -424,7 +424,7 @@ impl Client {
         if response.status().is_success() { Ok(()) } else { Err(self.refusal(path, response).await) }
     }
 
-    async fn stream<T: DeserializeOwned>(
+    async fn stream<T: Told>(
         &self,
         path: &str,
         query: &(impl Serialize + Sync),

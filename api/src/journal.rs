@@ -1,9 +1,12 @@
 //! Journals, streamed.
 //!
-//! The stream is server-sent events: each `data:` is a [`JournalLine`], each `id:`
-//! the [`Position`] of its machine alone. A client puts them together, and after a
-//! lost connection sends the whole as `Last-Event-ID`: it goes on with the very
-//! next line of each machine.
+//! The stream is server-sent events. One without a kind is a [`JournalLine`]. One of
+//! the kind `position` is a [`JournalPosition`]: how far a machine is read that may not
+//! have had a line yet. One of the kind `notice` is a [`JournalNotice`]: what the stream
+//! lacks. The `id:` of the first two is the [`Position`] of their machine alone. A
+//! client puts them together, and after a lost connection sends the whole as
+//! `Last-Event-ID`: it goes on with the very next line of each machine. For machines
+//! that are in no position yet it asks, with `since`, for all from when it began.
 
 use std::{collections::BTreeMap, fmt, str::FromStr};
 
@@ -40,6 +43,48 @@ pub struct JournalLine {
     pub cursor: String,
 }
 
+/// How far a machine's journal is read.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct JournalPosition {
+    /// The machine's id.
+    pub machine: String,
+    /// Every line up to this one has been looked at.
+    pub cursor: String,
+}
+
+/// Something that a journal's stream lacks, for people.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct JournalNotice {
+    /// The host name of the machine that it is about, where it is about one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host: Option<String>,
+    /// The machine's id.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub machine: Option<String>,
+    /// What is lacking, why, and what to do.
+    pub reason: String,
+}
+
+/// What a journal's stream says.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+#[serde(untagged)]
+pub enum JournalEvent {
+    /// A line.
+    Line(Box<JournalLine>),
+    /// How far a machine is read that may not have had a line yet.
+    Position(JournalPosition),
+    /// What the stream lacks.
+    Notice(JournalNotice),
+}
+
+impl JournalEvent {
+    /// The kind of the events that are a [`JournalPosition`].
+    pub const POSITION: &str = "position";
+
+    /// The kind of the events that are a [`JournalNotice`].
+    pub const NOTICE: &str = "notice";
+}
+
 /// Which lines.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
@@ -50,7 +95,8 @@ pub struct JournalQuery {
     /// Go on with lines as they are written, also of units that come later.
     #[serde(default)]
     pub follow: bool,
-    /// How many of the newest lines of each machine to begin with; absent for all since `since`.
+    /// How many of the newest lines of each machine to begin with; absent for all since `since`,
+    /// which goes before it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lines: Option<u32>,
     /// Not before this time (RFC 3339).

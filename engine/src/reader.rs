@@ -154,6 +154,13 @@ impl StateReader {
         Self { shared }
     }
 
+    /// Tells whether both read the same seat's state: a seat that was lost and taken again is
+    /// another.
+    #[must_use]
+    pub fn is_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.shared, &other.shared)
+    }
+
     /// Returns the revision that answers are of now.
     #[must_use]
     pub fn revision(&self) -> Revision {
@@ -289,6 +296,17 @@ impl StateReader {
         let hot = self.shared.read();
         let newest = hot.state.events().iter().rev().take(limit.min(PAGE_MAX));
         newest.filter_map(|(at, event)| Some((*at, Arc::clone(event.record.record()?)))).collect()
+    }
+
+    /// Returns the events after a revision, oldest first, at most [`PAGE_MAX`]: where there are so
+    /// many, ask again after the last of them.
+    #[must_use]
+    pub fn events_after(&self, revision: Revision) -> Vec<(Revision, Arc<EventRecord>)> {
+        let hot = self.shared.read();
+        let from = (Bound::Excluded(revision), Bound::Unbounded);
+        let newer = hot.state.events().range(from);
+        let readable = newer.filter_map(|(at, event)| Some((*at, Arc::clone(event.record.record()?))));
+        readable.take(PAGE_MAX).collect()
     }
 
     /// Returns what changed after a revision.

@@ -53,7 +53,7 @@ impl IntoResponse for ApiError {
 }
 
 /// Prints an error with its causes, which the wire has no field for.
-fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+pub(crate) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {

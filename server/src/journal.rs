@@ -4,7 +4,9 @@
 //! Each reads by cursor and goes on where it was when its connection is lost; new
 //! machines join as units are placed on them.
 
+mod lines;
 mod merge;
+mod merged;
 mod source;
 
 use std::{sync::Arc, time::Duration};
@@ -12,17 +14,19 @@ use std::{sync::Arc, time::Duration};
 use flotilla_agent::journal::{Cursor, JournalError, LogEntry, Query};
 use flotilla_api::{
     error::{ErrorBody, ErrorKind},
-    journal::{JournalLine, JournalQuery, Position},
+    journal::{JournalEvent, JournalLine, JournalQuery, Position},
 };
+use flotilla_engine::StateReader;
 use flotilla_units::{Glob, UnitName};
 use futures_util::StreamExt as _;
-use jiff::Timestamp;
+use lines::{Lines, Read};
 
-pub(crate) use source::merged;
+pub(crate) use merged::merged;
 
 use crate::{
-    error::ApiError,
+    error::{ApiError, chain},
     node::Node,
+    routes::no_such_unit,
     select::Selector,
     stream::{Feed, Gone},
 };
@@ -49,6 +53,12 @@ impl Wanted {
             return Err(ApiError::bad_request("priority is not between 0 (emergency) and 7 (debug)"));
         }
         Ok(Self { selectors, query })
+    }
+
+    /// Refuses units that the cluster does not know: a misspelt name would else be a silent journal.
+    pub(crate) fn are_known(&self, reader: &StateReader) -> Result<(), ApiError> {
+        let unknown = self.names().into_iter().find(|name| reader.unit(name).0.is_none());
+        unknown.map_or(Ok(()), |name| Err(no_such_unit(&name)))
     }
 
     fn names(&self) -> Vec<UnitName> {
@@ -93,84 +103,50 @@ pub(crate) async fn this_machine(
     after: Option<Cursor>,
     feed: Feed,
 ) -> Result<(), Gone> {
-    let mut lines = Lines::new(&node, &wanted, after);
-    while let Some(line) = lines.next().await {
-        match line {
-            Ok(line) => {
-                let id = Position([(line.machine.clone(), line.cursor.clone())].into()).to_string();
-                feed.say(Some(id), &line).await?;
-            }
-            Err(e) => {
-                feed.fail(&refusal(&e)).await;
-                return Ok(());
-            }
-        }
+    if let Err(e) = read_into(&node, &wanted, after, &feed).await? {
+        feed.fail(&refusal(&e)).await;
+    } else if wanted.query.follow {
+        let message = "the journal's reader ended; ask again from where it was".to_owned();
+        feed.fail(&ErrorBody { kind: ErrorKind::Unavailable, message, details: Vec::new() }).await;
     }
     Ok(())
 }
 
+async fn read_into(
+    node: &Arc<Node>,
+    wanted: &Wanted,
+    after: Option<Cursor>,
+    feed: &Feed,
+) -> Result<Result<(), JournalError>, Gone> {
+    let mut lines = match Lines::begin(node, wanted, after).await {
+        Ok(lines) => lines,
+        Err(e) => return Ok(Err(e)),
+    };
+    while let Some(read) = lines.next().await {
+        match read {
+            Ok(Read::Line(line)) => feed.say(Some(place(&line.machine, &line.cursor)), &line).await?,
+            Ok(Read::Position(at)) => {
+                feed.tell(JournalEvent::POSITION, Some(place(&at.machine, &at.cursor)), &at).await?;
+            }
+            Err(e) => return Ok(Err(e)),
+        }
+    }
+    Ok(Ok(()))
+}
+
+/// Spells how far one machine is read.
+fn place(machine: &str, cursor: &str) -> String {
+    Position([(machine.to_owned(), cursor.to_owned())].into()).to_string()
+}
+
 fn refusal(error: &JournalError) -> ErrorBody {
     let kind = match error {
-        JournalError::NoUnit => ErrorKind::BadRequest,
+        JournalError::NoUnit | JournalError::Pattern { .. } | JournalError::TooManyMatches { .. } => {
+            ErrorKind::BadRequest
+        }
         _ => ErrorKind::Unavailable,
     };
-    ErrorBody { kind, message: error.to_string(), details: Vec::new() }
-}
-
-/// This machine's lines for a query.
-///
-/// The journal counts its last lines over all units, so for a pattern the lines to begin with are
-/// those of the units that the pattern stands for now, which the asking seat names; after them it
-/// goes on with the pattern, right behind the last of them.
-struct Lines {
-    node: Arc<Node>,
-    stream: futures_util::stream::BoxStream<'static, Result<LogEntry, JournalError>>,
-    /// What comes when `stream` has ended.
-    then: Option<Query>,
-    last: Option<Cursor>,
-}
-
-impl Lines {
-    fn new(node: &Arc<Node>, wanted: &Wanted, after: Option<Cursor>) -> Self {
-        let mut query = wanted.agents();
-        let mut then = None;
-        if after.is_some() {
-            query.after.clone_from(&after);
-        } else if query.lines.is_some() && query.since.is_none() && !query.globs.is_empty() {
-            let follow = query.follow;
-            // From before the first read on, so that nothing falls between the two.
-            let rest = Query { since: Some(Timestamp::now()), lines: None, ..query.clone() };
-            then = follow.then_some(rest);
-            query = Query { globs: Vec::new(), follow: false, ..query };
-        }
-        let stream = if query.units.is_empty() && query.globs.is_empty() {
-            futures_util::stream::empty().boxed()
-        } else {
-            node.journal.follow(query)
-        };
-        Self { node: Arc::clone(node), stream, then, last: after }
-    }
-
-    async fn next(&mut self) -> Option<Result<JournalLine, JournalError>> {
-        loop {
-            match self.stream.next().await {
-                Some(Ok(entry)) => {
-                    self.last = Some(entry.cursor.clone());
-                    return Some(Ok(line(&self.node, entry)));
-                }
-                // One line that cannot be read is not worth the others.
-                Some(Err(e @ (JournalError::TooLong { .. } | JournalError::Unreadable { .. }))) => {
-                    tracing::warn!(error = %e, "a line of the journal was left out");
-                }
-                Some(Err(e)) => return Some(Err(e)),
-                None => {
-                    let mut query = self.then.take()?;
-                    query.after = self.last.clone();
-                    self.stream = self.node.journal.follow(query);
-                }
-            }
-        }
-    }
+    ErrorBody { kind, message: chain(error), details: Vec::new() }
 }
 
 fn line(node: &Node, entry: LogEntry) -> JournalLine {

@@ -6,13 +6,16 @@ use std::{
 };
 
 use flotilla_agent::{journal::LogSource, status::StatusSource};
-use flotilla_api::client::{Client, ClientError, Identity};
+use flotilla_api::{
+    client::{Client, ClientError, Identity},
+    error::{ErrorBody, ErrorKind},
+};
 use flotilla_engine::{HoldRelease, StateReader};
 use flotilla_registry::{operations::Operations, witness::SharedWitness};
 use flotilla_units::MachineId;
 use tokio::sync::watch;
 
-use crate::{error::ApiError, metrics::Metrics};
+use crate::{error::ApiError, metrics::Metrics, stream::Feed};
 
 /// The most clients kept for other machines; the whole set is dropped past it. Connections are made
 /// again in a millisecond, and only seats talk to many machines.
@@ -81,6 +84,21 @@ impl Node {
     pub(crate) fn seat(&self) -> Result<StateReader, ApiError> {
         self.reader()
             .ok_or_else(|| ApiError::unavailable("this machine has just given up its seat; try again"))
+    }
+
+    /// Waits until the seat that a reader reads is given up. What the reader shows stands still from
+    /// then on, also if this machine has taken a seat again since.
+    pub(crate) async fn unseated(&self, reader: &StateReader) {
+        let mut readers = self.readers.clone();
+        let gone = |now: &Option<StateReader>| !now.as_ref().is_some_and(|now| now.is_same(reader));
+        // An engine that has ended has no seat either.
+        let _ended = readers.wait_for(gone).await;
+    }
+
+    /// Ends a stream whose seat was given up: the client asks again, and another seat answers.
+    pub(crate) async fn end_unseated(&self, feed: &Feed) {
+        let message = format!("{} has given up its seat; ask again", self.host);
+        feed.fail(&ErrorBody { kind: ErrorKind::Unavailable, message, details: Vec::new() }).await;
     }
 }
 

@@ -12,6 +12,8 @@ mod watch;
 
 use std::sync::Arc;
 
+pub(crate) use units::no_such_unit;
+
 use axum::{
     Json, Router,
     extract::{DefaultBodyLimit, Request},

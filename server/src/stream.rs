@@ -30,9 +30,32 @@ pub(crate) struct Gone;
 impl Feed {
     /// Says something, under an id to go on from; waits while the reader is behind.
     pub(crate) async fn say(&self, id: Option<String>, data: &(impl Serialize + Sync)) -> Result<(), Gone> {
+        self.send(Event::default(), id, data).await
+    }
+
+    /// Says something of another kind than the stream's own.
+    pub(crate) async fn tell(
+        &self,
+        kind: &str,
+        id: Option<String>,
+        data: &(impl Serialize + Sync),
+    ) -> Result<(), Gone> {
+        self.send(Event::default().event(kind), id, data).await
+    }
+
+    /// Tells from where to go on, with nothing to say.
+    pub(crate) async fn mark(&self, id: String) -> Result<(), Gone> {
+        self.0.send(Event::default().id(id)).await.map_err(|_| Gone)
+    }
+
+    async fn send(
+        &self,
+        event: Event,
+        id: Option<String>,
+        data: &(impl Serialize + Sync),
+    ) -> Result<(), Gone> {
         // The wire's types are strings, numbers and maps with string keys: they always serialize.
-        let json = serde_json::to_string(data).unwrap_or_default();
-        let mut event = Event::default().data(json);
+        let mut event = event.data(serde_json::to_string(data).unwrap_or_default());
         if let Some(id) = id {
             event = event.id(id);
         }

@@ -5,10 +5,13 @@ use std::marker::PhantomData;
 use futures_util::StreamExt as _;
 use futures_util::stream::BoxStream;
 use reqwest::Response;
-use serde::de::DeserializeOwned;
 
 use super::{ClientError, causes};
-use crate::error::ErrorBody;
+use crate::{
+    error::ErrorBody,
+    journal::JournalEvent,
+    watch::{Event, WatchEvent},
+};
 
 /// The longest event that is read, in bytes.
 ///
@@ -23,6 +26,37 @@ pub struct SseEvent<T> {
     pub id: Option<String>,
     /// What it says.
     pub data: T,
+}
+
+/// What the events of a stream say.
+pub trait Told: Sized {
+    /// Reads an event of this kind, empty where it has none.
+    ///
+    /// # Errors
+    /// It is not what the API promises.
+    fn read(kind: &str, data: &str) -> serde_json::Result<Self>;
+}
+
+impl Told for WatchEvent {
+    fn read(_kind: &str, data: &str) -> serde_json::Result<Self> {
+        serde_json::from_str(data)
+    }
+}
+
+impl Told for Event {
+    fn read(_kind: &str, data: &str) -> serde_json::Result<Self> {
+        serde_json::from_str(data)
+    }
+}
+
+impl Told for JournalEvent {
+    fn read(kind: &str, data: &str) -> serde_json::Result<Self> {
+        match kind {
+            Self::POSITION => serde_json::from_str(data).map(Self::Position),
+            Self::NOTICE => serde_json::from_str(data).map(Self::Notice),
+            _ => serde_json::from_str(data).map(Self::Line),
+        }
+    }
 }
 
 /// A running stream; dropping it ends it.
@@ -52,7 +86,7 @@ struct RawEvent {
     data: String,
 }
 
-impl<T: DeserializeOwned> SseStream<T> {
+impl<T: Told> SseStream<T> {
     pub(super) fn new(endpoint: String, response: Response) -> Self {
         let body = response
             .bytes_stream()
@@ -91,6 +125,13 @@ impl<T: DeserializeOwned> SseStream<T> {
         }
     }
 
+    /// Returns the last id that the server sent, also one that came without an event: where to go
+    /// on after a lost connection.
+    #[must_use]
+    pub fn last_id(&self) -> Option<&str> {
+        self.parser.id.as_deref()
+    }
+
     fn decode(&self, event: RawEvent) -> Result<SseEvent<T>, ClientError> {
         if event.kind == "error" {
             return Err(match serde_json::from_str::<ErrorBody>(&event.data) {
@@ -98,7 +139,7 @@ impl<T: DeserializeOwned> SseStream<T> {
                 Err(e) => self.unexpected(&e.to_string()),
             });
         }
-        let data = serde_json::from_str(&event.data).map_err(|e| self.unexpected(&e.to_string()))?;
+        let data = T::read(&event.kind, &event.data).map_err(|e| self.unexpected(&e.to_string()))?;
         Ok(SseEvent { id: event.id, data })
     }
 
@@ -194,6 +235,14 @@ mod tests {
         }
         let bytes: Vec<&str> = text.split_inclusive(|_| true).collect();
         assert_eq!(read(&bytes), whole);
+    }
+
+    #[test]
+    fn an_id_alone_is_no_event_but_counts() {
+        let mut parser = Parser::default();
+        parser.feed(b"id: 9\n\n");
+        assert_eq!(parser.take(), None);
+        assert_eq!(parser.id.as_deref(), Some("9"));
     }
 
     #[test]

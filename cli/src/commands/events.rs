@@ -10,6 +10,10 @@ use crate::{args::Output, connection::Cluster, paint, print, text};
 /// How long to wait before a lost connection is made again.
 const RECONNECT_AFTER: Duration = Duration::from_millis(500);
 
+/// How often in a row a connection is made again without an event in between: two minutes' worth, as
+/// for a journal.
+const RECONNECTS_MAX: u32 = 240;
+
 /// Shows what happened in the cluster.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -35,27 +39,30 @@ pub(crate) async fn run(cluster: &Cluster, args: &Args, output: Output) -> anyho
         lines: Some(args.lines),
     };
     let mut last: Option<String> = None;
+    let mut failures = 0;
     loop {
-        let mut stream = match cluster.client().events(&query, last.as_deref()).await {
-            Ok(stream) => stream,
-            Err(e) if e.is_unreachable() && last.is_some() => {
-                again(cluster).await;
-                continue;
-            }
-            Err(e) => return Err(e.into()),
-        };
-        let lost = loop {
-            match stream.next().await {
-                Ok(Some(event)) => {
-                    show(&event.data, output)?;
-                    last = event.id.or(last);
+        let lost = match cluster.client().events(&query, last.as_deref()).await {
+            Ok(mut stream) => loop {
+                let next = stream.next().await;
+                // Also where nothing was said yet: it goes on from there.
+                last = stream.last_id().map(ToOwned::to_owned).or(last);
+                match next {
+                    Ok(Some(event)) => {
+                        show(&event.data, output)?;
+                        failures = 0;
+                    }
+                    Ok(None) if args.follow => break None,
+                    Ok(None) => return Ok(()),
+                    Err(e) => break Some(e),
                 }
-                Ok(None) => return Ok(()),
-                Err(e) => break e,
-            }
+            },
+            Err(e) => Some(e),
         };
-        if !(args.follow && lost.is_unreachable() && last.is_some()) {
-            return Err(lost.into());
+        failures += 1;
+        if let Some(e) = lost
+            && !(args.follow && e.is_unreachable() && last.is_some() && failures <= RECONNECTS_MAX)
+        {
+            return Err(e.into());
         }
         again(cluster).await;
     }

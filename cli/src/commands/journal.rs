@@ -8,13 +8,18 @@ use std::{io::Write as _, time::Duration};
 use flotilla_api::{
     client::{Client, ClientError},
     error::ErrorKind,
-    journal::{JournalLine, JournalQuery, Position},
+    journal::{JournalEvent, JournalLine, JournalNotice, JournalQuery, Position},
 };
-
 use jiff::Timestamp;
+use tokio::time::Instant;
 
 use super::mangle;
-use crate::{args::Output, connection::Cluster, paint, print, text};
+use crate::{
+    args::Output,
+    connection::Cluster,
+    exit::{Exit, Failure},
+    paint, print, text,
+};
 
 /// How long to wait before a lost connection is made again.
 const RECONNECT_AFTER: Duration = Duration::from_millis(250);
@@ -22,6 +27,13 @@ const RECONNECT_AFTER: Duration = Duration::from_millis(250);
 /// How often in a row a connection is made again without a line in between. Two minutes' worth: an
 /// operator who watches a restart wants it to go on by itself, a script an error in the end.
 const RECONNECTS_MAX: u32 = 480;
+
+/// How long a connection has to live so that those before it that were lost do not count any more.
+const LIVED: Duration = Duration::from_secs(10);
+
+/// How far this computer's clock may be ahead of a machine's: what a machine wrote since the journal
+/// was first read is asked for from so long before. A few lines too many are better than one too few.
+const CLOCKS_APART: Duration = Duration::from_secs(5);
 
 /// Shows journals of units.
 #[derive(Debug, clap::Args)]
@@ -68,24 +80,26 @@ pub(crate) async fn run(cluster: &Cluster, args: &Args, output: Output) -> anyho
         grep: args.grep.clone(),
         hold_ms: Some(u64::try_from(args.hold.as_millis()).unwrap_or(u64::MAX)),
     };
-    let mut position = Position::default();
+    let mut reading = Reading { query, position: Position::default(), began: None, lacks: false, output };
     let mut failures = 0;
     loop {
-        match follow(cluster.client(), &query, &mut position, &mut failures, output).await? {
-            End::Over => return Ok(()),
-            End::Lost(e) => {
-                failures += 1;
-                if failures > RECONNECTS_MAX || (failures > 1 && position.0.is_empty()) {
-                    return Err(e.into());
-                }
-                let all_tried = cluster.move_on();
-                if failures == 1 {
-                    print::tell(paint::dim(format!("-- {e}; going on where it was lost --")));
-                }
-                if all_tried {
-                    tokio::time::sleep(RECONNECT_AFTER).await;
-                }
-            }
+        let begun = Instant::now();
+        let lost = match reading.read(cluster.client()).await? {
+            End::Over if !args.follow => return reading.whole(),
+            // Somebody stopped the flotillad that was asked; another has the rest.
+            End::Over => "the stream ended".to_owned(),
+            End::Lost(e) if failures >= RECONNECTS_MAX => return Err(e.into()),
+            // A cluster that never answered is told at once.
+            End::Lost(e) if failures > 0 && reading.began.is_none() => return Err(e.into()),
+            End::Lost(e) => e.to_string(),
+        };
+        failures = if begun.elapsed() >= LIVED { 1 } else { failures + 1 };
+        let all_tried = cluster.move_on();
+        if failures == 1 {
+            print::tell(paint::dim(format!("-- {lost}; going on where it was lost --")));
+        }
+        if all_tried {
+            tokio::time::sleep(RECONNECT_AFTER).await;
         }
     }
 }
@@ -96,35 +110,82 @@ enum End {
     Lost(ClientError),
 }
 
-async fn follow(
-    client: &Client,
-    query: &JournalQuery,
-    position: &mut Position,
-    failures: &mut u32,
+/// How far the journal is read.
+struct Reading {
+    query: JournalQuery,
+    position: Position,
+    /// When the first connection was made.
+    began: Option<Timestamp>,
+    /// Something was said to be missing.
+    lacks: bool,
     output: Output,
-) -> anyhow::Result<End> {
-    let lost = |e: ClientError| match e.kind() {
-        Some(ErrorKind::Unavailable) => Ok(End::Lost(e)),
-        _ if e.is_unreachable() => Ok(End::Lost(e)),
-        _ => Err(anyhow::Error::new(e)),
-    };
-    let mut stream =
-        match client.journal(query, Some(&*position).filter(|position| !position.0.is_empty())).await {
+}
+
+impl Reading {
+    /// Makes a connection and prints what comes.
+    async fn read(&mut self, client: &Client) -> anyhow::Result<End> {
+        let now = Timestamp::now();
+        let position = Some(&self.position).filter(|position| !position.0.is_empty());
+        let mut stream = match client.journal(&self.next(), position).await {
             Ok(stream) => stream,
             Err(e) => return lost(e),
         };
-    loop {
-        match stream.next().await {
-            Ok(Some(event)) => {
-                show(&event.data, output)?;
-                // Only now: a line that was not printed is asked for again.
-                position.0.insert(event.data.machine, event.data.cursor);
-                *failures = 0;
+        self.began.get_or_insert(now);
+        loop {
+            match stream.next().await {
+                Ok(Some(event)) => self.take(event.data)?,
+                Ok(None) => return Ok(End::Over),
+                Err(e) => return lost(e),
             }
-            Ok(None) => return Ok(End::Over),
-            Err(e) => return lost(e),
         }
     }
+
+    /// What the next connection asks for. A machine without a position, from the second on, is one
+    /// that has not been heard yet: of it, everything since the first is wanted, however much.
+    fn next(&self) -> JournalQuery {
+        match self.began {
+            Some(began) if self.query.follow => JournalQuery {
+                lines: None,
+                since: self.query.since.or_else(|| began.checked_sub(CLOCKS_APART).ok()),
+                ..self.query.clone()
+            },
+            _ => self.query.clone(),
+        }
+    }
+
+    fn take(&mut self, event: JournalEvent) -> anyhow::Result<()> {
+        match event {
+            JournalEvent::Line(line) => {
+                show(&line, self.output)?;
+                // Only now: a line that was not printed is asked for again.
+                self.position.0.insert(line.machine, line.cursor);
+            }
+            JournalEvent::Position(at) => drop(self.position.0.insert(at.machine, at.cursor)),
+            JournalEvent::Notice(JournalNotice { host, machine, reason }) => {
+                self.lacks = true;
+                let whose = host.or(machine).map(|whose| format!("{whose}: ")).unwrap_or_default();
+                let text = text::one_line(&format!("-- {whose}{reason} --"));
+                print::tell(paint::pending(text));
+            }
+        }
+        Ok(())
+    }
+
+    /// Ends a journal that was read to its end.
+    fn whole(&self) -> anyhow::Result<()> {
+        if self.lacks {
+            return Err(Failure::error(
+                Exit::Failed,
+                "the journal is not complete; what is missing is said above",
+            ));
+        }
+        Ok(())
+    }
+}
+
+fn lost(error: ClientError) -> anyhow::Result<End> {
+    let is_lost = error.kind() == Some(ErrorKind::Unavailable) || error.is_unreachable();
+    if is_lost { Ok(End::Lost(error)) } else { Err(anyhow::Error::new(error)) }
 }
 
 fn show(line: &JournalLine, output: Output) -> anyhow::Result<()> {

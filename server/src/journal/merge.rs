@@ -60,6 +60,11 @@ impl Merge {
         self.held += 1;
     }
 
+    /// Tells whether lines of a machine are held back.
+    pub(super) fn holds(&self, machine: MachineId) -> bool {
+        self.machines.get(&machine).is_some_and(|source| !source.lines.is_empty())
+    }
+
     /// Returns the next line whose turn has come.
     pub(super) fn pop(&mut self, now: Instant) -> Option<(MachineId, JournalLine)> {
         let (machine, arrived) = self.earliest()?;

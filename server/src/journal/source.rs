@@ -1,39 +1,19 @@
-//! The machines of a merged stream, and the stream itself.
+//! One machine of a merged stream: read until there are no more lines, also over lost connections.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
-use flotilla_agent::journal::Cursor;
+use flotilla_agent::journal::{Cursor, JournalError};
 use flotilla_api::{
-    client::ClientError,
-    error::ErrorBody,
-    journal::{JournalLine, JournalQuery, Position},
+    client::{ClientError, SseEvent},
+    error::{ErrorBody, ErrorKind},
+    journal::{JournalEvent, JournalLine, JournalPosition, JournalQuery, Position},
 };
-use flotilla_engine::{PAGE_MAX, StateReader};
-use flotilla_units::{MachineId, UnitName};
+use flotilla_units::MachineId;
 use jiff::Timestamp;
-use tokio::{
-    sync::mpsc,
-    task::JoinSet,
-    time::{Instant, sleep, sleep_until},
-};
+use tokio::{sync::mpsc, time::sleep};
 
-use super::{Lines, Wanted, merge::Merge, refusal};
-use crate::{
-    forward,
-    identity::User,
-    node::Node,
-    select::any_selects,
-    stream::{Feed, Gone},
-};
-
-/// How long lines are held back unless asked otherwise.
-const HOLD: Duration = Duration::from_millis(500);
-
-/// The longest that a client may have lines held back.
-const HOLD_MAX: Duration = Duration::from_secs(10);
-
-/// How many lines wait between the machines and the merge.
-const QUEUE: usize = 1_024;
+use super::{Lines, Read, Wanted, refusal};
+use crate::{forward, identity::User, node::Node};
 
 /// The first wait before a machine that was lost is asked again.
 const RETRY_FIRST: Duration = Duration::from_millis(100);
@@ -42,227 +22,116 @@ const RETRY_FIRST: Duration = Duration::from_millis(100);
 const RETRY_MAX: Duration = Duration::from_secs(3);
 
 /// What a machine's task says.
-enum Said {
+pub(super) enum Said {
     Line(MachineId, Box<JournalLine>),
-    /// Nothing is to be expected from it for now.
-    Quiet(MachineId),
+    /// So far it is read, and had no line that was wanted.
+    Position(MachineId, JournalPosition),
+    /// Nothing is to be expected from it for now; the reason, if it has not been told yet.
+    Quiet(MachineId, Option<String>),
     /// It is read again.
     Back(MachineId),
-    /// It has said everything, or will never say anything.
-    Over(MachineId, Option<ErrorBody>),
+    /// It has said everything.
+    Over(MachineId),
+    /// It will never say anything, for this reason.
+    Missing(MachineId, String),
+    /// The query itself is refused.
+    Refused(ErrorBody),
 }
 
-/// Streams the lines of all machines, in order of time, into `feed`.
-pub(crate) async fn merged(
-    node: Arc<Node>,
-    reader: StateReader,
-    user: User,
-    wanted: Wanted,
-    position: Option<Position>,
-    feed: Feed,
-) -> Result<(), Gone> {
-    let hold = wanted.query.hold_ms.map_or(HOLD, Duration::from_millis).min(HOLD_MAX);
-    let (said, mut hear) = mpsc::channel(QUEUE);
-    let mut stream = Merged {
-        node,
-        reader,
-        user,
-        wanted,
-        position: position.unwrap_or_default(),
-        began: Timestamp::now(),
-        merge: Merge::new(hold),
-        machines: BTreeMap::new(),
-        tasks: JoinSet::new(),
-        said,
-    };
-    let mut doorbell = stream.reader.changed();
-    stream.join_machines(true);
-    loop {
-        while let Some((machine, line)) = stream.merge.pop(Instant::now()) {
-            let id = Position([(machine.to_string(), line.cursor.clone())].into()).to_string();
-            feed.say(Some(id), &line).await?;
-        }
-        if !stream.wanted.query.follow && stream.merge.is_over() {
-            return Ok(());
-        }
-        let turn = stream.merge.deadline();
-        tokio::select! {
-            heard = hear.recv() => {
-                if let Some(Err(error)) = heard.map(|said| stream.hear(said)) {
-                    feed.fail(&error).await;
-                    return Ok(());
-                }
-            }
-            () = async { sleep_until(turn.unwrap_or_else(Instant::now)).await }, if turn.is_some() => {}
-            rung = doorbell.changed(), if stream.wanted.query.follow => {
-                if rung.is_err() || stream.node.reader().is_none() {
-                    let message = "this machine has given up its seat; ask again".to_owned();
-                    let kind = flotilla_api::error::ErrorKind::Unavailable;
-                    feed.fail(&ErrorBody { kind, message, details: Vec::new() }).await;
-                    return Ok(());
-                }
-                stream.join_machines(false);
-            }
-        }
-    }
-}
-
-struct Merged {
-    node: Arc<Node>,
-    reader: StateReader,
-    user: User,
-    wanted: Wanted,
-    position: Position,
-    began: Timestamp,
-    merge: Merge,
-    /// The units that each machine's task was told of.
-    machines: BTreeMap<MachineId, Vec<UnitName>>,
-    tasks: JoinSet<()>,
-    said: mpsc::Sender<Said>,
-}
-
-impl Merged {
-    /// Begins to read machines that have a unit the stream is about and are not read yet.
-    fn join_machines(&mut self, first: bool) {
-        for (machine, units) in self.homes() {
-            if self.machines.contains_key(&machine) {
-                continue;
-            }
-            self.merge.open(machine);
-            let source = self.source(machine, &units, first);
-            self.machines.insert(machine, units);
-            self.tasks.spawn(source.run());
-        }
-    }
-
-    /// Returns the machines that have units of the stream, departing ones included.
-    fn homes(&self) -> BTreeMap<MachineId, Vec<UnitName>> {
-        let selects = |name: &UnitName| any_selects(&self.wanted.selectors, name);
-        let mut homes: BTreeMap<MachineId, Vec<UnitName>> = BTreeMap::new();
-        let mut after: Option<UnitName> = None;
-        loop {
-            let page = self.reader.units(after.as_ref(), PAGE_MAX, selects);
-            for row in page.rows {
-                for placement in row.placements {
-                    homes.entry(placement.machine).or_default().push(row.name.clone());
-                }
-            }
-            after = page.next;
-            if after.is_none() {
-                return homes;
-            }
-        }
-    }
-
-    fn source(&self, machine: MachineId, units: &[UnitName], first: bool) -> Source {
-        let mut query = self.wanted.query.clone();
-        // The patterns, for units that come later, and the names that they stand for now.
-        let names: Vec<&str> = units.iter().map(UnitName::as_str).collect();
-        query.units = format!("{},{}", self.wanted.query.units, names.join(","));
-        if !first {
-            // Its units came while the stream was open: all that they say belongs to it.
-            query.lines = None;
-            query.since = Some(self.began);
-        }
-        let after = self.position.0.get(&machine.to_string()).cloned();
-        Source {
-            node: Arc::clone(&self.node),
-            user: self.user.clone(),
-            machine,
-            query,
-            after,
-            said: self.said.clone(),
-        }
-    }
-
-    fn hear(&mut self, said: Said) -> Result<(), ErrorBody> {
-        match said {
-            Said::Line(machine, line) => self.merge.push(machine, *line, Instant::now()),
-            Said::Quiet(machine) => self.merge.close(machine),
-            Said::Back(machine) => self.merge.open(machine),
-            Said::Over(machine, error) => {
-                self.merge.close(machine);
-                if let Some(error) = error {
-                    return Err(error);
-                }
-            }
-        }
-        Ok(())
-    }
-}
-
-/// One machine's lines, read until there are no more.
-struct Source {
-    node: Arc<Node>,
-    user: User,
-    machine: MachineId,
-    query: JournalQuery,
-    after: Option<String>,
-    said: mpsc::Sender<Said>,
+/// One machine's lines.
+pub(super) struct Source {
+    pub(super) node: Arc<Node>,
+    pub(super) user: User,
+    pub(super) machine: MachineId,
+    pub(super) query: JournalQuery,
+    /// The last line that was looked at.
+    pub(super) after: Option<String>,
+    /// When the stream began: what is written from then on belongs to it.
+    pub(super) began: Timestamp,
+    pub(super) said: mpsc::Sender<Said>,
 }
 
 /// How one connection ended.
 enum End {
-    Over(Option<ErrorBody>),
-    Lost,
+    /// Everything was said.
+    Over,
+    Refused(ErrorBody),
+    Lost(String),
+    /// Nobody hears any more.
+    Unheard,
 }
 
 impl Source {
-    async fn run(mut self) {
-        let mut wait = RETRY_FIRST;
+    /// Reads until everything has been said or nobody hears.
+    pub(super) async fn run(mut self) {
+        let (mut wait, mut told) = (RETRY_FIRST, false);
         loop {
-            let before = self.after.clone();
-            let end =
-                if self.machine == self.node.machine { self.local().await } else { self.remote().await };
-            match end {
-                End::Over(error) => {
-                    let _stream_is_gone = self.said.send(Said::Over(self.machine, error)).await;
-                    return;
+            let mut back = false;
+            let end = if self.machine == self.node.machine {
+                self.local(&mut back).await
+            } else {
+                self.remote(&mut back).await
+            };
+            let said = match end {
+                End::Unheard => return,
+                End::Over => Said::Over(self.machine),
+                End::Refused(body) => Said::Refused(body),
+                // Without `follow` nothing is waited for, and what is missing is said.
+                End::Lost(why) if !self.query.follow => Said::Missing(self.machine, why),
+                End::Lost(why) => {
+                    if back || !told {
+                        tracing::warn!(
+                            machine = %self.machine, why,
+                            "a machine's journal is lost to a stream; asked again until it answers"
+                        );
+                    }
+                    Said::Quiet(self.machine, (back || !told).then_some(why))
                 }
-                // Without `follow` a machine that cannot be asked is left out rather than waited for.
-                End::Lost if !self.query.follow => {
-                    let _stream_is_gone = self.said.send(Said::Over(self.machine, None)).await;
-                    return;
-                }
-                End::Lost => {}
-            }
-            if self.said.send(Said::Quiet(self.machine)).await.is_err() {
+            };
+            let goes_on = matches!(said, Said::Quiet(..));
+            if self.said.send(said).await.is_err() || !goes_on {
                 return;
             }
-            wait = if self.after == before { (wait * 2).min(RETRY_MAX) } else { RETRY_FIRST };
+            if self.after.is_none() {
+                // Its newest lines would be those of another moment: all that came since is wanted.
+                self.query.lines = None;
+                self.query.since = self.query.since.or(Some(self.began));
+            }
+            told = true;
+            wait = if back { RETRY_FIRST } else { (wait * 2).min(RETRY_MAX) };
             sleep(wait).await;
         }
     }
 
-    async fn local(&mut self) -> End {
+    async fn local(&mut self, back: &mut bool) -> End {
         let wanted = match Wanted::read(self.query.clone()) {
             Ok(wanted) => wanted,
-            Err(e) => return End::Over(Some(e.0)),
+            Err(e) => return End::Refused(e.0),
         };
-        let mut lines = Lines::new(&self.node, &wanted, self.after.clone().map(Cursor));
-        if self.said.send(Said::Back(self.machine)).await.is_err() {
-            return End::Over(None);
+        let mut lines = match Lines::begin(&self.node, &wanted, self.after.clone().map(Cursor)).await {
+            Ok(lines) => lines,
+            Err(e) => return Self::failed(&e),
+        };
+        if !self.is_back(back).await {
+            return End::Unheard;
         }
-        while let Some(line) = lines.next().await {
-            match line {
-                Ok(line) => {
-                    if !self.say(line).await {
-                        return End::Over(None);
-                    }
-                }
-                Err(e) => return End::Over(Some(refusal(&e))),
+        while let Some(read) = lines.next().await {
+            let heard = match read {
+                Ok(Read::Line(line)) => self.line(line).await,
+                Ok(Read::Position(at)) => self.position(at).await,
+                Err(e) => return Self::failed(&e),
+            };
+            if !heard {
+                return End::Unheard;
             }
         }
-        if self.query.follow { End::Lost } else { End::Over(None) }
+        self.ended()
     }
 
-    async fn remote(&mut self) -> End {
+    async fn remote(&mut self, back: &mut bool) -> End {
         let client = match forward::to_machine(&self.node, self.machine, &self.user).await {
             Ok(client) => client,
-            Err(e) => {
-                tracing::debug!(machine = %self.machine, error = %e.0, "a machine's journal cannot be read");
-                return End::Lost;
-            }
+            Err(e) => return End::Lost(e.0.message),
         };
         let machine = self.machine.to_string();
         let position = self.after.clone().map(|after| Position([(machine.clone(), after)].into()));
@@ -270,32 +139,62 @@ impl Source {
             Ok(stream) => stream,
             Err(e) => return Self::lost(e),
         };
-        if self.said.send(Said::Back(self.machine)).await.is_err() {
-            return End::Over(None);
+        if !self.is_back(back).await {
+            return End::Unheard;
         }
         loop {
-            match stream.next().await {
-                Ok(Some(event)) => {
-                    if !self.say(event.data).await {
-                        return End::Over(None);
-                    }
-                }
-                Ok(None) if self.query.follow => return End::Lost,
-                Ok(None) => return End::Over(None),
+            let heard = match stream.next().await {
+                Ok(Some(SseEvent { data: JournalEvent::Line(line), .. })) => self.line(*line).await,
+                Ok(Some(SseEvent { data: JournalEvent::Position(at), .. })) => self.position(at).await,
+                // One machine says what it lacks as an error.
+                Ok(Some(SseEvent { data: JournalEvent::Notice(_), .. })) => true,
+                Ok(None) => return self.ended(),
                 Err(e) => return Self::lost(e),
+            };
+            if !heard {
+                return End::Unheard;
             }
         }
     }
 
-    async fn say(&mut self, line: JournalLine) -> bool {
+    /// Tells that the machine is read (again).
+    async fn is_back(&self, back: &mut bool) -> bool {
+        *back = true;
+        self.said.send(Said::Back(self.machine)).await.is_ok()
+    }
+
+    async fn line(&mut self, line: JournalLine) -> bool {
         self.after = Some(line.cursor.clone());
         self.said.send(Said::Line(self.machine, Box::new(line))).await.is_ok()
     }
 
+    async fn position(&mut self, at: JournalPosition) -> bool {
+        self.after = Some(at.cursor.clone());
+        self.said.send(Said::Position(self.machine, at)).await.is_ok()
+    }
+
+    /// What an end without an error is: a followed journal has none.
+    fn ended(&self) -> End {
+        if self.query.follow { End::Lost("its journal's stream ended".to_owned()) } else { End::Over }
+    }
+
+    fn failed(error: &JournalError) -> End {
+        Self::refused_or_lost(refusal(error))
+    }
+
     fn lost(error: ClientError) -> End {
         match error {
-            ClientError::Refused(body) if body.kind.status() < 500 => End::Over(Some(body)),
-            _ => End::Lost,
+            ClientError::Refused(body) => Self::refused_or_lost(body),
+            other => End::Lost(other.to_string()),
+        }
+    }
+
+    /// A query that makes no sense makes none anywhere; anything else is the machine's own trouble.
+    fn refused_or_lost(body: ErrorBody) -> End {
+        if matches!(body.kind, ErrorKind::BadRequest | ErrorKind::Forbidden) {
+            End::Refused(body)
+        } else {
+            End::Lost(body.message)
         }
     }
 }

@@ -8,11 +8,11 @@ use axum::{
     response::Response,
 };
 use flotilla_api::{
-    error::{ErrorBody, ErrorKind},
+    error::ErrorBody,
     watch::{Event, EventsQuery},
 };
 use flotilla_engine::{PAGE_MAX, StateReader};
-use flotilla_registry::store::Revision;
+use flotilla_registry::{records::EventRecord, store::Revision};
 
 use crate::{
     error::ApiError,
@@ -40,50 +40,78 @@ pub(super) async fn events(
     let reader = node.seat()?;
     let selectors = Selector::read_list(query.pattern.as_deref())?;
     let last = headers.get("last-event-id").and_then(|id| id.to_str().ok()).and_then(|id| id.parse().ok());
-    Ok(stream::answer(|feed| run(feed, reader, selectors, query, last.map(Revision))))
+    let events = Events { node, reader, selectors };
+    Ok(stream::answer(|feed| events.run(feed, query, last.map(Revision))))
 }
 
-async fn run(
-    feed: Feed,
+struct Events {
+    node: Arc<Node>,
     reader: StateReader,
     selectors: Vec<Selector>,
-    query: EventsQuery,
-    last: Option<Revision>,
-) -> Result<(), Gone> {
-    let mut doorbell = reader.changed();
-    let mut shown = last;
-    loop {
+}
+
+impl Events {
+    async fn run(self, feed: Feed, query: EventsQuery, last: Option<Revision>) -> Result<(), Gone> {
+        let mut doorbell = self.reader.changed();
         doorbell.borrow_and_update();
-        let after = shown;
-        let events = newer(&reader, &selectors, after);
-        let skip = match after {
-            Some(_) => 0,
-            None => events.len().saturating_sub(query.lines.unwrap_or(LINES) as usize),
+        let mut at = match last {
+            Some(last) => last,
+            None => self.newest(&feed, query.lines.unwrap_or(LINES) as usize).await?,
         };
+        loop {
+            at = self.newer(&feed, at).await?;
+            if !query.follow {
+                return Ok(());
+            }
+            let seated = tokio::select! {
+                rung = doorbell.changed() => rung.is_ok(),
+                () = self.node.unseated(&self.reader) => false,
+            };
+            if !seated {
+                self.node.end_unseated(&feed).await;
+                return Ok(());
+            }
+        }
+    }
+
+    /// Tells the newest events, and returns the revision up to which they have been told.
+    async fn newest(&self, feed: &Feed, lines: usize) -> Result<Revision, Gone> {
+        // Before reading: what comes meanwhile is told afterwards.
+        let at = self.reader.revision();
+        let records = self.reader.events(PAGE_MAX);
+        let known = records.iter().rev().filter(|(of, _)| *of <= at);
+        let events: Vec<Event> = known.flat_map(|(of, record)| self.selected(*of, record)).collect();
+        let skip = events.len().saturating_sub(lines);
         for event in events.into_iter().skip(skip) {
             feed.say(Some(event.revision.to_string()), &event).await?;
         }
-        shown = Some(reader.revision());
-        if !query.follow {
-            return Ok(());
-        }
-        if doorbell.changed().await.is_err() {
-            let message = "this machine has given up its seat; ask again".to_owned();
-            feed.fail(&ErrorBody { kind: ErrorKind::Unavailable, message, details: Vec::new() }).await;
-            return Ok(());
+        // Whoever has seen nothing yet goes on from here after a lost connection.
+        feed.mark(at.0.to_string()).await?;
+        Ok(at)
+    }
+
+    /// Tells every event after a revision, page by page, and returns the revision of the last.
+    async fn newer(&self, feed: &Feed, mut at: Revision) -> Result<Revision, Gone> {
+        loop {
+            let page = self.reader.events_after(at);
+            let more = page.len() == PAGE_MAX;
+            for (of, record) in page {
+                for event in self.selected(of, &record) {
+                    feed.say(Some(of.0.to_string()), &event).await?;
+                }
+                at = of;
+            }
+            if !more {
+                return Ok(at);
+            }
         }
     }
-}
 
-/// Returns the events after a revision, oldest first.
-fn newer(reader: &StateReader, selectors: &[Selector], after: Option<Revision>) -> Vec<Event> {
-    let records = reader.events(PAGE_MAX);
-    let newer = records.iter().rev().filter(|(at, _)| after.is_none_or(|after| *at > after));
-    newer
-        .flat_map(|(at, record)| rows::events(reader, *at, record))
-        .filter(|event| match &event.unit {
-            Some(unit) => any_selects(selectors, unit),
-            None => selectors.is_empty(),
+    /// Returns the events of a record that were asked for.
+    fn selected(&self, of: Revision, record: &EventRecord) -> impl Iterator<Item = Event> + use<'_> {
+        rows::events(&self.reader, of, record).into_iter().filter(|event| match &event.unit {
+            Some(unit) => any_selects(&self.selectors, unit),
+            None => self.selectors.is_empty(),
         })
-        .collect()
+    }
 }

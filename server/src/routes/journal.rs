@@ -9,7 +9,7 @@ use axum::{
 };
 use flotilla_api::{
     error::ErrorBody,
-    journal::{JournalLine, JournalQuery, Position},
+    journal::{JournalEvent, JournalQuery, Position},
 };
 use flotilla_units::MachineId;
 
@@ -24,8 +24,9 @@ use crate::{
 
 /// Streams journals of units, merged from all machines, as server-sent events.
 #[utoipa::path(get, path = "/v1/journal", params(JournalQuery), responses(
-    (status = OK, body = JournalLine, content_type = "text/event-stream"),
+    (status = OK, body = JournalEvent, content_type = "text/event-stream"),
     (status = BAD_REQUEST, body = ErrorBody),
+    (status = NOT_FOUND, body = ErrorBody),
 ))]
 pub(super) async fn journal(
     State(node): State<Arc<Node>>,
@@ -36,12 +37,16 @@ pub(super) async fn journal(
     let reader = node.seat()?;
     let wanted = Wanted::read(query)?;
     let position = position(&headers)?;
+    // Whoever goes on may be about to hear the last words of a unit that is gone.
+    if position.is_none() {
+        wanted.are_known(&reader)?;
+    }
     Ok(stream::answer(|feed| journal::merged(node, reader, user, wanted, position, feed)))
 }
 
 /// Streams journals of units on one machine as server-sent events.
 #[utoipa::path(get, path = "/v1/machines/{id}/journal", params(("id" = String, Path), JournalQuery), responses(
-    (status = OK, body = JournalLine, content_type = "text/event-stream"),
+    (status = OK, body = JournalEvent, content_type = "text/event-stream"),
     (status = NOT_FOUND, body = ErrorBody),
 ))]
 pub(super) async fn machine_journal(

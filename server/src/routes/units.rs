@@ -135,11 +135,13 @@ pub(super) async fn submit(
 pub(super) fn find(reader: &StateReader, name: &str) -> Result<UnitRow, ApiError> {
     let name = SourceName::mangle(name)?;
     let (row, _) = reader.unit(name.runtime());
-    row.ok_or_else(|| {
-        ApiError::not_found(format!(
-            "there is no unit {name}; `flotctl list-unit-files` shows those that there are"
-        ))
-    })
+    row.ok_or_else(|| no_such_unit(name.runtime()))
+}
+
+/// Says that the cluster knows no such unit.
+pub(crate) fn no_such_unit(name: &UnitName) -> ApiError {
+    let hint = "`flotctl list-unit-files` shows those that there are";
+    ApiError::not_found(format!("there is no unit {name}; {hint}"))
 }
 
 /// Says what was written, once the seat shows it.

@@ -8,7 +8,7 @@ use axum::{
     response::Response,
 };
 use flotilla_api::{
-    error::{ErrorBody, ErrorKind},
+    error::ErrorBody,
     watch::{WatchEvent, WatchQuery},
 };
 use flotilla_engine::{PAGE_MAX, StateReader};
@@ -84,10 +84,12 @@ impl Watch {
                 }
                 Err(_too_old) => self.list(&feed).await?,
             };
-            if doorbell.changed().await.is_err() || self.node.reader().is_none() {
-                let message = "this machine has given up its seat; watch again".to_owned();
-                let body = ErrorBody { kind: ErrorKind::Unavailable, message, details: Vec::new() };
-                feed.fail(&body).await;
+            let seated = tokio::select! {
+                rung = doorbell.changed() => rung.is_ok(),
+                () = self.node.unseated(&self.reader) => false,
+            };
+            if !seated {
+                self.node.end_unseated(&feed).await;
                 return Ok(());
             }
         }
