@@ -13,6 +13,7 @@ use flotilla_api::{
 };
 use flotilla_engine::{PAGE_MAX, StateReader};
 use flotilla_registry::{records::EventRecord, store::Revision};
+use tokio::sync::watch;
 
 use crate::{
     error::ApiError,
@@ -40,7 +41,9 @@ pub(super) async fn events(
     let reader = node.seat()?;
     let selectors = Selector::read_list(query.pattern.as_deref())?;
     let last = headers.get("last-event-id").and_then(|id| id.to_str().ok()).and_then(|id| id.parse().ok());
-    let events = Events { node, reader, selectors };
+    // Before answering: whoever has the answer hears of everything that happens from then on.
+    let (now, doorbell) = (reader.revision(), reader.changed());
+    let events = Events { node, reader, selectors, now, doorbell };
     Ok(stream::answer(|feed| events.run(feed, query, last.map(Revision))))
 }
 
@@ -48,12 +51,13 @@ struct Events {
     node: Arc<Node>,
     reader: StateReader,
     selectors: Vec<Selector>,
+    /// What the seat had reached when it was asked.
+    now: Revision,
+    doorbell: watch::Receiver<Revision>,
 }
 
 impl Events {
-    async fn run(self, feed: Feed, query: EventsQuery, last: Option<Revision>) -> Result<(), Gone> {
-        let mut doorbell = self.reader.changed();
-        doorbell.borrow_and_update();
+    async fn run(mut self, feed: Feed, query: EventsQuery, last: Option<Revision>) -> Result<(), Gone> {
         let mut at = match last {
             Some(last) => last,
             None => self.newest(&feed, query.lines.unwrap_or(LINES) as usize).await?,
@@ -64,7 +68,7 @@ impl Events {
                 return Ok(());
             }
             let seated = tokio::select! {
-                rung = doorbell.changed() => rung.is_ok(),
+                rung = self.doorbell.changed() => rung.is_ok(),
                 () = self.node.unseated(&self.reader) => false,
             };
             if !seated {
@@ -74,20 +78,18 @@ impl Events {
         }
     }
 
-    /// Tells the newest events, and returns the revision up to which they have been told.
+    /// Tells the newest of the events that there were, and returns the revision up to which.
     async fn newest(&self, feed: &Feed, lines: usize) -> Result<Revision, Gone> {
-        // Before reading: what comes meanwhile is told afterwards.
-        let at = self.reader.revision();
         let records = self.reader.events(PAGE_MAX);
-        let known = records.iter().rev().filter(|(of, _)| *of <= at);
+        let known = records.iter().rev().filter(|(of, _)| *of <= self.now);
         let events: Vec<Event> = known.flat_map(|(of, record)| self.selected(*of, record)).collect();
         let skip = events.len().saturating_sub(lines);
         for event in events.into_iter().skip(skip) {
             feed.say(Some(event.revision.to_string()), &event).await?;
         }
         // Whoever has seen nothing yet goes on from here after a lost connection.
-        feed.mark(at.0.to_string()).await?;
-        Ok(at)
+        feed.mark(self.now.0.to_string()).await?;
+        Ok(self.now)
     }
 
     /// Tells every event after a revision, page by page, and returns the revision of the last.
