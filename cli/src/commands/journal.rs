@@ -164,8 +164,8 @@ impl Reading {
             JournalEvent::Notice(JournalNotice { host, machine, reason }) => {
                 self.lacks = true;
                 let whose = host.or(machine).map(|whose| format!("{whose}: ")).unwrap_or_default();
-                let text = text::one_line(&format!("-- {whose}{reason} --"));
-                print::tell(paint::pending(text));
+                let text = format!("-- {whose}{reason} --");
+                print::tell(paint::pending(text::one_line(&text)));
             }
         }
         Ok(())
