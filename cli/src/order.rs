@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use flotilla_api::{
     action::{Action, UnitOutcome},
-    unit::{Placement, Target, Unit},
+    unit::{Placement, Target, Unit, UnitState},
 };
 use flotilla_units::UnitName;
 
@@ -189,17 +189,14 @@ fn started(placement: &Placement, run: u64) -> Verdict {
     let Some(state) = current else { return Verdict::Pending(format!("waiting for {on}")) };
     let this = state.token == Some(placement.token) && state.run >= run;
     if let Some(problem) = state.problem.as_ref().filter(|_| state.active != "active" || !this) {
-        return Verdict::failed(on, problem);
+        // How the start job ended says less than how the unit did.
+        let is_dead = this && state.active == "failed" && state.result.is_some();
+        return if is_dead { died(on, state, Some(problem.as_str())) } else { Verdict::failed(on, problem) };
     }
     if !this {
         return Verdict::Pending(format!("waiting for {on}"));
     }
-    let died = |on: String| Verdict::Failed {
-        machine: on,
-        why: death(state.result.as_deref(), state.exit_status),
-        result: state.result.clone(),
-        exit_status: state.exit_status,
-    };
+    let died = |on: String| died(on, state, None);
     match (state.active.as_str(), state.sub.as_str()) {
         ("active", "exited") => Verdict::Done(format!("finished on {on}")),
         ("active" | "reloading", _) => Verdict::Done(format!("active on {on}")),
@@ -210,6 +207,12 @@ fn started(placement: &Placement, run: u64) -> Verdict {
         ("inactive", _) => died(on),
         (active, _) => Verdict::Pending(format!("{active} on {on}")),
     }
+}
+
+fn died(machine: String, state: &UnitState, problem: Option<&str>) -> Verdict {
+    let death = death(state.result.as_deref(), state.exit_status);
+    let why = problem.map_or_else(|| death.clone(), |problem| format!("{death}; {problem}"));
+    Verdict::Failed { machine, why, result: state.result.clone(), exit_status: state.exit_status }
 }
 
 /// Says how a unit died, as systemctl would.
@@ -315,6 +318,13 @@ mod tests {
         let mut dead = state("failed", "failed");
         (dead.result, dead.exit_status) = (Some("exit-code".to_owned()), Some(3));
         assert_eq!(start(&unit(std::slice::from_ref(&dead))), exited_with_3());
+        dead.problem = Some("its start job ended in `failed`".to_owned());
+        let Verdict::Failed { why, exit_status, .. } = start(&unit(std::slice::from_ref(&dead))) else {
+            panic!("it died")
+        };
+        assert_eq!(why, "result exit-code, exit status 3; its start job ended in `failed`");
+        assert_eq!(exit_status, Some(3));
+        dead.problem = None;
         (dead.active, dead.sub) = ("activating".to_owned(), "auto-restart".to_owned());
         assert_eq!(start(&unit(&[dead])), exited_with_3());
         assert_eq!(

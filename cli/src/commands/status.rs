@@ -1,6 +1,6 @@
 //! `flotctl status`: what systemctl status shows, from wherever the unit runs.
 
-use std::{fmt::Write as _, io::Write as _};
+use std::{fmt::Write as _, io::Write as _, time::Duration};
 
 use flotilla_api::{
     client::{Client, ClientError},
@@ -9,12 +9,20 @@ use flotilla_api::{
 };
 use flotilla_units::UnitName;
 use jiff::Timestamp;
+use tokio::time::{Instant, sleep};
 
 use super::matching;
 use crate::{args::Output, exit::Exit, order, paint, print, text};
 
 /// How many journal lines come with a unit that died.
 const LAST_LINES: u32 = 10;
+
+/// How long systemd's last word about a unit is waited for: journald writes it within milliseconds,
+/// on a busy machine in some tenths of a second.
+const LAST_WORD_WITHIN: Duration = Duration::from_millis(500);
+
+/// How long to wait between two looks at a unit's last lines.
+const LAST_WORD_PAUSE: Duration = Duration::from_millis(50);
 
 /// Shows how units are.
 #[derive(Debug, clap::Args)]
@@ -61,23 +69,43 @@ pub(crate) async fn run(client: &Client, args: &Args, output: Output) -> anyhow:
 }
 
 /// Returns the last journal lines of a unit that died, where they can be had.
+///
+/// The journal has them a moment after systemd has told of the death, so they are asked for until
+/// they end with systemd's own word about it.
 pub(crate) async fn last_lines(client: &Client, unit: &UnitName) -> Result<Vec<JournalLine>, ClientError> {
-    let statuses = client.status(unit.as_str(), LAST_LINES).await?;
-    Ok(statuses.into_iter().flat_map(|status| status.journal).collect())
+    let end = Instant::now() + LAST_WORD_WITHIN;
+    let mut told = false;
+    loop {
+        let statuses = client.status(unit.as_str(), LAST_LINES).await?;
+        // What the unit printed comes by another way than systemd's word, and may come after it:
+        // so once more.
+        if told || Instant::now() >= end {
+            return Ok(statuses.into_iter().flat_map(|status| status.journal).collect());
+        }
+        // Where it runs, or nobody answers, no such word will come.
+        let died = |status: &&UnitStatus| status.problem.is_none() && status.active != "active";
+        told = statuses.iter().filter(died).all(has_last_word);
+        sleep(LAST_WORD_PAUSE).await;
+    }
 }
 
 /// Tells them beside the output.
 pub(crate) async fn tell_last_lines(client: &Client, unit: &UnitName) {
     match last_lines(client, unit).await {
         Ok(lines) => {
-            for line in &lines {
-                for line in journal_lines(line) {
-                    print::tell(format_args!("  {line}"));
-                }
+            for line in lines.iter().flat_map(journal_lines) {
+                print::tell(format_args!("  {line}"));
             }
         }
         Err(e) => print::tell(format_args!("  (its last lines could not be had: {e})")),
     }
+}
+
+/// Says whether the lines of a unit that died tell of its death.
+fn has_last_word(status: &UnitStatus) -> bool {
+    let is_word = |line: &&JournalLine| line.identifier.as_deref() == Some("systemd");
+    let words = status.journal.iter().filter(is_word).filter(|line| line.invocation == status.invocation);
+    words.map(|line| &line.message).any(|word| word.contains(": Failed with result"))
 }
 
 fn nowhere(unit: &Unit) -> String {
@@ -185,6 +213,33 @@ mod tests {
     use flotilla_api::unit::Process;
 
     use super::*;
+
+    #[test]
+    fn the_last_word_is_systemds_own_about_this_start() {
+        let line = |identifier: &str, invocation: &str, message: &str| JournalLine {
+            unit: "dies.service".to_owned(),
+            host: "m1".to_owned(),
+            machine: "113f16a7".to_owned(),
+            realtime_us: 0,
+            priority: None,
+            pid: None,
+            identifier: Some(identifier.to_owned()),
+            message: message.to_owned(),
+            invocation: Some(invocation.to_owned()),
+            cursor: String::new(),
+        };
+        let word = "dies.service: Failed with result 'exit-code'.";
+        for (journal, has) in [
+            (vec![], false),
+            (vec![line("sh", "ab", "boom")], false),
+            (vec![line("sh", "ab", word)], false),
+            (vec![line("systemd", "of an earlier start", word)], false),
+            (vec![line("sh", "ab", "boom"), line("systemd", "ab", word)], true),
+        ] {
+            let status = UnitStatus { invocation: Some("ab".to_owned()), journal, ..UnitStatus::default() };
+            assert_eq!(has_last_word(&status), has, "{status:?}");
+        }
+    }
 
     #[test]
     fn a_status_reads_like_systemctls() {
