@@ -62,6 +62,10 @@ const LASTS: Duration = Duration::from_secs(1);
 /// connection that lives, so this is for faults only.
 const JOB_CHECK: Duration = Duration::from_secs(5);
 
+/// How long the signal of a job that is over is waited for. It is on its way; on a busy machine with
+/// hundreds of others before it.
+const SIGNAL_WITHIN: Duration = Duration::from_secs(2);
+
 /// How long an inactive unit is given to be forgotten by systemd, which does so between events.
 /// One that stays longer is referred to by another unit.
 const COLLECTED_WITHIN: Duration = Duration::from_millis(250);
@@ -195,9 +199,10 @@ impl DbusSystemd {
             }
             pause = JOB_CHECK;
             if !self.is_under_way(unit, &job).await? {
-                // The signal may have come meanwhile.
-                return match ended.try_recv() {
-                    Ok(Ended::With(result)) => Ok(result),
+                // The signal comes by another connection, and may be a little behind.
+                let told = async { if ended.is_terminated() { None } else { (&mut ended).await.ok() } };
+                return match timeout(SIGNAL_WITHIN, told).await {
+                    Ok(Some(Ended::With(result))) => Ok(result),
                     _ => self.outcome(unit, starts).await,
                 };
             }
