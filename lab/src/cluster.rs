@@ -91,6 +91,24 @@ impl Lab {
     }
 }
 
+impl Machine {
+    /// Gives the machine's systemd flotilla's service files, as a package would.
+    ///
+    /// # Errors
+    ///
+    /// One is not in the directory, or the machine is off.
+    pub fn install_services(&self, directory: &Path) -> Result<()> {
+        for service in SERVICES {
+            let path = directory.join(service);
+            let text = fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))?;
+            // The lab installs programs where an administrator does, the package where a package does.
+            let text = text.replace("/usr/bin/flotillad", "/usr/local/bin/flotillad");
+            self.write_file(&format!("/etc/systemd/system/{service}"), text)?;
+        }
+        self.run(&["systemctl", "daemon-reload"]).map(|_| ())
+    }
+}
+
 /// Waits until a machine's flotctl shows that many machines alive, and a leader.
 ///
 /// # Errors
@@ -147,14 +165,7 @@ fn set_up(machine: &Machine, installation: &Installation, folder: &Path) -> Resu
     let configuration = fs::read_to_string(folder.join("flotilla.toml"))? + &metadata;
     machine.write_file(&format!("{FOLDER}/flotilla.toml"), configuration)?;
     machine.run(&[&format!("{FOLDER}/install")])?;
-    for service in SERVICES {
-        let path = installation.services.join(service);
-        let text = fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))?;
-        // The lab installs programs where an administrator does, the package where a package does.
-        let text = text.replace("/usr/bin/flotillad", "/usr/local/bin/flotillad");
-        machine.write_file(&format!("/etc/systemd/system/{service}"), text)?;
-    }
-    machine.run(&["systemctl", "daemon-reload"]).map(|_| ())
+    machine.install_services(&installation.services)
 }
 
 #[cfg(test)]

@@ -1,9 +1,9 @@
 //! A whole lab: machines, switch and etcd, from nothing to running and back.
 
+mod history;
 mod ownership;
 
 use std::{
-    ffi::OsString,
     fs,
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
@@ -228,20 +228,6 @@ impl Lab {
         let mut etcdctl = self.asking(command([etcd_program(&self.territory, "etcdctl")]));
         etcdctl.args(words);
         self.in_network(|| checked(&mut etcdctl))?
-    }
-
-    /// Every change below a prefix that etcd remembers, oldest first, as `etcdctl watch` writes them
-    /// with `--write-out=fields`.
-    pub fn etcd_history(&self, prefix: &str) -> Result<String> {
-        // A watch has no end of its own; what is remembered has been told in a fraction of this.
-        let words = [OsString::from("timeout"), "3".into(), etcd_program(&self.territory, "etcdctl").into()];
-        let mut watch = self.asking(command(words));
-        watch.args(["watch", "--prefix", "--rev=1", "--write-out=fields", prefix]);
-        let output = self.in_network(|| watch.output())??;
-        if output.stdout.is_empty() {
-            bail!("etcd told nothing of {prefix}: {}", String::from_utf8_lossy(&output.stderr));
-        }
-        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
     }
 
     fn asking(&self, mut etcdctl: Command) -> Command {

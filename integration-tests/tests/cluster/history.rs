@@ -19,7 +19,7 @@ pub(crate) enum Write {
 /// Everything since the cluster began, in order.
 pub(crate) fn history(cluster: &Cluster) -> Result<Vec<Revision>> {
     let keys = Keys::default();
-    parse(&keys, &cluster.etcd_history(keys.prefix())?)
+    parse(&keys, &cluster.etcd_history()?)
 }
 
 /// Reads lines of `"Name" : value`, of which `Type` begins a change and `Value` ends it.
