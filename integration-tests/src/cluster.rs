@@ -10,14 +10,12 @@ use flotilla_api::{machine::MachineState, unit::Unit};
 use flotilla_lab::{Installation, Machine, eventually};
 use flotilla_registry::{
     keys::{Key, Keys},
-    records::{LeaderRecord, Record as _},
+    records::{LeaderRecord, Record},
 };
 use serde::de::DeserializeOwned;
 
+use crate::LIMIT;
 use crate::real::{TestLab, binary, lab_with};
-
-/// How long the machines may take to form a cluster on a busy computer.
-const FORMING: Duration = Duration::from_secs(30);
 
 /// Which invocation of a unit runs on a machine: changes with every start.
 pub type Invocations = BTreeMap<(String, String), String>;
@@ -106,6 +104,19 @@ impl Cluster {
         Ok(found)
     }
 
+    /// Waits until that many units of a pattern are there and all are active; then as
+    /// [`Cluster::active`]. For what has been started by way of another machine, or a moment ago.
+    pub fn wait_active(
+        &self,
+        machine: &Machine,
+        pattern: &str,
+        count: usize,
+    ) -> Result<BTreeMap<String, Vec<String>>> {
+        eventually(LIMIT, format_args!("{count} units of {pattern} to be active"), || {
+            Ok(Some(self.active(machine, pattern)?).filter(|active| active.len() == count))
+        })
+    }
+
     /// Which machine's engine leads, as the store has it; none between two leaders.
     pub fn leader(&self) -> Result<Option<&Machine>> {
         let Some(record) = self.leader_record()? else { return Ok(None) };
@@ -123,13 +134,18 @@ impl Cluster {
 
     /// The record of the leader in the store.
     pub fn leader_record(&self) -> Result<Option<LeaderRecord>> {
-        let key = self.keys.spell(&Key::Leader);
+        self.record(&Key::Leader)
+    }
+
+    /// The record under a key in the store.
+    pub fn record<R: Record>(&self, key: &Key) -> Result<Option<R>> {
+        let key = self.keys.spell(key);
         let value = self.etcdctl(&["get", "--print-value-only", &key])?;
         let value = value.trim();
         if value.is_empty() {
             return Ok(None);
         }
-        Ok(Some(LeaderRecord::decode(&key, value.as_bytes())?))
+        Ok(Some(R::decode(&key, value.as_bytes())?))
     }
 
     /// How the store spells a key.
@@ -150,7 +166,7 @@ impl Cluster {
     /// leader.
     pub fn wait_for_machines(&self, machine: &Machine, alive: usize) -> Result<()> {
         let what = format!("{} to see {alive} machines alive and a leader", machine.name());
-        let seen = eventually(FORMING, what, || {
+        let seen = eventually(LIMIT, what, || {
             let machines: Vec<flotilla_api::machine::Machine> = self.json(machine, &["list-machines"])?;
             let living = machines.iter().filter(|m| m.state == MachineState::Alive).count();
             Ok((living == alive && machines.iter().any(|m| m.leader)).then_some(()))

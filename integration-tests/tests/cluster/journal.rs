@@ -129,6 +129,8 @@ fn follow(machine: &Machine, heard: &Arc<Mutex<Heard>>) -> Child {
 fn written(cluster: &Cluster) -> BTreeMap<String, u64> {
     let mut last = BTreeMap::new();
     for machine in cluster.machines() {
+        // What they printed last may not have got so far.
+        machine.run(&["journalctl", "--sync"]).unwrap();
         for n in 1..=WRITERS {
             let unit = format!("hello@{n}.service");
             let line = format!("journalctl --quiet --output=cat --unit={unit} _COMM=perl | tail -n 1");

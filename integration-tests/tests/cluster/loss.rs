@@ -43,7 +43,7 @@ fn units_of_every_kind_are_placed_and_survive_their_machines() {
 /// Takes a machine's power away and gives it back.
 fn lose(cluster: &Cluster, victim: &Machine, what: &str) {
     let asked = cluster.machines().iter().find(|machine| machine.id() != victim.id()).unwrap();
-    let placed = cluster.active(asked, "*").unwrap();
+    let placed = cluster.wait_active(asked, "*", 30).unwrap();
     let on_victim = |unit: &str| placed[unit].iter().any(|host| host == victim.name());
     let moving: Vec<&String> = placed.keys().filter(|unit| may_move(unit) && on_victim(unit)).collect();
     assert!(!moving.is_empty(), "{} runs nothing that may move", victim.name());

@@ -3,12 +3,9 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on fails")]
 
-use std::{
-    sync::{Mutex, MutexGuard, PoisonError},
-    time::Duration,
-};
+use std::time::Duration;
 
-use flotilla_integration_tests::Cluster;
+use flotilla_integration_tests::{Cluster, SLEEPER, alone};
 use flotilla_lab::Machine;
 
 mod destroy;
@@ -25,16 +22,6 @@ const MACHINE_LEASE: Duration = Duration::from_secs(10);
 
 /// Where the tests put unit files in a machine.
 const UNITS: &str = "/root/units";
-
-/// Runs until it is stopped.
-const SLEEPER: &str = "[Service]\nExecStart=/bin/sleep infinity\n";
-
-/// Lets one cluster live at a time: what is measured here is measured with the computer to itself.
-fn alone() -> MutexGuard<'static, ()> {
-    static ONE: Mutex<()> = Mutex::new(());
-    // A test that failed has let its cluster go.
-    ONE.lock().unwrap_or_else(PoisonError::into_inner)
-}
 
 /// Writes unit files into a machine, for its `flotctl` to read.
 fn write_units(machine: &Machine, files: &[(&str, String)]) {

@@ -45,7 +45,7 @@ pub(crate) fn start_all(cluster: &Cluster, machine: &Machine) {
     let begun = Instant::now();
     cluster.ask(machine, &words).unwrap();
     println!("measured: 30 units submitted and started by one command in {} ms", begun.elapsed().as_millis());
-    check(&cluster.active(machine, "*").unwrap());
+    check(&cluster.wait_active(machine, "*", 30).unwrap());
 }
 
 /// Checks that thirty units are where their options say.

@@ -7,7 +7,7 @@ use std::{
     time::Instant,
 };
 
-use flotilla_integration_tests::{Cluster, LIMIT, binary, eventually};
+use flotilla_integration_tests::{Cluster, LIMIT, binary, eventually, replaced};
 use flotilla_lab::Machine;
 
 use crate::{SLEEPER, UNITS, alone, start_instances, write_units};
@@ -65,14 +65,8 @@ fn flotillad_stopped_killed_restarted_and_upgraded_under_load_touches_no_unit() 
 /// Does something to flotillad on a machine and waits until the machine is back.
 fn disturb(cluster: &Cluster, machine: &Machine, what: &str, line: &str) {
     let begun = Instant::now();
-    let main_pid = || machine.run(&["systemctl", "show", "--value", "--property=MainPID", "flotillad"]);
-    let was = main_pid().unwrap();
-    machine.shell(line).unwrap();
-    eventually(LIMIT, "another flotillad", || {
-        machine.run(&["systemctl", "is-active", "flotillad"])?;
-        Ok((main_pid()? != was).then_some(()))
-    })
-    .unwrap();
+    let systemctl = |words: &[&str]| machine.run(&[&["systemctl"], words].concat());
+    replaced(systemctl, || machine.shell(line).map(|_| ())).unwrap();
     cluster.wait_for_machines(machine, 3).unwrap();
     println!(
         "measured: flotillad {what} on {}: back after {} ms",

@@ -5,14 +5,20 @@ use flotilla_api::{
     client::{Client, ClientError, Endpoint},
     error::ErrorKind,
 };
-use flotilla_integration_tests::{LIMIT, eventually};
+use flotilla_integration_tests::{LIMIT, SLEEPER, eventually};
 use flotilla_lab::Machine;
 use rcgen::{CertificateParams, ExtendedKeyUsagePurpose, Issuer, KeyPair, SanType, date_time_ymd};
 
-use super::world::{UNIT, World, flotctl, flotctl_eventually, refuses_to_start};
+use super::world::{World, flotctl, flotctl_eventually, refuses_to_start, stop_transient};
 
 /// Where the certificates of these tests lie in a machine.
 const PKI: &str = "/root/pki";
+
+/// How flotctl is asked in a machine: the words, the exit status, what it has to say.
+type Ask = fn(&Machine, &[&str], i32, &[&str]);
+
+/// How long flotctl waits for what has to come, on a busy computer; less than the lab lets a command run.
+const COMES_WITHIN: &str = "50s";
 
 /// A client of another's making: the daemon checks for itself.
 pub fn the_api_refuses_what_flotctl_does(world: &World) {
@@ -28,11 +34,11 @@ pub fn the_api_refuses_what_flotctl_does(world: &World) {
             other => panic!("{other:?}"),
         }
     };
-    let large = format!("{UNIT}#{}", "x".repeat(2 << 20));
+    let large = format!("{SLEEPER}#{}", "x".repeat(2 << 20));
     for (name, text, kind, says) in [
         ("a.service", "[Service", ErrorKind::InvalidUnit, "not a section header"),
         ("a.service", "[Unit]\n", ErrorKind::InvalidUnit, "needs a section [Service]"),
-        ("a b.service", UNIT, ErrorKind::BadRequest, "not a unit name"),
+        ("a b.service", SLEEPER, ErrorKind::BadRequest, "not a unit name"),
         ("a.service", large.as_str(), ErrorKind::InvalidUnit, "at most 1048576"),
     ] {
         let (was, said) = submit(name, text);
@@ -45,7 +51,7 @@ pub fn a_full_disk(world: &World) {
     machine.shell("dd if=/dev/zero of=/run/flotilla/fill bs=4k 2>/dev/null || true").unwrap();
     world.start(
         "full.service",
-        "20s",
+        COMES_WITHIN,
         3,
         &["full.service failed", "/run/flotilla/", "No space left on device"],
     );
@@ -63,7 +69,7 @@ pub fn a_missing_bus(world: &World) {
         ["the D-Bus socket unix:path=/run/dbus/system_bus_socket cannot be reached; is dbus running?"];
     let elsewhere = ["--dev", "--run-dir", "/tmp/bus", "--state-dir", "/tmp/bus"];
     refuses_to_start(machine, &elsewhere, &missing);
-    world.start("busless.service", "30s", 3, &missing);
+    world.start("busless.service", COMES_WITHIN, 3, &missing);
     world.flotctl(&["status", "canary"], 6, &missing);
     machine.run(&["systemctl", "start", "dbus.socket", "dbus.service"]).unwrap();
     world.comes_up("busless.service");
@@ -80,6 +86,9 @@ impl Drop for Frozen<'_> {
 
 pub fn a_systemd_that_does_not_answer(world: &World) {
     let machine = world.machine();
+    // So that all that is left to wait for is the machine.
+    machine.write_file("/root/late.service", SLEEPER).unwrap();
+    world.flotctl(&["load", "/root/late.service"], 0, &["late.service loaded on m1"]);
     machine.freeze_init().unwrap();
     let frozen = Frozen(machine);
     world.start("late.service", "2s", 124, &["late.service timed out: still waiting for m1"]);
@@ -155,35 +164,55 @@ pub fn certificates_of_the_api(world: &World) {
         );
         machine.shell(&run).unwrap();
     };
-    let ask = |ca: &str, certificate: &str, words: &[&str], exit, says: &[&str]| {
+    // What is asked first may have to wait: READY tells of the machine, not of an engine.
+    let (first, then): (Ask, Ask) = (flotctl_eventually, flotctl);
+    let ask = |run: Ask, ca: &str, certificate: &str, words: &[&str], exit, says: &[&str]| {
         let file = |path: &str| format!("{PKI}/{path}.pem");
         let (ca, key) = (file(ca), file(&format!("{certificate}-key")));
         let certificate = file(certificate);
         let who = ["--ca", &ca, "--certificate", &certificate, "--key", &key];
         let there = ["--endpoint", "https://127.0.0.1:7400"];
-        flotctl(machine, &[&there[..], &who, words].concat(), exit, says);
+        run(machine, &[&there[..], &who, words].concat(), exit, says);
     };
     serve("one/machine");
-    ask("one/ca", "one/user", &["list-machines"], 0, &["m1"]);
-    ask("other/ca", "one/user", &["list-machines"], 6, &["of another authority than --ca"]);
+    ask(first, "one/ca", "one/user", &["list-machines"], 0, &["m1"]);
+    ask(then, "other/ca", "one/user", &["list-machines"], 6, &["of another authority than --ca"]);
     ask(
+        then,
         "one/ca",
         "other/user",
         &["list-machines"],
         6,
         &["does not accept your certificate", "ca issue user"],
     );
-    ask("one/ca", "one/old-user", &["list-machines"], 6, &["does not accept your certificate", "expired"]);
+    ask(
+        then,
+        "one/ca",
+        "one/old-user",
+        &["list-machines"],
+        6,
+        &["does not accept your certificate", "expired"],
+    );
     let submit = ["submit", "/root/canary.service"];
-    ask("one/ca", "one/machine", &submit, 1, &["may read only; use a user's"]);
-    ask("one/ca", "one/machine", &["list-machines"], 0, &["m1"]);
-    machine.run(&["systemctl", "stop", "secure.service"]).unwrap();
+    ask(then, "one/ca", "one/machine", &submit, 1, &["may read only; use a user's"]);
+    ask(then, "one/ca", "one/machine", &["list-machines"], 0, &["m1"]);
+    stop_transient(machine, "secure.service");
 
     serve("one/old-machine");
-    ask("one/ca", "one/user", &["list-machines"], 6, &["its certificate has expired", "ca issue machine"]);
-    let journal = machine.journal(&["secure.service"]).unwrap();
-    assert!(journal.contains("this machine's certificate has expired"), "{journal}");
-    machine.run(&["systemctl", "stop", "secure.service"]).unwrap();
+    ask(
+        first,
+        "one/ca",
+        "one/user",
+        &["list-machines"],
+        6,
+        &["its certificate has expired", "ca issue machine"],
+    );
+    eventually(LIMIT, "the daemon's own word", || {
+        let journal = machine.journal(&["secure.service"])?;
+        Ok(journal.contains("this machine's certificate has expired").then_some(()))
+    })
+    .unwrap();
+    stop_transient(machine, "secure.service");
 }
 
 pub fn etcd_is_lost_and_comes_back(world: &World) {
@@ -216,7 +245,7 @@ pub fn etcd_is_away_at_the_start(world: &World) {
     member.start().unwrap();
     member.wait_healthy().unwrap();
     world.is_well();
-    world.start("after.service", "20s", 0, &["active on m1"]);
+    world.start("after.service", COMES_WITHIN, 0, &["active on m1"]);
     world.flotctl(&["destroy", "after.service"], 0, &["destroyed"]);
 }
 
@@ -231,7 +260,7 @@ pub fn corrupted_values(world: &World) {
     let says =
         ["`/flotilla/units/canary.service` cannot be read", "left alone; mend or delete it in the store"];
     world.flotctl_eventually(&["stop", "canary"], 1, &says);
-    world.start("other.service", "20s", 0, &["active on m1"]);
+    world.start("other.service", COMES_WITHIN, 0, &["active on m1"]);
     put(unit, &good);
     world.is_well();
 
@@ -266,11 +295,11 @@ pub fn credentials_of_etcd(world: &World) {
     );
     let secure = etcd("etcdtls", 2479, "https", &tls);
     let open = etcd("etcdpassword", 2579, "http", "");
-    let auth = format!(
-        "export ETCDCTL_API=3 ETCDCTL_ENDPOINTS={open}; etcdctl user add root:right && etcdctl user grant-role root root \
-         && etcdctl auth enable"
-    );
-    eventually(LIMIT, "etcd's authentication", || Ok(machine.shell(&auth).is_ok().then_some(()))).unwrap();
+    let ask = format!("export ETCDCTL_API=3 ETCDCTL_ENDPOINTS={open};");
+    let health = format!("{ask} etcdctl endpoint health");
+    eventually(LIMIT, "etcd to answer", || Ok(machine.shell(&health).is_ok().then_some(()))).unwrap();
+    let auth = "etcdctl user add root:right && etcdctl user grant-role root root && etcdctl auth enable";
+    machine.shell(&format!("{ask} {auth}")).unwrap();
 
     let tls = |ca: &str, certificate: &str| {
         format!(
@@ -305,7 +334,7 @@ pub fn credentials_of_etcd(world: &World) {
             .unwrap();
         // It goes on: who mends etcd's side need not touch it.
         machine.run(&["systemctl", "is-active", "flotillad.service"]).unwrap();
-        machine.run(&["systemctl", "stop", "flotillad.service"]).unwrap();
+        stop_transient(machine, "flotillad.service");
     }
     machine.run(&["systemctl", "stop", "etcdtls.service", "etcdpassword.service"]).unwrap();
 }

@@ -11,6 +11,7 @@ mod world;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+use flotilla_integration_tests::SLEEPER;
 use world::{Kind, World};
 
 /// One fault.
@@ -122,7 +123,7 @@ const TABLE: &[Row] = &[
         check: Check::File {
             words: &["start"],
             name: "web@.service",
-            content: || world::UNIT.as_bytes().to_vec(),
+            content: || SLEEPER.as_bytes().to_vec(),
             exit: 1,
             says: &["`web@.service` is a template and cannot run itself; name an instance"],
         },

@@ -1,10 +1,11 @@
 //! What the rows of a kind share: a machine with a flotillad, and a unit that nothing may touch.
 
-use flotilla_integration_tests::{LIMIT, Person, TestLab, binary, eventually, lab_directory, lab_with};
-use flotilla_lab::Machine;
+use std::sync::MutexGuard;
 
-/// A unit that runs until it is stopped.
-pub const UNIT: &str = "[Service]\nExecStart=/bin/sleep infinity\n";
+use flotilla_integration_tests::{
+    LIMIT, Person, SLEEPER, TestLab, alone, binary, eventually, lab_directory, lab_with,
+};
+use flotilla_lab::Machine;
 
 /// How much `/run/flotilla` holds in these worlds, so that it can be filled.
 const RUN_SIZE: &str = "size=1m,mode=755";
@@ -23,10 +24,12 @@ pub struct World {
     pub lab: TestLab,
     /// The unit that runs throughout.
     canary: String,
+    _alone: MutexGuard<'static, ()>,
 }
 
 impl World {
     pub fn new(kind: Kind) -> Self {
+        let alone = alone();
         let (name, machines) = match kind {
             Kind::Dev => ("faultsdev", 1),
             Kind::Etcd => ("faultsetcd", 2),
@@ -38,7 +41,7 @@ impl World {
             options.programs.extend(etcd.into_iter().filter(|_| kind == Kind::Etcd));
         })
         .unwrap();
-        let mut world = Self { lab, canary: String::new() };
+        let mut world = Self { lab, canary: String::new(), _alone: alone };
         let machine = world.machine();
         machine.run(&["mkdir", "--parents", "/run/flotilla"]).unwrap();
         machine.run(&["mount", "-t", "tmpfs", "-o", RUN_SIZE, "flotilla", "/run/flotilla"]).unwrap();
@@ -55,7 +58,7 @@ impl World {
                 machine.run(&["systemctl", "start", "flotillad.service"]).unwrap();
             }
         }
-        machine.write_file("/root/canary.service", UNIT).unwrap();
+        machine.write_file("/root/canary.service", SLEEPER).unwrap();
         eventually(LIMIT, "a cluster that takes orders", || {
             Ok(machine.exec(&["flotctl", "start", "/root/canary.service"])?.status.success().then_some(()))
         })
@@ -107,7 +110,7 @@ impl World {
     /// Starts a unit of this name from a file, whatever comes of it.
     pub fn start(&self, name: &str, timeout: &str, exit: i32, says: &[&str]) {
         let path = format!("/root/{name}");
-        self.machine().write_file(&path, UNIT).unwrap();
+        self.machine().write_file(&path, SLEEPER).unwrap();
         self.flotctl(&["start", "--timeout", timeout, &path], exit, says);
     }
 
@@ -132,6 +135,17 @@ impl World {
 pub fn refuses_to_start(machine: &Machine, options: &[&str], says: &[&str]) {
     let output = machine.exec(&[&["timeout", "50", "flotillad"], options].concat()).unwrap();
     expect(&output, "flotillad", 1, says);
+}
+
+/// Stops a service that `systemd-run` made, and waits until systemd has forgotten it, so that its name
+/// is free for the next.
+pub fn stop_transient(machine: &Machine, service: &str) {
+    machine.run(&["systemctl", "stop", service]).unwrap();
+    eventually(LIMIT, format_args!("{service} to be forgotten"), || {
+        let state = machine.run(&["systemctl", "show", "--value", "--property=LoadState", service])?;
+        Ok((state.trim() == "not-found").then_some(()))
+    })
+    .unwrap();
 }
 
 pub fn flotctl(machine: &Machine, words: &[&str], exit: i32, says: &[&str]) {
