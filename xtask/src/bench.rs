@@ -19,6 +19,10 @@ pub fn main(arguments: &[String]) -> Result<()> {
             "what is to be measured? `cargo xtask bench start`, `idle`, `journal`, or several; `--help` says more"
         );
     }
+    if arguments.iter().any(|word| matches!(word.as_str(), "--help" | "-h" | "--version" | "-V")) {
+        lab::build(&["flotilla-bench"])?;
+        return Err(bench().args(arguments).exec()).context("starting flotilla-bench");
+    }
     if !is_root() {
         bail!("benchmarks boot machines in the lab: run `cargo xtask bench` as root");
     }
@@ -26,7 +30,7 @@ pub fn main(arguments: &[String]) -> Result<()> {
     deps::lab(Image::Plain)?;
     run(cargo().args(["build", "--release", "--workspace", "--bin", "flotillad", "--bin", "flotctl"]))?;
     lab::build(&["flotilla-bench"])?;
-    let mut bench = Command::new(workspace::target().join("debug/flotilla-bench"));
+    let mut bench = bench();
     bench
         .arg("--programs")
         .arg(workspace::target().join("release"))
@@ -35,4 +39,8 @@ pub fn main(arguments: &[String]) -> Result<()> {
         .args(arguments)
         .env("FLOTILLA_LAB_DIRECTORY", workspace::lab());
     Err(bench.exec()).context("starting flotilla-bench")
+}
+
+fn bench() -> Command {
+    Command::new(workspace::target().join("debug/flotilla-bench"))
 }

@@ -64,7 +64,7 @@ const COMMANDS: &[Command] = &[
     },
     Command {
         name: "bench",
-        arguments: "start|idle.. [--check]",
+        arguments: "start|idle|journal.. [--check]",
         about: "Measure flotilla in the lab beside systemd alone; with --check fail if a goal is missed",
         run: bench::main,
     },

@@ -5,7 +5,7 @@
 
 use std::{
     ffi::OsStr,
-    io::IsTerminal,
+    io::{BufRead, BufReader, IsTerminal},
     process::{Command, Stdio},
 };
 
@@ -17,6 +17,25 @@ pub fn run(command: &mut Command) -> Result<()> {
     let status = command.status().with_context(|| format!("starting `{}`", display(command)))?;
     if !status.success() {
         bail!("`{}` ended with {status}", display(command));
+    }
+    Ok(())
+}
+
+/// As [`run`], and shows each line of what is printed to `look` as well.
+pub fn run_watched(command: &mut Command, mut look: impl FnMut(&str)) -> Result<()> {
+    let name = display(command);
+    say(&name);
+    let mut child = command.stdout(Stdio::piped()).spawn().with_context(|| format!("starting `{name}`"))?;
+    let output = child.stdout.take().context("a pipe has two ends")?;
+    for line in BufReader::new(output).split(b'\n') {
+        let line = line.with_context(|| format!("reading the output of `{name}`"))?;
+        let line = String::from_utf8_lossy(&line);
+        println!("{line}");
+        look(&line);
+    }
+    let status = child.wait().with_context(|| format!("waiting for `{name}`"))?;
+    if !status.success() {
+        bail!("`{name}` ended with {status}");
     }
     Ok(())
 }

@@ -8,12 +8,12 @@ mod targets;
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, bail};
+use anyhow::{Result, anyhow, bail};
 
 use crate::{
     deps,
     image::Image,
-    process::{cargo, is_root, run, say},
+    process::{cargo, is_root, run, run_watched, say},
     workspace,
 };
 use targets::{Needs, Target};
@@ -117,10 +117,28 @@ fn run_target(target: &Target, rest: &[String]) -> Outcome {
     if !rest.is_empty() {
         command.arg("--").args(rest);
     }
-    match run(&mut command) {
-        Ok(()) => Outcome::Passed,
+    let mut count = 0;
+    let result = run_watched(&mut command, |line| count += tests_of(line).unwrap_or_default());
+    judge(result, count, rest)
+}
+
+/// A target that ran no test has shown nothing, though cargo calls it a success.
+fn judge(result: Result<()>, count: usize, rest: &[String]) -> Outcome {
+    match result {
         Err(error) => Outcome::Failed(error),
+        // Nobody asked for any.
+        Ok(()) if rest.iter().any(|word| word == "--list") => Outcome::Passed,
+        Ok(()) if count == 0 => {
+            Outcome::Failed(anyhow!("no test was run; `{}` selects none", rest.join(" ")))
+        }
+        Ok(()) => Outcome::Passed,
     }
+}
+
+/// How many tests a test program says that it runs: `running 3 tests`.
+fn tests_of(line: &str) -> Option<usize> {
+    let (count, noun) = line.strip_prefix("running ")?.split_once(' ')?;
+    matches!(noun, "test" | "tests").then(|| count.parse().ok())?
 }
 
 /// One line for each target, last, where they are still on the screen.
@@ -168,6 +186,22 @@ mod tests {
     fn an_unknown_target_is_an_error_that_names_the_others() {
         let error = select(targets::all().unwrap(), &words("labb")).unwrap_err().to_string();
         assert!(error.contains("labb") && error.contains("unit"), "{error}");
+    }
+
+    #[test]
+    fn a_filter_that_selects_nothing_is_a_failure() {
+        assert_eq!(tests_of("running 12 tests"), Some(12));
+        assert_eq!(tests_of("running 1 test"), Some(1));
+        assert_eq!(tests_of("running late tests"), None);
+        assert_eq!(tests_of("test result: ok. 0 passed"), None);
+        let outcome = |count, rest| judge(Ok(()), count, &words(rest));
+        assert!(
+            matches!(outcome(0, "nosuchtest"), Outcome::Failed(error) if error.to_string().contains("nosuchtest"))
+        );
+        assert!(matches!(outcome(0, ""), Outcome::Failed(_)));
+        assert!(matches!(outcome(1, "boots"), Outcome::Passed));
+        assert!(matches!(outcome(0, "--list"), Outcome::Passed));
+        assert!(matches!(judge(Err(anyhow!("red")), 1, &[]), Outcome::Failed(_)));
     }
 
     #[test]
