@@ -36,6 +36,7 @@ use crate::{
     board::Board,
     contents::Contents,
     fleet::{Fleet, News},
+    known::Known,
     memory::{Keeper, Memory},
     publisher::{Publisher, Registration},
     reconcile::backoff,
@@ -116,6 +117,8 @@ pub struct Outlook {
     pub frozen: watch::Receiver<Option<String>>,
     /// Accepts a store that went back.
     pub witness: SharedWitness,
+    /// Which units of the machine are flotilla's.
+    pub known: Known,
 }
 
 /// Makes one machine agree with its manifest.
@@ -127,6 +130,7 @@ pub struct Agent {
     systemd: Arc<dyn Systemd>,
     memory: Memory,
     witness: SharedWitness,
+    known: Known,
     ready: watch::Sender<bool>,
     progress: watch::Sender<u64>,
     registration: watch::Sender<Registration>,
@@ -139,6 +143,9 @@ impl Agent {
     pub fn new(settings: Settings, store: Arc<dyn Store>, keys: Keys, systemd: Arc<dyn Systemd>) -> Self {
         let memory = Memory::read(&settings.state);
         let witness = SharedWitness::new(memory.witness.clone());
+        // What the last manifest named may still have words to say; what is here comes when it is read.
+        let had = memory.had.iter().cloned().chain(memory.manifest.units());
+        let known = Known::remember(had);
         let pending = Registration::Pending("the agent has just started".to_owned());
         Self {
             settings,
@@ -147,6 +154,7 @@ impl Agent {
             systemd,
             memory,
             witness,
+            known,
             ready: watch::Sender::new(false),
             progress: watch::Sender::new(0),
             registration: watch::Sender::new(pending),
@@ -163,6 +171,7 @@ impl Agent {
             registration: self.registration.subscribe(),
             frozen: self.frozen.subscribe(),
             witness: self.witness.clone(),
+            known: self.known.clone(),
         }
     }
 
@@ -197,8 +206,12 @@ impl Agent {
             frozen: self.frozen.clone(),
         };
         tasks.spawn("publisher", publisher.run(stop.clone()));
-        let keeper =
-            Keeper { state: self.settings.state.clone(), witness: self.witness.clone(), manifest: kept };
+        let keeper = Keeper {
+            state: self.settings.state.clone(),
+            witness: self.witness.clone(),
+            manifest: kept,
+            known: self.known.clone(),
+        };
         let keeping = keeper.run(ended.clone());
         tasks.spawn("keeper", async {
             keeping.await;
@@ -209,7 +222,8 @@ impl Agent {
 
         let fleet = Fleet::new(&self.settings, self.keys.clone(), self.systemd.clone(), contents, clock)
             .with_outlets(board, manifests, self.frozen.clone(), self.registration.subscribe())
-            .with_signals(self.ready.clone(), self.progress.clone());
+            .with_signals(self.ready.clone(), self.progress.clone())
+            .with_known(self.known.clone());
         let mut steering = std::pin::pin!(fleet.run(self.memory.manifest.clone(), heard));
         let unexpected = |task, why: &str| AgentError::TaskEnded { task, why: why.to_owned() };
         // The units' tasks go on reporting while the last report is written: the publisher ends by

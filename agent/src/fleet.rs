@@ -24,6 +24,7 @@ use crate::{
     agent::Settings,
     board::Board,
     contents::Contents,
+    known::Known,
     manifest::Manifest,
     publisher::Registration,
     reconcile::Gate,
@@ -90,6 +91,7 @@ pub(crate) struct Fleet {
     registration: watch::Receiver<Registration>,
     ready: watch::Sender<bool>,
     progress: watch::Sender<u64>,
+    known: Known,
 }
 
 /// The loop's end of a unit's task.
@@ -135,6 +137,7 @@ impl Fleet {
             registration: watch::channel(pending).1,
             ready: watch::Sender::default(),
             progress: watch::Sender::default(),
+            known: Known::default(),
         }
     }
 
@@ -152,6 +155,11 @@ impl Fleet {
     /// Sets what the daemon watches.
     pub(crate) fn with_signals(self, ready: watch::Sender<bool>, progress: watch::Sender<u64>) -> Self {
         Self { ready, progress, ..self }
+    }
+
+    /// Sets where the loop says which units are flotilla's.
+    pub(crate) fn with_known(self, known: Known) -> Self {
+        Self { known, ..self }
     }
 
     /// Runs until nobody sends news any more.
@@ -283,6 +291,8 @@ impl Fleet {
 
     /// Starts a unit's task. `seen` is what the machine has of it, if that was just read.
     fn add(&mut self, unit: &UnitName, seen: Option<Option<Present>>) {
+        // Before anything is done, so that its first words are the unit's.
+        self.known.came(unit);
         let orders = watch::Sender::new(self.orders(unit));
         self.pending.entry(unit.clone()).or_insert(orders.borrow().revision);
         let slot = Slot { orders, bell: Arc::new(Notify::new()) };
@@ -321,6 +331,7 @@ impl Fleet {
             self.units.insert(unit, slot);
             return;
         }
+        self.known.went(&unit);
         // Nothing is ordered and nothing is there: that is taken up, also behind a gate.
         self.pending.remove(&unit);
         self.set_seen();

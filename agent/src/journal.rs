@@ -137,6 +137,13 @@ pub enum JournalError {
         /// How many are given at most.
         limit: u32,
     },
+    /// The user that flotillad runs as may read no journal, and has none of their own.
+    #[error(
+        "this user may not read the machine's journal and has none of their own: journald keeps one for each user \
+         only on disk; as root, either `mkdir -p /var/log/journal && journalctl --flush`, or add the user to the group \
+         systemd-journal and start their flotillad in a new session"
+    )]
+    MayNotRead,
     /// journalctl did not tell where the journal ends.
     #[error("journalctl did not say within {} s where the journal ends; is its disk slow?", .within.as_secs())]
     NoEnd {

@@ -6,6 +6,7 @@ use std::{
 };
 
 use flotilla_registry::witness::{SharedWitness, Witness};
+use flotilla_units::UnitName;
 use serde::{Deserialize, Serialize};
 use tokio::{
     sync::watch,
@@ -14,7 +15,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
-use crate::{files, manifest::Manifest};
+use crate::{files, known::Known, manifest::Manifest};
 
 /// The version of the file; one of another version is not read.
 const VERSION: u32 = 1;
@@ -35,6 +36,9 @@ pub(crate) struct Memory {
     pub(crate) witness: Witness,
     /// The last manifest.
     pub(crate) manifest: Manifest,
+    /// Units that were here and are not any more, the last one last.
+    #[serde(default)]
+    pub(crate) had: Vec<UnitName>,
 }
 
 /// Writes the memory as it changes.
@@ -43,6 +47,7 @@ pub(crate) struct Keeper {
     pub(crate) state: PathBuf,
     pub(crate) witness: SharedWitness,
     pub(crate) manifest: watch::Receiver<Manifest>,
+    pub(crate) known: Known,
 }
 
 impl Memory {
@@ -120,7 +125,8 @@ impl Keeper {
 
     async fn keep(&mut self, kept: &mut Memory) -> bool {
         let manifest = self.manifest.borrow_and_update().clone();
-        let memory = Memory { v: VERSION, witness: self.witness.get(), manifest };
+        let had = self.known.had();
+        let memory = Memory { v: VERSION, witness: self.witness.get(), manifest, had };
         if memory == *kept {
             return true;
         }
@@ -138,7 +144,8 @@ mod tests {
         let state = tempfile::tempdir().expect("a folder");
         assert_eq!(Memory::read(state.path()), Memory::default());
         let witness = Witness { cluster: Some("c".to_owned()), ..Witness::default() };
-        let memory = Memory { v: VERSION, witness, manifest: Manifest::default() };
+        let had = vec!["a.service".parse().expect("valid")];
+        let memory = Memory { v: VERSION, witness, manifest: Manifest::default(), had };
         assert!(memory.clone().write(state.path()).await);
         assert_eq!(Memory::read(state.path()), memory);
         std::fs::write(Memory::path(state.path()), b"{").expect("written");

@@ -20,6 +20,7 @@ use std::{
 };
 
 use flotilla_agent::{
+    Known,
     journal::{JournalError, Journalctl, LogSource as _, Query},
     status::StatusSource as _,
     systemd::{Change, DbusSystemd, Evidence, JobResult, Layout, Present, Systemd as _, SystemdError},
@@ -469,10 +470,11 @@ machine_tests! {
     async fn the_journal_loses_nothing_when_journalctl_is_killed() {
         let systemd = open().await;
         let units = ["j@1.service", "j@2.service"].map(name);
+        let known = Known::remember(units.clone());
         let text = "[Service]\nExecStart=/bin/bash -c 'until [ -e /run/enough ]; do echo $$((++i)); sleep 0.005; done; \
                     echo end; exec sleep infinity'\n";
         let query = Query { globs: vec!["j@*".parse().unwrap()], follow: true, ..Query::default() };
-        let mut lines = Journalctl::new(false).follow(Query { grep: None, lines: Some(0), ..query });
+        let mut lines = Journalctl::new(false, known.clone()).follow(Query { grep: None, lines: Some(0), ..query });
         for unit in &units {
             run(&systemd, unit, text, 1).await;
         }
@@ -512,11 +514,11 @@ machine_tests! {
         println!("measured: journal lag with {KILLS} kills: p50 {:.0?}, max {:.0?}", lags[lags.len() / 2], lags.last().unwrap());
         // By name, from a cursor: exactly what comes behind it.
         let all = Query { units: units.to_vec(), ..Query::default() };
-        let entries: Vec<_> = Journalctl::new(false).follow(all.clone()).map(Result::unwrap).collect().await;
+        let entries: Vec<_> = Journalctl::new(false, known.clone()).follow(all.clone()).map(Result::unwrap).collect().await;
         let from_start: Vec<_> = entries.iter().filter(|e| e.unit == units[0]).collect();
         assert!(from_start.iter().any(|e| e.message.to_text().starts_with("Started")), "PID 1's words are the unit's");
         let cursors = units.iter().map(|unit| (unit.clone(), entries.iter().rev().filter(|e| e.unit == *unit).nth(3).unwrap().cursor.clone()));
-        let rest: Vec<_> = Journalctl::new(false).follow(Query { cursors: cursors.collect(), ..all }).map(Result::unwrap).collect().await;
+        let rest: Vec<_> = Journalctl::new(false, known.clone()).follow(Query { cursors: cursors.collect(), ..all }).map(Result::unwrap).collect().await;
         assert_eq!(rest.len(), 6);
         assert_eq!(rest.iter().map(|e| &e.unit).collect::<BTreeSet<_>>().len(), 2);
         assert!(Path::new("/run/flotilla/env/j@1.service").exists());
@@ -527,7 +529,7 @@ machine_tests! {
         let unit = name("s.service");
         let text = "[Service]\nType=oneshot\nExecStart=/bin/bash -c 'for i in $$(seq 20); do echo word-$$((i %% 2))-$$i; done'\n";
         assert_eq!(run(&systemd, &unit, text, 1).await, JobResult::Done);
-        let journal = Journalctl::new(false);
+        let journal = Journalctl::new(false, Known::remember([unit.clone()]));
         let query = |grep: &str, lines| Query {
             units: vec![unit.clone()],
             grep: Some(grep.to_owned()),

@@ -5,7 +5,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use flotilla_agent::{journal::LogSource, status::StatusSource};
+use flotilla_agent::{Known, journal::LogSource, status::StatusSource};
 use flotilla_api::{
     client::{Client, ClientError, Identity},
     error::{ErrorBody, ErrorKind},
@@ -47,6 +47,8 @@ pub struct Node {
     pub witness: SharedWitness,
     /// This machine's journal.
     pub journal: Arc<dyn LogSource>,
+    /// Which units of this machine are flotilla's: of no other is anything shown.
+    pub known: Known,
     /// What systemd says of this machine's units.
     pub status: Arc<dyn StatusSource>,
     /// The other machines.

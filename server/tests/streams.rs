@@ -6,6 +6,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use flotilla_agent::{
+    Known,
     journal::{Cursor, JournalError, LogEntry, LogMessage, LogSource, Query},
     status::{StatusSource, UnitStatus},
     systemd::SystemdError,
@@ -169,6 +170,7 @@ impl World {
             hold: None,
             witness: SharedWitness::default(),
             journal: Arc::new(journal.clone()),
+            known: Known::default(),
             status: Arc::new(NoStatus),
             peers: Peers::new(None),
             metrics: Metrics::default(),

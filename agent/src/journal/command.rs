@@ -48,17 +48,15 @@ impl From {
 }
 
 /// Returns the arguments that make journalctl show the last line of all.
-pub(super) fn end(user: bool) -> Vec<String> {
-    let mut args =
-        ["--quiet", "--no-pager", "--output=json", "--output-fields=_MACHINE_ID", "--lines=1"].to_vec();
-    if user {
-        args.push("--user");
-    }
-    args.into_iter().map(str::to_owned).collect()
+pub(super) fn end() -> [&'static str; 5] {
+    ["--quiet", "--no-pager", "--output=json", "--output-fields=_MACHINE_ID", "--lines=1"]
 }
 
-/// Returns journalctl's arguments.
-pub(super) fn arguments(query: &Query, from: &From, user: bool) -> Vec<String> {
+/// Returns journalctl's arguments; `user` is whose own units are meant, if not the machine's.
+///
+/// Not `--user`: journald keeps a journal for each user only on disk, and otherwise a user's lines
+/// are among the machine's, where they are found by their user if that may be read.
+pub(super) fn arguments(query: &Query, from: &From, user: Option<u32>) -> Vec<String> {
     let mut args: Vec<String> =
         ["--quiet", "--no-pager", "--all", "--output=json"].map(str::to_owned).to_vec();
     args.push(format!("--output-fields={FIELDS}"));
@@ -88,22 +86,21 @@ pub(super) fn arguments(query: &Query, from: &From, user: bool) -> Vec<String> {
     if let Some(grep) = &query.grep {
         args.push(format!("--grep={grep}"));
     }
-    if user {
-        args.push("--user".to_owned());
-    }
     if query.globs.is_empty() {
         args.extend(matches(query, user));
     } else if let Some(invocation) = &query.invocation {
         // A pattern also means units that come later, and journalctl expands its own only once:
         // then all lines are read, and those of other units left out here.
         args.extend([format!("_SYSTEMD_INVOCATION_ID={invocation}"), "+".to_owned()]);
-        args.push(format!("{}={invocation}", if user { "USER_INVOCATION_ID" } else { "INVOCATION_ID" }));
+        args.push(format!("{}={invocation}", about_invocation(user)));
+    } else if let Some(uid) = user {
+        args.push(format!("_UID={uid}"));
     }
     args
 }
 
 /// The matches of each unit, with `+` ("or") between them.
-fn matches(query: &Query, user: bool) -> Vec<String> {
+fn matches(query: &Query, user: Option<u32>) -> Vec<String> {
     let mut args = Vec::new();
     let mut either = |all: &[String]| {
         if !args.is_empty() {
@@ -113,28 +110,32 @@ fn matches(query: &Query, user: bool) -> Vec<String> {
     };
     for unit in &query.units {
         let (own, about) = fields(unit, user);
+        // Anybody can write a field; only PID 1, or the user's own systemd, writes about units in earnest.
+        let by = user.map_or_else(|| "_PID=1".to_owned(), |uid| format!("_UID={uid}"));
         match &query.invocation {
             Some(invocation) => {
                 either(&[own, format!("_SYSTEMD_INVOCATION_ID={invocation}")]);
-                let field = if user { "USER_INVOCATION_ID" } else { "INVOCATION_ID" };
-                either(&[about, format!("{field}={invocation}")]);
+                either(&[about, by, format!("{}={invocation}", about_invocation(user))]);
             }
             None => {
-                either(&[own]);
-                if user {
-                    either(&[about]);
+                if user.is_some() {
+                    either(&[own, by.clone()]);
                 } else {
-                    // Anybody can write a field; only PID 1 writes about units in earnest.
-                    either(&[about, "_PID=1".to_owned()]);
+                    either(&[own]);
                 }
+                either(&[about, by]);
             }
         }
     }
     args
 }
 
-fn fields(unit: &UnitName, user: bool) -> (String, String) {
-    if user {
+const fn about_invocation(user: Option<u32>) -> &'static str {
+    if user.is_some() { "USER_INVOCATION_ID" } else { "INVOCATION_ID" }
+}
+
+fn fields(unit: &UnitName, user: Option<u32>) -> (String, String) {
+    if user.is_some() {
         (format!("_SYSTEMD_USER_UNIT={unit}"), format!("USER_UNIT={unit}"))
     } else {
         (format!("_SYSTEMD_UNIT={unit}"), format!("UNIT={unit}"))
@@ -186,7 +187,7 @@ mod tests {
             grep: Some("--x y".to_owned()),
             ..Query::default()
         };
-        let args = arguments(&query, &From::Since(Some(at(1_500_000))), false);
+        let args = arguments(&query, &From::Since(Some(at(1_500_000))), None);
         assert!(args.contains(&"--since=@1.500000".to_owned()) && args.contains(&"--no-tail".to_owned()));
         assert!(args.contains(&"--grep=--x y".to_owned()) && args.contains(&"--priority=4".to_owned()));
         let matches = args.join(" ");
@@ -198,13 +199,14 @@ mod tests {
             "{matches}"
         );
         let last =
-            arguments(&Query { invocation: Some("ab".to_owned()), ..query }, &From::Last(3), true).join(" ");
+            arguments(&Query { invocation: Some("ab".to_owned()), ..query }, &From::Last(3), Some(1000))
+                .join(" ");
         assert!(
-            last.contains("--lines=3") && !last.contains("--no-tail") && last.contains("--user"),
+            last.contains("--lines=3") && !last.contains("--no-tail") && !last.contains("--user "),
             "{last}"
         );
-        assert!(
-            last.contains("_SYSTEMD_USER_UNIT=a.service _SYSTEMD_INVOCATION_ID=ab + USER_UNIT=a.service")
-        );
+        assert!(last.contains(
+            "_SYSTEMD_USER_UNIT=a.service _SYSTEMD_INVOCATION_ID=ab + USER_UNIT=a.service _UID=1000"
+        ));
     }
 }

@@ -13,12 +13,10 @@ use super::{Cursor, LogEntry, LogMessage};
 
 /// The fields that are asked for; cursor and times come by themselves.
 pub(super) const FIELDS: &str = "MESSAGE,PRIORITY,_PID,SYSLOG_IDENTIFIER,_SYSTEMD_UNIT,_SYSTEMD_USER_UNIT,UNIT,USER_UNIT,\
-OBJECT_SYSTEMD_UNIT,COREDUMP_UNIT,_SYSTEMD_INVOCATION_ID,INVOCATION_ID,USER_INVOCATION_ID,_MACHINE_ID";
+OBJECT_SYSTEMD_UNIT,COREDUMP_UNIT,_SYSTEMD_INVOCATION_ID,INVOCATION_ID,USER_INVOCATION_ID,_MACHINE_ID,_UID";
 
-/// Whose line it is, most telling first: what PID 1 or a crash handler writes about a unit is the
-/// unit's, although another unit wrote it.
-const OWNERS: [&str; 6] =
-    ["UNIT", "USER_UNIT", "OBJECT_SYSTEMD_UNIT", "COREDUMP_UNIT", "_SYSTEMD_USER_UNIT", "_SYSTEMD_UNIT"];
+/// What the units of systemd's crash handler begin with.
+const CRASH_HANDLER: &str = "systemd-coredump@";
 
 const INVOCATIONS: [&str; 3] = ["INVOCATION_ID", "USER_INVOCATION_ID", "_SYSTEMD_INVOCATION_ID"];
 
@@ -33,6 +31,42 @@ enum Field {
 
 type Fields = HashMap<String, Field>;
 
+/// Whose lines are wanted.
+#[derive(Debug, Default)]
+pub(super) struct Origin {
+    /// The id that this machine's lines carry, where it can be read.
+    pub(super) machine: Option<String>,
+    /// The user whose own systemd has the units; `None` for the machine's.
+    pub(super) user: Option<u32>,
+}
+
+/// Returns the units that a line is of, most telling first: what PID 1 or a crash handler writes
+/// about a unit is the unit's, although another unit wrote it.
+///
+/// Any process writes what fields it likes, so one is believed only of who may say so: journald
+/// itself vouches for those that begin with `_`.
+fn owners(fields: &Fields, origin: &Origin) -> Vec<UnitName> {
+    let is = |name, value: &str| text(fields, name) == Some(value);
+    let mut owners = Vec::new();
+    if let Some(uid) = origin.user {
+        if is("_UID", &uid.to_string()) {
+            owners.extend(["USER_UNIT", "_SYSTEMD_USER_UNIT"]);
+        }
+    } else {
+        if is("_PID", "1") {
+            owners.push("UNIT");
+        }
+        if is("_UID", "0") {
+            owners.push("OBJECT_SYSTEMD_UNIT");
+        }
+        if text(fields, "_SYSTEMD_UNIT").is_some_and(|unit| unit.starts_with(CRASH_HANDLER)) {
+            owners.push("COREDUMP_UNIT");
+        }
+        owners.push("_SYSTEMD_UNIT");
+    }
+    owners.iter().flat_map(|owner| texts(fields, owner)).filter_map(|name| name.parse().ok()).collect()
+}
+
 /// Decodes only where a line is.
 pub(super) fn cursor(line: &str) -> Result<Cursor, String> {
     let fields: Fields = serde_json::from_str(line).map_err(|e| e.to_string())?;
@@ -43,20 +77,17 @@ pub(super) fn cursor(line: &str) -> Result<Cursor, String> {
 /// when there is none, or when the line is not of the machine.
 pub(super) fn decode(
     line: &str,
-    machine: Option<&str>,
+    origin: &Origin,
     wanted: impl Fn(&UnitName) -> bool,
 ) -> Result<(Cursor, Option<LogEntry>), String> {
     let fields: Fields = serde_json::from_str(line).map_err(|e| e.to_string())?;
     let cursor = Cursor(text(&fields, "__CURSOR").ok_or("it has no __CURSOR")?.to_owned());
     // Journals of containers and of remote machines lie beside the machine's own.
-    if machine.is_some_and(|own| text(&fields, "_MACHINE_ID").is_some_and(|id| id != own)) {
+    let elsewhere = |own: &str| text(&fields, "_MACHINE_ID").is_some_and(|id| id != own);
+    if origin.machine.as_deref().is_some_and(elsewhere) {
         return Ok((cursor, None));
     }
-    let owner = OWNERS
-        .iter()
-        .flat_map(|owner| texts(&fields, owner))
-        .filter_map(|name| name.parse().ok())
-        .find(|name| wanted(name));
+    let owner = owners(&fields, origin).into_iter().find(|name| wanted(name));
     let Some(unit) = owner else { return Ok((cursor, None)) };
     let entry = LogEntry {
         unit,
@@ -121,7 +152,7 @@ mod tests {
     }
 
     fn entry(rest: &str) -> LogEntry {
-        decode(&line(rest), None, |_| true).unwrap().1.unwrap()
+        decode(&line(rest), &Origin::default(), |_| true).unwrap().1.unwrap()
     }
 
     #[test]
@@ -151,33 +182,59 @@ mod tests {
 
     #[test]
     fn a_line_of_another_machine_is_passed_over() {
+        let on = |id: &str| Origin { machine: Some(id.to_owned()), user: None };
         let text = line(r#""_MACHINE_ID":"aa""#);
-        assert!(decode(&text, Some("aa"), |_| true).unwrap().1.is_some());
-        assert!(decode(&text, None, |_| true).unwrap().1.is_some());
-        assert_eq!(decode(&text, Some("bb"), |_| true).unwrap().1, None);
+        assert!(decode(&text, &on("aa"), |_| true).unwrap().1.is_some());
+        assert!(decode(&text, &Origin::default(), |_| true).unwrap().1.is_some());
+        assert_eq!(decode(&text, &on("bb"), |_| true).unwrap().1, None);
     }
 
     #[test]
     fn what_pid_1_writes_about_a_unit_is_the_units() {
-        let text = line(r#""UNIT":"b.service","INVOCATION_ID":"cd","MESSAGE":"Started b.service.""#);
-        let about_b = decode(&text, None, |unit| unit.as_str() == "b.service").unwrap().1.unwrap();
+        let text =
+            line(r#""_PID":"1","UNIT":"b.service","INVOCATION_ID":"cd","MESSAGE":"Started b.service.""#);
+        let about_b =
+            decode(&text, &Origin::default(), |unit| unit.as_str() == "b.service").unwrap().1.unwrap();
         assert_eq!((about_b.unit.as_str(), about_b.invocation.as_deref()), ("b.service", Some("cd")));
-        let of_a = decode(&text, None, |unit| unit.as_str() == "a.service").unwrap().1.unwrap();
+        let of_a = decode(&text, &Origin::default(), |unit| unit.as_str() == "a.service").unwrap().1.unwrap();
         assert_eq!(of_a.unit.as_str(), "a.service");
-        assert_eq!(decode(&text, None, |_| false).unwrap(), (Cursor("s=1;i=2".to_owned()), None));
+        assert_eq!(
+            decode(&text, &Origin::default(), |_| false).unwrap(),
+            (Cursor("s=1;i=2".to_owned()), None)
+        );
+    }
+
+    #[test]
+    fn a_field_is_believed_only_of_who_may_write_it() {
+        let of = |rest: &str, user| {
+            let origin = Origin { machine: None, user };
+            decode(&line(rest), &origin, |unit| unit.as_str() == "web@1.service").unwrap().1.is_some()
+        };
+        // Whoever runs `logger --journald` writes these.
+        for field in ["UNIT", "USER_UNIT", "OBJECT_SYSTEMD_UNIT", "COREDUMP_UNIT"] {
+            assert!(!of(&format!(r#""{field}":"web@1.service","_PID":"42","_UID":"1000""#), None), "{field}");
+        }
+        // journald wrote this one, but of a unit of the user's own.
+        assert!(!of(r#""_SYSTEMD_USER_UNIT":"web@1.service","_UID":"1000""#, None));
+        assert!(of(r#""UNIT":"web@1.service","_PID":"1""#, None));
+        assert!(of(r#""OBJECT_SYSTEMD_UNIT":"web@1.service","_UID":"0""#, None));
+        assert!(of(r#""_SYSTEMD_USER_UNIT":"web@1.service","_UID":"1000""#, Some(1000)));
+        assert!(of(r#""USER_UNIT":"web@1.service","_UID":"1000""#, Some(1000)));
+        assert!(!of(r#""_SYSTEMD_USER_UNIT":"web@1.service","_UID":"1001""#, Some(1000)));
+        assert!(!of(r#""UNIT":"web@1.service","_PID":"1","_UID":"0""#, Some(1000)));
     }
 
     #[test]
     fn rubbish_is_an_error() {
         for line in ["", "{", "[]", "{}", "-- No entries --", r#"{"__CURSOR":[1,2]}"#, r#"{"__CURSOR":{}}"#] {
-            assert!(decode(line, None, |_| true).is_err(), "{line}");
+            assert!(decode(line, &Origin::default(), |_| true).is_err(), "{line}");
         }
     }
 
     proptest! {
         #[test]
         fn never_panics(line in "\\PC*") {
-            let _ = decode(&line, None, |_| true);
+            let _ = decode(&line, &Origin::default(), |_| true);
         }
 
         #[test]

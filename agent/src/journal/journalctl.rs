@@ -28,8 +28,9 @@ use tokio_util::codec::{FramedRead, LinesCodec, LinesCodecError};
 use super::{
     Cursor, JournalError, LogEntry, LogSource, Query,
     command::{From, arguments, beginning, end},
-    decode::{cursor, decode},
+    decode::{Origin, cursor, decode},
 };
+use crate::known::Known;
 
 /// Children at a time: each is a process with its own view of the whole journal, some 10 MB.
 const READERS: usize = 64;
@@ -73,23 +74,32 @@ const BAD_PATTERN: &str = "Bad pattern";
 /// How it says that it was built without regular expressions.
 const NO_PATTERNS: &str = "without pattern matching";
 
+/// How it says that its user may read none of the journal's files.
+const UNREADABLE: &str = "insufficient permissions";
+
 /// This machine's journal.
 #[derive(Debug)]
 pub struct Journalctl {
     program: String,
-    user: bool,
+    origin: Arc<Origin>,
+    known: Known,
     readers: Arc<Semaphore>,
 }
 
 impl Journalctl {
-    /// Returns the journal of the machine, or of this user's own units.
+    /// Returns the journal of the machine's units, or of this user's own, as far as they are known
+    /// to be flotilla's.
     #[must_use]
-    pub fn new(user: bool) -> Self {
-        Self::of("journalctl".to_owned(), user)
+    pub fn new(user: bool, known: Known) -> Self {
+        let user = user.then(|| rustix::process::getuid().as_raw());
+        Self::of("journalctl".to_owned(), user, known)
     }
 
-    fn of(program: String, user: bool) -> Self {
-        Self { program, user, readers: Arc::new(Semaphore::new(READERS)) }
+    fn of(program: String, user: Option<u32>, known: Known) -> Self {
+        // Not flotilla's id of the machine, which may be another: journald writes this one.
+        let machine = std::fs::read_to_string("/etc/machine-id").ok().map(|id| id.trim().to_owned());
+        let origin = Arc::new(Origin { machine, user });
+        Self { program, origin, known, readers: Arc::new(Semaphore::new(READERS)) }
     }
 }
 
@@ -108,7 +118,7 @@ impl LogSource for Journalctl {
         match permit {
             Ok(permit) => {
                 let (sender, receiver) = mpsc::channel(AHEAD);
-                let reader = Reader::new(self.program.clone(), self.user, query, sender, permit);
+                let reader = Reader::new(self, query, sender, permit);
                 tokio::spawn(reader.run());
                 ReceiverStream::new(receiver).boxed()
             }
@@ -118,7 +128,7 @@ impl LogSource for Journalctl {
 
     async fn end(&self) -> Result<Option<Cursor>, JournalError> {
         let asked = Command::new(&self.program)
-            .args(end(self.user))
+            .args(end())
             .stdin(Stdio::null())
             .process_group(0)
             .kill_on_drop(true)
@@ -129,7 +139,7 @@ impl LogSource for Journalctl {
             .map_err(JournalError::CannotRun)?;
         if !output.status.success() {
             let (status, said) = (output.status.to_string(), last_line(&output.stderr));
-            return Err(JournalError::Failed { status, said });
+            return Err(failed(status, said));
         }
         let line = String::from_utf8_lossy(&output.stdout);
         let line = line.trim();
@@ -143,9 +153,8 @@ impl LogSource for Journalctl {
 /// Reads for one query until it is answered or nobody listens.
 struct Reader {
     program: String,
-    /// The id that this machine's lines carry, where it can be read.
-    machine: Option<String>,
-    user: bool,
+    origin: Arc<Origin>,
+    known: Known,
     from: From,
     cursors: BTreeMap<UnitName, Cursor>,
     query: Query,
@@ -175,17 +184,16 @@ struct Over {
 
 impl Reader {
     fn new(
-        program: String,
-        user: bool,
+        journal: &Journalctl,
         mut query: Query,
         sender: mpsc::Sender<Told>,
         permit: OwnedSemaphorePermit,
     ) -> Self {
         let from = beginning(&query, Timestamp::now());
         let cursors = std::mem::take(&mut query.cursors);
-        // Not flotilla's id of the machine, which may be another: journald writes this one.
-        let machine = std::fs::read_to_string("/etc/machine-id").ok().map(|id| id.trim().to_owned());
-        Self { program, machine, user, from, cursors, query, sender, _permit: permit }
+        let (program, origin) = (journal.program.clone(), Arc::clone(&journal.origin));
+        let known = journal.known.clone();
+        Self { program, origin, known, from, cursors, query, sender, _permit: permit }
     }
 
     async fn run(mut self) {
@@ -207,6 +215,10 @@ impl Reader {
                     return;
                 }
             };
+            if said.contains(UNREADABLE) {
+                let _ = self.sender.send(Err(JournalError::MayNotRead)).await;
+                return;
+            }
             // It will say so again.
             if said.contains(BAD_PATTERN) || said.contains(NO_PATTERNS) {
                 let _ = self.sender.send(Err(JournalError::Pattern { said })).await;
@@ -218,7 +230,7 @@ impl Reader {
             }
             in_vain += 1;
             if in_vain >= IN_VAIN {
-                let _ = self.sender.send(Err(JournalError::Failed { status, said })).await;
+                let _ = self.sender.send(Err(failed(status, said))).await;
                 return;
             }
             tracing::debug!(%status, %said, lines, "journalctl ended, starting another");
@@ -230,7 +242,7 @@ impl Reader {
     /// Reads what one child gives.
     async fn read(&mut self) -> std::io::Result<End> {
         let mut child = Command::new(&self.program)
-            .args(arguments(&self.query, &self.from, self.user))
+            .args(arguments(&self.query, &self.from, self.origin.user))
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -275,12 +287,13 @@ impl Reader {
 
     /// Takes one line; returns what is to be handed on.
     fn line(&mut self, line: &str, backwards: bool) -> Option<Told> {
-        let (cursor, entry) = match decode(line, self.machine.as_deref(), |unit| self.query.wants(unit)) {
-            Ok(decoded) => decoded,
-            // A child that was killed leaves half a line; its successor brings the whole one.
-            Err(_) if !line.ends_with('}') => return None,
-            Err(why) => return Some(Err(JournalError::Unreadable { why })),
-        };
+        let (cursor, entry) =
+            match decode(line, &self.origin, |unit| self.query.wants(unit) && self.known.has(unit)) {
+                Ok(decoded) => decoded,
+                // A child that was killed leaves half a line; its successor brings the whole one.
+                Err(_) if !line.ends_with('}') => return None,
+                Err(why) => return Some(Err(JournalError::Unreadable { why })),
+            };
         if !backwards {
             self.from = From::After(cursor);
         }
@@ -317,6 +330,11 @@ async fn last_words(mut stderr: ChildStderr) -> String {
     // The rest is read too, so that the child does not wait for a reader.
     let _ = tokio::io::copy(&mut stderr, &mut tokio::io::sink()).await;
     last_line(&said)
+}
+
+/// Says why journalctl failed.
+fn failed(status: String, said: String) -> JournalError {
+    if said.contains(UNREADABLE) { JournalError::MayNotRead } else { JournalError::Failed { status, said } }
 }
 
 fn last_line(said: &[u8]) -> String {

@@ -3,7 +3,7 @@
 use std::{fs, sync::Arc};
 
 use anyhow::{Context as _, bail};
-use flotilla_agent::{Outlook, Registration, journal::Journalctl};
+use flotilla_agent::{Known, Outlook, Registration, journal::Journalctl};
 use flotilla_engine::{HoldRelease, StateReader};
 use flotilla_registry::{operations::Operations, reads::Registry, timing::Timing, witness::SharedWitness};
 use flotilla_server::{Health, Metrics, Node, Peers, TlsFiles};
@@ -54,6 +54,7 @@ pub(crate) async fn start(
     metrics.counter("systemd_reloads", "Reloads of systemd asked for; each stalls it", move || {
         systemd.reloads()
     });
+    let known = agent.as_ref().map_or_else(Known::default, |outlook| outlook.known.clone());
     let registry = Registry::new(Arc::clone(&shared.store), config.keys.clone());
     let node = Arc::new(Node {
         machine: config.machine,
@@ -63,7 +64,8 @@ pub(crate) async fn start(
         readers: seat.readers,
         hold: seat.hold,
         witness: seat.witness,
-        journal: Arc::new(Journalctl::new(config.user.is_some())),
+        journal: Arc::new(Journalctl::new(config.user.is_some(), known.clone())),
+        known,
         status: Arc::clone(&shared.systemd) as _,
         peers: Peers::new(files.as_ref().map(TlsFiles::identity).transpose()?),
         metrics: metrics.clone(),

@@ -97,6 +97,9 @@ pub(super) async fn of_this_machine(
     unit: &UnitName,
     lines: u32,
 ) -> Result<UnitStatus, ApiError> {
+    if !node.known.has(unit) {
+        return Err(ApiError::not_found(format!("flotilla has, and had, no unit {unit} on {}", node.host)));
+    }
     let asked = timeout(SYSTEMD_TIMEOUT, node.status.status(unit)).await;
     let status = asked.map_err(|_| {
         ApiError::unavailable(format!(

@@ -8,7 +8,8 @@ fn scripted(directory: &tempfile::TempDir, script: &str) -> Journalctl {
     let program = directory.path().join("journalctl");
     fs::write(&program, format!("#!/bin/sh\ndir={}\n{script}", directory.path().display())).unwrap();
     fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
-    Journalctl::of(program.display().to_string(), false)
+    let known = ["a.service", "b.service", "b@1.service", "b@2.service"].map(|unit| unit.parse().unwrap());
+    Journalctl::of(program.display().to_string(), None, Known::remember(known))
 }
 
 fn query(units: &[&str]) -> Query {
@@ -156,4 +157,25 @@ async fn the_end_of_the_journal_is_its_last_line() {
     assert_eq!(scripted(&dir, "exit 0").end().await.unwrap(), None);
     let failed = scripted(&dir, "echo no >&2; exit 1").end().await.unwrap_err();
     assert!(failed.to_string().contains("no"), "{failed}");
+}
+
+#[tokio::test]
+async fn the_machines_own_units_are_not_shown() {
+    let dir = tempfile::tempdir().unwrap();
+    let script = format!("{LINES}\nlines 1 4 | sed '2s/a.service/ssh.service/;3s/a.service/dbus.service/'");
+    let query = Query { follow: false, globs: vec!["*".parse().unwrap()], ..query(&["ssh.service"]) };
+    let journal = scripted(&dir, &script);
+    assert_eq!(journal.follow(query.clone()).map(text).collect::<Vec<_>>().await, ["1", "4"]);
+    journal.known.came(&"dbus.service".parse().unwrap());
+    assert_eq!(journal.follow(query).map(text).collect::<Vec<_>>().await, ["1", "3", "4"]);
+}
+
+#[tokio::test]
+async fn a_user_who_may_read_no_journal_is_told_what_to_do() {
+    let dir = tempfile::tempdir().unwrap();
+    let said = "echo 'No journal files were opened due to insufficient permissions.' >&2; exit 1";
+    let journal = scripted(&dir, said);
+    assert!(matches!(journal.end().await.unwrap_err(), JournalError::MayNotRead));
+    let all: Vec<_> = journal.follow(query(&["a.service"])).collect().await;
+    assert!(matches!(all[..], [Err(JournalError::MayNotRead)]));
 }
