@@ -8,7 +8,7 @@ use crate::commands;
 
 /// Runs systemd units on many machines as if they were one.
 #[derive(Debug, Parser)]
-#[command(name = "flotctl", version, propagate_version = false, disable_help_subcommand = true)]
+#[command(name = "flotctl", version, propagate_version = false)]
 #[command(after_help = "Exit status: 0 done; 1 failed; 2 usage; 3 unit not active; 4 no such unit or \
 machine; 5 cannot be placed; 6 cluster unreachable; 124 timed out.")]
 pub(crate) struct Cli {
@@ -143,7 +143,6 @@ pub(crate) enum Command {
     /// Print a completion script for a shell
     Completion(commands::completion::Args),
     /// Write the manual pages
-    #[command(hide = true)]
     Man(commands::man::Args),
 }
 

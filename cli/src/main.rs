@@ -8,6 +8,8 @@ mod args;
 mod commands;
 mod complete;
 mod connection;
+#[cfg(test)]
+mod documents;
 mod exit;
 mod names;
 mod order;
