@@ -3,7 +3,7 @@
 //! The stream is read by position, never from "now": a lost connection is made
 //! again and goes on with the very next line.
 
-use std::{io::Write as _, time::Duration};
+use std::{collections::HashSet, io::Write as _, time::Duration};
 
 use flotilla_api::{
     client::{Client, ClientError},
@@ -13,7 +13,7 @@ use flotilla_api::{
 use jiff::Timestamp;
 use tokio::time::Instant;
 
-use super::mangle;
+use super::{mangle, matching};
 use crate::{
     args::Output,
     connection::Cluster,
@@ -54,6 +54,10 @@ pub(crate) struct Args {
     #[arg(long, short = 'S', value_name = "TIME", value_parser = crate::time::since)]
     since: Option<Timestamp>,
 
+    /// Only lines of the run that each unit is in now, or was in last
+    #[arg(long)]
+    this_run: bool,
+
     /// Only lines of this priority and graver: 0 to 7 or emerg to debug
     #[arg(long, short, value_name = "PRIORITY", value_parser = crate::time::priority)]
     priority: Option<u8>,
@@ -80,7 +84,9 @@ pub(crate) async fn run(cluster: &Cluster, args: &Args, output: Output) -> anyho
         grep: args.grep.clone(),
         hold_ms: Some(u64::try_from(args.hold.as_millis()).unwrap_or(u64::MAX)),
     };
-    let mut reading = Reading { query, position: Position::default(), began: None, lacks: false, output };
+    let runs = if args.this_run { Some(runs(cluster.client(), &args.units).await?) } else { None };
+    let mut reading =
+        Reading { query, position: Position::default(), began: None, lacks: false, runs, output };
     let mut failures = 0;
     loop {
         let begun = Instant::now();
@@ -104,6 +110,19 @@ pub(crate) async fn run(cluster: &Cluster, args: &Args, output: Output) -> anyho
     }
 }
 
+/// Returns the invocations that units are in, or were in last, on each of their machines.
+async fn runs(client: &Client, patterns: &[String]) -> anyhow::Result<HashSet<String>> {
+    let units = matching(client, patterns).await?;
+    let states =
+        units.iter().flat_map(|unit| &unit.placements).filter_map(|placement| placement.state.as_ref());
+    let runs: HashSet<String> = states.filter_map(|state| state.invocation.clone()).collect();
+    if runs.is_empty() {
+        let why = "none of these units has run where it is; without --this-run, older lines are shown too";
+        return Err(Failure::error(Exit::NotActive, why));
+    }
+    Ok(runs)
+}
+
 /// How a connection ended.
 enum End {
     Over,
@@ -118,6 +137,8 @@ struct Reading {
     began: Option<Timestamp>,
     /// Something was said to be missing.
     lacks: bool,
+    /// Only lines of these invocations are wanted.
+    runs: Option<HashSet<String>>,
     output: Output,
 }
 
@@ -156,7 +177,11 @@ impl Reading {
     fn take(&mut self, event: JournalEvent) -> anyhow::Result<()> {
         match event {
             JournalEvent::Line(line) => {
-                show(&line, self.output)?;
+                let is_of =
+                    |runs: &HashSet<String>| line.invocation.as_ref().is_some_and(|run| runs.contains(run));
+                if self.runs.as_ref().is_none_or(is_of) {
+                    show(&line, self.output)?;
+                }
                 // Only now: a line that was not printed is asked for again.
                 self.position.0.insert(line.machine, line.cursor);
             }

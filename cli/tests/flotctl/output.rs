@@ -183,3 +183,28 @@ fn shells_complete_units_machines_and_columns() {
     assert_eq!(offered(&api, &["list-machines", "m"]).trim(), "m1");
     assert!(offered(&api, &["list-units", "--fields", "inv"]).contains("invocation"));
 }
+
+#[test]
+fn the_journal_of_this_run_is_that_of_the_present_invocation() {
+    let api = Api::new(|request| match request.what.as_str() {
+        "GET /v1/units" => {
+            let mut unit = placed("a.service", "active", "running");
+            unit["placements"][0]["state"]["invocation"] = json!("ab");
+            page(&[unit, placed("b.service", "inactive", "dead")])
+        }
+        "GET /v1/journal" => {
+            let said = |message: &str, invocation: Option<&str>| {
+                let mut line = line();
+                (line["message"], line["invocation"]) = (json!(message), json!(invocation));
+                line
+            };
+            Answer::Events(vec![said("earlier", Some("cd")), said("now", Some("ab")), said("neither", None)])
+        }
+        other => panic!("{other}"),
+    });
+    let ended = flotctl(&[&api], &["journal", "--this-run", "a"]);
+    assert_eq!(ended.out, "Jan 15 08:00:00 a.service/m1: now\n", "{ended:?}");
+    assert_eq!(flotctl(&[&api], &["journal", "a"]).out.lines().count(), 3);
+    let never = Api::new(answer);
+    assert_eq!(flotctl(&[&never], &["journal", "--this-run", "a"]).code, Some(3));
+}
