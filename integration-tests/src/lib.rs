@@ -19,7 +19,7 @@ pub use counter::{COUNT, COUNT_AT, COUNTER};
 pub use daemon::{ready_flotillad, replaced};
 pub use flotilla_lab::eventually;
 pub use person::Person;
-pub use real::{TestLab, binary, lab, lab_directory, lab_with};
+pub use real::{TestLab, another_build, binary, is_upgraded, lab, lab_directory, lab_with};
 
 /// How long anything in a lab may take on a busy computer: what a test waits for that has to come. A
 /// goal for how soon it comes is a constant of the test's own.

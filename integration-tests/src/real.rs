@@ -1,9 +1,15 @@
 //! A lab of its own for a test, taken down at its end however it ends.
 
-use std::{env, ops::Deref, path::PathBuf, thread};
+use std::{
+    env, fs,
+    ops::Deref,
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+    thread,
+};
 
-use anyhow::{Context, Result};
-use flotilla_lab::{Lab, Options};
+use anyhow::{Context, Result, ensure};
+use flotilla_lab::{Lab, Machine, Options};
 
 /// The last lines of each machine's journal that a failed test prints; what led to
 /// a failure is rarely further back.
@@ -67,6 +73,34 @@ pub fn binary(name: &str) -> Result<PathBuf> {
     let path = told.unwrap_or_else(|| target().join("debug")).join(name);
     let found = path.canonicalize();
     found.with_context(|| format!("no program {}; run the test with `cargo xtask test`", path.display()))
+}
+
+/// Makes sure that a machine's flotillad runs this very program, and not the one before it.
+///
+/// # Errors
+///
+/// It does not.
+pub fn is_upgraded(machine: &Machine, program: &Path) -> Result<()> {
+    let line =
+        "stat --dereference --format=%s /proc/$(systemctl show --value --property=MainPID flotillad)/exe";
+    let (runs, expected) = (machine.shell(line)?, fs::metadata(program)?.len());
+    ensure!(runs.trim() == expected.to_string(), "{} runs {runs}, and not {expected}", machine.name());
+    Ok(())
+}
+
+/// Another build of one of the workspace's own programs, as an upgrade installs it: another file, with
+/// other content, that does the same. It is in `folder`, under the program's name.
+///
+/// # Errors
+///
+/// As [`binary`]; or it cannot be written.
+pub fn another_build(name: &str, folder: &Path) -> Result<PathBuf> {
+    // What comes behind an ELF file's sections is no part of the program.
+    let content = [fs::read(binary(name)?)?, b"another build".to_vec()].concat();
+    let path = folder.join(name);
+    fs::write(&path, content).with_context(|| format!("writing {}", path.display()))?;
+    fs::set_permissions(&path, PermissionsExt::from_mode(0o755))?;
+    Ok(path)
 }
 
 fn target() -> PathBuf {

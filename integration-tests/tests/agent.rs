@@ -9,7 +9,8 @@ use std::{
 };
 
 use flotilla_integration_tests::{
-    LIMIT, SAYS_STOPPED as UNIT, TestLab, alone, binary, eventually, lab_with, replaced,
+    LIMIT, SAYS_STOPPED as UNIT, TestLab, alone, another_build, binary, eventually, is_upgraded, lab_with,
+    replaced,
 };
 use flotilla_lab::Machine;
 use flotilla_registry::{
@@ -157,8 +158,11 @@ fn stopping_killing_restarting_and_upgrading_flotillad_touches_no_unit() {
     assert!(stopped.stopped && stopped.lease_ttl_s == 300, "{stopped:?}");
     assert_eq!(world.invocations(&units), before, "while it is stopped");
     // An upgrade: another file, the running process keeps its own.
-    world.lab.install(&binary("flotillad").unwrap()).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let new = another_build("flotillad", folder.path()).unwrap();
+    world.lab.install(&new).unwrap();
     world.systemctl(&["start", "flotillad.service"]);
+    is_upgraded(world.machine(), &new).unwrap();
     same("upgrade");
     world.wait_for("the short lease", || world.record().is_some_and(|r| r.lease_ttl_s == 10));
 
@@ -205,7 +209,27 @@ fn a_hundred_running_units_are_gone_within_five_seconds() {
 #[test]
 fn a_shutdown_gives_the_lease_up_and_a_boot_starts_the_units_again() {
     let world = World::new("shutdown");
-    let units = [entry("sleep@1.service", 1, UNIT)];
+    // What is said at the shutdown is read after the next boot.
+    world
+        .machine()
+        .write_file("/etc/systemd/journald.conf.d/own.conf", "[Journal]\nStorage=persistent\n")
+        .unwrap();
+    world.systemctl(&["restart", "systemd-journald.service"]);
+    world.machine().run(&["journalctl", "--flush"]).unwrap();
+    // One of each type that flotilla may start and a container can.
+    let texts = [
+        ("sleep@1.service", UNIT),
+        ("echo.socket", "[Socket]\nListenStream=/run/echo\nAccept=yes\n"),
+        ("look.path", "[Path]\nPathExists=/none\nUnit=sleep@1.service\n"),
+        ("tick.timer", "[Timer]\nOnActiveSec=1h\nUnit=sleep@1.service\n"),
+        ("mnt.mount", "[Mount]\nWhat=tmpfs\nWhere=/mnt\nType=tmpfs\n"),
+        ("group.slice", "[Slice]\n"),
+        ("point.target", "[Unit]\nDescription=a point\n"),
+    ];
+    let units: Vec<_> = (1..).zip(texts).map(|(token, (name, text))| entry(name, token, text)).collect();
+    for (_, text) in texts {
+        world.put(&Key::Content(ContentHash::of(text.as_bytes())), text);
+    }
     world.order(&units);
     world.systemctl(&["enable", "--now", "flotilla-handover.service", "flotillad.service"]);
     world.wait_for_active(&units);
@@ -213,6 +237,50 @@ fn a_shutdown_gives_the_lease_up_and_a_boot_starts_the_units_again() {
     world.machine().poweroff().unwrap();
     assert!(world.record().is_none(), "the lease was given up");
     world.machine().boot().unwrap();
+    for unit in ["flotillad.service", "flotilla-handover.service", "sleep@1.service", "echo.socket"] {
+        let words = ["journalctl", "--no-pager", "--output=cat", &format!("UNIT={unit}")];
+        let log = world.machine().run(&words).unwrap();
+        let last = log.lines().any(|line| ["Stopped ", "Closed "].iter().any(|word| line.starts_with(word)));
+        assert!(last, "the journal does not tell of {unit}'s end: {log}");
+    }
+    let log = world.machine().run(&["journalctl", "--no-pager", "--output=cat"]).unwrap();
+    let circles: Vec<_> = log.lines().filter(|line| line.contains("ordering cycle")).collect();
+    assert!(circles.is_empty(), "{circles:#?}");
     world.wait_for("the machine again", || world.record().is_some_and(|r| r.nonce != first.nonce));
     world.wait_for_active(&units);
+}
+
+/// Asks for a page through the machine's socket, as a health check would.
+fn page(machine: &Machine, path: &str) -> String {
+    let ask = format!(
+        r#"my $s = IO::Socket::UNIX->new("/run/flotilla/api.sock") or die; print $s "GET {path} HTTP/1.0\r\n\r\n"; print while <$s>;"#
+    );
+    machine.run(&["perl", "-MIO::Socket::UNIX", "-e", &ask]).unwrap()
+}
+
+#[test]
+fn a_flotillad_that_is_only_an_engine_outlives_its_watchdog_and_says_how_it_is() {
+    let world = World::new("engine");
+    let toml = world.machine().run(&["cat", "/etc/flotilla/flotilla.toml"]).unwrap();
+    let toml = toml.replace("\"agent\"", "\"engine\"");
+    world.machine().write_file("/etc/flotilla/flotilla.toml", toml).unwrap();
+    let watchdog = "[Service]\nWatchdogSec=3\n";
+    world.machine().write_file("/etc/systemd/system/flotillad.service.d/watchdog.conf", watchdog).unwrap();
+    world.systemctl(&["daemon-reload"]);
+    world.systemctl(&["start", "flotillad.service"]);
+    let show = |what: &str| world.systemctl(&["show", "--value", what, "flotillad.service"]);
+    let pid = show("--property=MainPID");
+    world.wait_for("a seat", || page(world.machine(), "/metrics").contains("flotilla_engine_seat 1"));
+    assert!(page(world.machine(), "/readyz").ends_with("ready\n"));
+    // Three times the watchdog's time: a daemon that does not feed it is gone by then.
+    std::thread::sleep(Duration::from_secs(9));
+    assert_eq!(show("--property=MainPID"), pid);
+    assert_eq!(show("--property=NRestarts").trim(), "0");
+
+    world.lab.members()[0].kill().unwrap();
+    world.wait_for("the lost store to be told", || {
+        let said = page(world.machine(), "/readyz");
+        said.contains(" 503 ") && said.contains("engine: it has no seat, and the store does not answer")
+    });
+    assert_eq!(show("--property=MainPID"), pid);
 }

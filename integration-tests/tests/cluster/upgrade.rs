@@ -7,7 +7,7 @@ use std::{
     time::Instant,
 };
 
-use flotilla_integration_tests::{Cluster, LIMIT, binary, eventually, replaced};
+use flotilla_integration_tests::{Cluster, LIMIT, another_build, eventually, is_upgraded, replaced};
 use flotilla_lab::Machine;
 
 use crate::{SLEEPER, UNITS, alone, start_instances, write_units};
@@ -34,15 +34,18 @@ fn flotillad_stopped_killed_restarted_and_upgraded_under_load_touches_no_unit() 
     let before = cluster.invocations().unwrap();
     assert_eq!(before.len(), 30);
 
+    let folder = tempfile::tempdir().unwrap();
+    let new = another_build("flotillad", folder.path()).unwrap();
     let (over, started) = (AtomicBool::new(false), AtomicUsize::new(0));
     let first_seen = thread::scope(|scope| {
         let load = scope.spawn(|| load(&cluster, &over, &started));
         for machine in cluster.machines() {
             for (what, line) in WAYS {
                 if what == "upgraded" {
-                    machine.install(&binary("flotillad").unwrap()).unwrap();
+                    machine.install(&new).unwrap();
                 }
                 disturb(&cluster, machine, what, line);
+                assert_eq!(is_upgraded(machine, &new).is_ok(), what == "upgraded", "after: {what}");
             }
         }
         // And once more when all are up again: the load has met every way on every machine.
