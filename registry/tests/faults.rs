@@ -94,6 +94,20 @@ async fn a_lost_reply_has_its_effect() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_late_write_arrives_after_its_caller_gave_up() {
+    let (store, faults, _) = faulty(1);
+    faults.late_writes(1, Duration::from_secs(3));
+    // A read is none.
+    assert_eq!(read(&store, "a").await, None);
+    let lost = store.txn(all_of([put("a", "1")])).await;
+    assert!(matches!(lost, Err(StoreError::OutcomeUnknown { .. })));
+    assert_eq!(read(&store, "a").await, None, "it is on its way");
+    store.txn(all_of([put("a", "2")])).await.unwrap();
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    assert_eq!(&*read(&store, "a").await.unwrap().value, b"1", "it came last");
+}
+
+#[tokio::test(start_paused = true)]
 async fn slow_calls_take_their_time_and_time_out_beyond_the_limit() {
     let (store, faults, _) = faulty(3);
     faults.slow(Duration::from_secs(1), Duration::from_secs(2));

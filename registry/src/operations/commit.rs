@@ -10,9 +10,11 @@
 //!
 //! A transaction compares every record that it was planned from, and writes an event
 //! under a key that no other ever uses. So when its outcome is not known, the event
-//! tells; and when the event is absent and a new plan is written, the old transaction
-//! can never take effect any more. The event is looked for *after* the records: seen
-//! absent, the records are from before.
+//! tells. The event is looked for *after* the records: seen absent, the records are
+//! from before. A transaction also compares that its own event and those of the ones
+//! in doubt before it are absent, and writes them all, the others without changes: so
+//! at most one of them ever takes effect. The records alone would not do: a unit that
+//! was created, destroyed and collected is absent as before.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -134,7 +136,7 @@ impl Errand<'_> {
             };
             let parts = self.parts(&step, write);
             match chunks.last_mut() {
-                Some(chunk) if chunk.has_room_for(&parts) => chunk.add(step, parts),
+                Some(chunk) if chunk.has_room_for(&parts, self.pending.len()) => chunk.add(step, parts),
                 _ => {
                     let mut chunk = Chunk::default();
                     chunk.add(step, parts);
@@ -218,21 +220,20 @@ impl Errand<'_> {
 
     /// Finds out which of the transactions that were not answered took effect.
     async fn resolve(&mut self) -> Result<(), OperationError> {
-        for Pending { event, effects } in std::mem::take(&mut self.pending) {
-            let get = Operation::Get(KeyRange::key(&*event));
-            match self.txn(Txn { then: vec![get], ..Txn::default() }).await {
-                Ok(answer) => match answer.gets.first().and_then(|kvs| kvs.first()) {
-                    Some(kv) => {
-                        for (unit, effect) in effects {
-                            self.finish(&unit, effect, kv.mod_revision);
-                        }
-                    }
-                    // It can still come, until something else is written over what it compares.
-                    None => self.pending.push(Pending { event, effects }),
-                },
-                Err(error) => {
-                    self.pending.push(Pending { event, effects });
-                    return Err(error);
+        let mut at = 0;
+        while let Some(Pending { event, .. }) = self.pending.get(at) {
+            let get = Operation::Get(KeyRange::key(&**event));
+            let answer = self.txn(Txn { then: vec![get], ..Txn::default() }).await?;
+            let Some(kv) = answer.gets.first().and_then(|kvs| kvs.first()) else {
+                // It can still come, until another is written in its place.
+                at += 1;
+                continue;
+            };
+            let effects = self.pending.remove(at).effects;
+            // One without changes was written by a later transaction, in its place.
+            if !EventRecord::from_kv(kv).is_ok_and(|record| record.changes.is_empty()) {
+                for (unit, effect) in effects {
+                    self.finish(&unit, effect, kv.mod_revision);
                 }
             }
         }
@@ -253,11 +254,19 @@ impl Errand<'_> {
             changes: changes.collect(),
         };
         let mut then: Vec<Operation> = chunk.contents.into_values().chain(chunk.puts).collect();
+        let mut when: Vec<Compare> = chunk.when.into_values().collect();
+        let instead = EventRecord { changes: Vec::new(), ..record.clone() }.encode();
+        for Pending { event, .. } in &self.pending {
+            when.push(Compare::Absent(event.clone()));
+            then.push(Operation::Put { key: event.clone(), value: instead.clone(), lease: None });
+        }
+        when.push(Compare::Absent(event.clone()));
         then.push(Operation::Put { key: event.clone(), value: record.encode(), lease: None });
-        let when = chunk.when.into_values().collect();
         let effects: Vec<_> = chunk.steps.into_iter().map(|step| (step.unit, step.effect)).collect();
         match operations.registry.store().txn(Txn { when, then, or_else: Vec::new() }).await {
             Ok(answer) if answer.succeeded => {
+                // None of those can come any more.
+                self.pending.clear();
                 for (unit, effect) in effects {
                     self.finish(&unit, effect, answer.revision);
                 }
@@ -276,9 +285,6 @@ impl Errand<'_> {
     fn finish(&mut self, unit: &UnitName, effect: Effect, revision: Revision) {
         if self.wishes.remove(unit).is_some() {
             self.done.insert(unit.clone(), Written { unit: unit.clone(), effect, revision });
-            // Their own transactions, if any came late, can only fail by their compares.
-            self.pending
-                .retain(|pending| pending.effects.iter().any(|(unit, _)| self.wishes.contains_key(unit)));
         }
     }
 
@@ -358,11 +364,13 @@ impl Parts {
 }
 
 impl Chunk {
-    /// Tells whether a step fits. The event is one of the operations that the store leaves free.
-    fn has_room_for(&self, parts: &Parts) -> bool {
+    /// Tells whether a step fits beside what is said of transactions in doubt. The event is one of the
+    /// operations that the store leaves free.
+    fn has_room_for(&self, parts: &Parts, in_doubt: usize) -> bool {
+        let most = TXN_OPERATIONS_MAX.saturating_sub(in_doubt);
         let operations = self.puts.len() + self.contents.len() + 1 + usize::from(parts.content.is_some());
-        operations < TXN_OPERATIONS_MAX
-            && self.when.len() + parts.when.len() <= TXN_OPERATIONS_MAX
+        operations < most
+            && self.when.len() + parts.when.len() <= most
             && self.bytes + parts.bytes() <= TXN_BYTES_MAX
     }
 

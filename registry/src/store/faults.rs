@@ -68,6 +68,8 @@ struct Inner {
     slow: (Duration, Duration),
     lose_replies: u32,
     refuse: Option<String>,
+    /// How many writes come late, and how late at most.
+    late: (u32, Duration),
     calls: u64,
 }
 
@@ -89,6 +91,7 @@ impl FaultyStore {
             slow: (Duration::ZERO, Duration::ZERO),
             lose_replies: 0,
             refuse: None,
+            late: (0, Duration::ZERO),
             calls: 0,
         };
         let shared = Shared { inner: Mutex::new(inner), changed: watch::Sender::new(Situation::default()) };
@@ -125,6 +128,12 @@ impl Faults {
     /// for the time-out.
     pub fn lose_replies(&self, count: u32) {
         self.lock().lose_replies = count;
+    }
+
+    /// Holds the next `count` transactions that write up on their way: the caller waits for the time-out,
+    /// and up to `most` after it, chosen by the seed, the transaction reaches the store after all.
+    pub fn late_writes(&self, count: u32, most: Duration) {
+        self.lock().late = (count, most);
     }
 
     /// Refuses every transaction that writes a value with this text in it, as a store does with one that
@@ -205,6 +214,19 @@ impl Faults {
             })
         };
         refused.is_some_and(|text| writes(&text))
+    }
+
+    /// Tells how long a transaction is on its way, if it is one that comes late.
+    fn comes_late(&self, txn: &Txn) -> Option<Duration> {
+        let writes = |operation: &Operation| !matches!(operation, Operation::Get(_));
+        if self.link() == Link::Cut || !txn.then.iter().chain(&txn.or_else).any(writes) {
+            return None;
+        }
+        let mut inner = self.lock();
+        let (count, most) = inner.late;
+        inner.late.0 = count.checked_sub(1)?;
+        let most = u64::try_from(most.as_micros()).unwrap_or(u64::MAX);
+        Some(CALL_TIMEOUT + Duration::from_micros(inner.random.random_range(0..=most)))
     }
 
     fn toss(&self) -> bool {
@@ -292,6 +314,15 @@ impl Store for FaultyStore {
     async fn txn(&self, txn: Txn) -> Result<TxnResponse, StoreError> {
         if self.faults.refuses(&txn) {
             return Err(StoreError::Invalid("a simulated refusal".into()));
+        }
+        if let Some(after) = self.faults.comes_late(&txn) {
+            let (store, _) = self.faults.enter();
+            tokio::spawn(async move {
+                sleep(after).await;
+                drop(store.txn(txn).await);
+            });
+            sleep(CALL_TIMEOUT).await;
+            return Err(StoreError::OutcomeUnknown { what: "a transaction".into() });
         }
         let loses = self.faults.loses_reply();
         self.faults.write("a transaction", loses, |store| async move { store.txn(txn).await }).await

@@ -238,6 +238,7 @@ async fn a_cluster_record_of_a_newer_version_is_left_alone() {
 enum Blow {
     Link(usize, Link),
     LoseReplies(usize, u32),
+    LateWrites(usize, u32),
     EndWatches(usize),
     Compact,
     Wait(u64),
@@ -249,6 +250,7 @@ fn blow() -> impl Strategy<Value = Blow> {
         (engine.clone(), prop_oneof![Just(Link::Up), Just(Link::Cut), Just(Link::Hung)])
             .prop_map(|(engine, link)| Blow::Link(engine, link)),
         (engine.clone(), 1..3_u32).prop_map(|(engine, count)| Blow::LoseReplies(engine, count)),
+        (engine.clone(), 1..3_u32).prop_map(|(engine, count)| Blow::LateWrites(engine, count)),
         engine.prop_map(Blow::EndWatches),
         Just(Blow::Compact),
         (100..9_000_u64).prop_map(Blow::Wait),
@@ -309,6 +311,9 @@ proptest! {
                 match blow {
                     Blow::Link(engine, link) => ways[engine].1.set_link(link),
                     Blow::LoseReplies(engine, count) => ways[engine].1.lose_replies(count),
+                    Blow::LateWrites(engine, count) => {
+                        ways[engine].1.late_writes(count, Duration::from_secs(8));
+                    }
                     Blow::EndWatches(engine) => ways[engine].1.end_watches(),
                     Blow::Compact => drop(behind.compact().await),
                     Blow::Wait(ms) => sleep(Duration::from_millis(ms)).await,

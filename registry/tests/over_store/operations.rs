@@ -339,6 +339,7 @@ enum Act {
     Destroy(Vec<usize>),
     Collected,
     LoseReplies(u32),
+    LateWrites(u32),
 }
 
 const POOL: [&str; 6] =
@@ -354,6 +355,7 @@ fn act() -> impl Strategy<Value = Act> {
         2 => some.prop_map(Act::Destroy),
         1 => Just(Act::Collected),
         1 => (1..3_u32).prop_map(Act::LoseReplies),
+        1 => (1..3_u32).prop_map(Act::LateWrites),
     ]
 }
 
@@ -418,7 +420,7 @@ fn expect(model: &Model, act: &Act) -> Option<Model> {
             }
         }
         Act::Collected => next.retain(|_, it| !it.3),
-        Act::LoseReplies(_) => {}
+        Act::LoseReplies(_) | Act::LateWrites(_) => {}
     }
     Some(next)
 }
@@ -445,7 +447,7 @@ async fn act_on(operations: &Operations, store: &Arc<dyn Store>, act: &Act) -> O
             }
             return Some(());
         }
-        Act::LoseReplies(_) => return Some(()),
+        Act::LoseReplies(_) | Act::LateWrites(_) => return Some(()),
     };
     match done {
         Ok(_) => Some(()),
@@ -457,7 +459,8 @@ async fn act_on(operations: &Operations, store: &Arc<dyn Store>, act: &Act) -> O
 proptest! {
     #![proptest_config(ProptestConfig { cases: 128, ..ProptestConfig::default() })]
 
-    /// Operations do what a plain map does, also when answers of writes are lost.
+    /// Operations do what a plain map does, also when answers of writes are lost, and when writes come
+    /// after they were given up.
     #[test]
     fn operations_are_as_their_model(acts in prop::collection::vec(act(), 1..30), seed: u64) {
         let runtime = tokio::runtime::Builder::new_current_thread()
@@ -487,6 +490,11 @@ proptest! {
                     } else {
                         outcome.expect_err("refused");
                     }
+                    continue;
+                }
+                if let Act::LateWrites(count) = act {
+                    // Whatever comes next takes it: it is done once, by that write or by a later one.
+                    own.late_writes(*count, Duration::from_secs(20));
                     continue;
                 }
                 let expected = expect(&model, act);
