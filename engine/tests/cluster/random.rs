@@ -52,7 +52,7 @@ async fn one_thing(cluster: &mut Cluster, random: &mut SmallRng) {
     let name = format!("u{}.service", random.random_range(0..UNITS));
     let names = [unit(&name)];
     // Refusals (a unit that is not there, or is being destroyed) are part of life.
-    match random.random_range(0..14) {
+    match random.random_range(0..15) {
         0..=3 => {
             let options = ["", "Conflicts=u1.service", "MachineOf=u2.service"][random.random_range(0..3)];
             let text = crate::service(options);
@@ -84,6 +84,10 @@ async fn one_thing(cluster: &mut Cluster, random: &mut SmallRng) {
             let link = [Link::Up, Link::Cut, Link::Hung][random.random_range(0..3)];
             cluster.host(engine).faults.set_link(link);
         }
+        13 => {
+            let engine = random.random_range(0..3);
+            cluster.host(engine).faults.late_writes(1, Duration::from_secs(8));
+        }
         _ => cluster.host(random.random_range(0..3)).faults.lose_replies(1),
     }
 }
@@ -97,6 +101,7 @@ async fn settle(cluster: &mut Cluster) {
     for engine in 0..3 {
         cluster.host(engine).faults.set_link(Link::Up);
         cluster.host(engine).faults.lose_replies(0);
+        cluster.host(engine).faults.late_writes(0, Duration::ZERO);
     }
     // A mass-loss hold may have begun at the last moment.
     cluster.pass(Duration::from_secs(400)).await;
