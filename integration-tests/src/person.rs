@@ -97,10 +97,11 @@ impl<'a> Person<'a> {
         Ok(())
     }
 
-    /// Starts `flotillad --dev` and waits until it is ready.
+    /// Starts `flotillad --dev` and waits until it takes orders. That is a moment after it is ready,
+    /// which tells of the machine: an engine has to take a seat first.
     ///
     /// # Errors
-    /// It does not become ready.
+    /// It does not become ready, or no engine gets a seat.
     pub fn start_dev(&self) -> Result<()> {
         let directory = match self.user {
             Some(_) => format!("{}/.config/systemd/user", self.home()),
@@ -108,6 +109,9 @@ impl<'a> Person<'a> {
         };
         self.write(&format!("{directory}/{SERVICE}"), DEV)?;
         self.systemctl(&["daemon-reload"])?;
-        self.systemctl(&["start", SERVICE]).map(|_| ())
+        self.systemctl(&["start", SERVICE])?;
+        crate::eventually(crate::LIMIT, "an engine with a seat", || {
+            self.run(&["flotctl", "list-units"]).map(|_| Some(()))
+        })
     }
 }
