@@ -427,6 +427,26 @@ machine_tests! {
         assert!(others.is_empty(), "{others:?}"); // every start was taken back
     }
 
+    /// The bus allows 128 replies to be waited for, whether or not anybody still does.
+    async fn reads_that_were_given_up_leave_room_for_a_start() {
+        let systemd = open().await;
+        let (unit, late) = (name("a.service"), name("late.service"));
+        run(&systemd, &unit, SLEEPER, 1).await;
+        systemd.install(&late, SLEEPER).await.unwrap();
+        // As long as its generators run, systemd answers nobody.
+        shell("cd /run/systemd; mkdir -p system-generators; printf '#!/bin/sh\\ntouch /run/stuck; sleep 4\\n' \
+               > system-generators/slow; chmod +x system-generators/slow; systemctl daemon-reload >/dev/null 2>&1 &");
+        eventually("the generator", async || Path::new("/run/stuck").exists()).await;
+        for _ in 0..3 {
+            let glance = || timeout(Duration::from_millis(50), systemd.get(&unit));
+            let given_up = join_all((0..100).map(|_| glance())).await;
+            assert!(given_up.iter().all(Result::is_err), "systemd was to be stuck");
+        }
+        assert_eq!(systemd.start(&late, &evidence(1, SLEEPER)).await.unwrap(), JobResult::Done);
+        let read = join_all((0..300).map(|_| systemd.get(&unit))).await;
+        assert!(read.into_iter().all(|present| present.unwrap().unwrap().state.active == "active"));
+    }
+
     async fn a_new_pid_1_is_noticed_and_jobs_go_on() {
         let systemd = open().await;
         let (unit, slow) = (name("a.service"), name("slow.service"));

@@ -10,12 +10,13 @@ use async_trait::async_trait;
 use flotilla_units::{MachineId, UnitName};
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use tokio::{
-    sync::{Semaphore, mpsc},
+    sync::mpsc,
     time::{Instant, sleep, timeout},
 };
 use zbus::proxy::CacheProperties;
 
 use self::{
+    calls::Calls,
     jobs::Ended,
     link::{Link, Shared},
     proxy::{ManagerProxy, PropertiesProxy},
@@ -27,6 +28,7 @@ use super::{
     files::{Files, foreign},
 };
 
+mod calls;
 mod error;
 mod history;
 mod jobs;
@@ -37,7 +39,7 @@ mod status;
 pub(super) mod unit;
 mod window;
 
-use error::is_no_such;
+use error::{is_full, is_no_such};
 use unit::Properties;
 
 /// The longest that one call may take. It is what libdbus and sd-bus have always waited, so a
@@ -48,8 +50,9 @@ const METHOD_TIMEOUT: Duration = Duration::from_secs(25);
 /// seconds whoever waits is told that it is away, and may try again.
 const BUS_WITHIN: Duration = Duration::from_secs(5);
 
-/// Calls waiting for a reply: the bus allows 128 for each connection.
-const CALLS: usize = 100;
+/// How long a call waits that the bus had no room for, before it is made again: some replies come
+/// within it, unless systemd is stuck. That should never be needed, and costs nobody else anything.
+const FULL: Duration = Duration::from_millis(100);
 
 /// Units read at a time when all are: enough to keep systemd busy, and few enough to leave room
 /// among the calls for orders.
@@ -76,7 +79,7 @@ pub struct DbusSystemd {
     files: Files,
     shared: Arc<Shared>,
     link: Link,
-    calls: Semaphore,
+    calls: Calls,
     windows: Windows,
     reloads: Reloads,
 }
@@ -105,7 +108,7 @@ impl DbusSystemd {
             files,
             shared,
             link,
-            calls: Semaphore::new(CALLS),
+            calls: Calls::default(),
             windows: Windows::default(),
             reloads: Reloads::default(),
         })
@@ -131,17 +134,15 @@ impl DbusSystemd {
 
     /// Returns everything that systemd tells of a unit; `None` when it is not loaded.
     pub(super) async fn properties(&self, unit: &UnitName) -> Result<Option<Properties>, SystemdError> {
-        let name = unit.as_str();
         // Reading an object would load its unit, so it is asked for first.
-        match self.call("GetUnit", name, |m| async move { m.get_unit(name).await }).await {
+        match self.call_unit("GetUnit", unit, |m, name| async move { m.get_unit(&name).await }).await {
             Ok(_) => {}
             Err(e) if is_no_such(&e) => return Ok(None),
             Err(e) => return Err(e),
         }
-        let path = escape::object_path(name);
-        let all = self.call("GetAll", name, |m| async move {
+        let all = self.call_unit("GetAll", unit, |m, name| async move {
             let proxy = PropertiesProxy::builder(m.inner().connection())
-                .path(path.as_str())
+                .path(escape::object_path(&name))
                 .cache_properties(CacheProperties::No)
                 .build()
                 .await?;
@@ -151,33 +152,64 @@ impl DbusSystemd {
     }
 
     /// Makes one call on the manager.
-    async fn call<T, F: Future<Output = zbus::Result<T>> + Send>(
+    ///
+    /// Dropped before its turn it sends nothing; dropped later it is carried to its end.
+    async fn call<T, F>(
         &self,
         call: &'static str,
         unit: &str,
-        f: impl FnOnce(ManagerProxy<'static>) -> F + Send,
-    ) -> Result<T, SystemdError> {
+        f: impl Fn(ManagerProxy<'static>) -> F + Send,
+    ) -> Result<T, SystemdError>
+    where
+        T: Send,
+        F: Future<Output = zbus::Result<T>> + Send + 'static,
+    {
         let began = Instant::now();
-        let late = |_| SystemdError::NoAnswer { call, seconds: METHOD_TIMEOUT.as_secs() };
         let whole = async {
-            // Never closed, so always granted.
-            let _permit = self.calls.acquire().await.ok();
-            let mut live = self.link.live.clone();
-            let manager = match timeout(BUS_WITHIN, live.wait_for(Option::is_some)).await {
-                Ok(Ok(live)) => live.clone(),
-                Ok(Err(_)) | Err(_) => None,
-            };
-            let Some(manager) = manager else {
-                let why =
-                    format!("the connection was lost, and not made again within {} s", BUS_WITHIN.as_secs());
-                return Err(SystemdError::NoBus { address: self.layout.bus.clone(), why });
-            };
-            f(manager).await.map_err(|e| {
+            loop {
+                let place = self.calls.place().await;
+                let manager = self.manager().await?;
+                let error = match place.carry(f(manager)).await {
+                    Ok(answer) => return Ok(answer),
+                    Err(error) => error,
+                };
+                // The bus did not pass it on, so nothing happened.
+                if is_full(&error) && began.elapsed() + FULL < METHOD_TIMEOUT {
+                    sleep(FULL).await;
+                    continue;
+                }
                 self.shared.broken.notify_one();
-                error::told(call, unit, &self.layout.bus, &e, began.elapsed())
-            })
+                return Err(error::told(call, unit, &self.layout.bus, &error, began.elapsed()));
+            }
         };
+        let late = |_| SystemdError::NoAnswer { call, seconds: METHOD_TIMEOUT.as_secs() };
         timeout(METHOD_TIMEOUT, whole).await.map_err(late)?
+    }
+
+    /// Returns the manager on a bus that is there, and waits for one that went.
+    async fn manager(&self) -> Result<ManagerProxy<'static>, SystemdError> {
+        let mut live = self.link.live.clone();
+        if let Ok(Ok(live)) = timeout(BUS_WITHIN, live.wait_for(Option::is_some)).await
+            && let Some(manager) = live.clone()
+        {
+            return Ok(manager);
+        }
+        let why = format!("the connection was lost, and not made again within {} s", BUS_WITHIN.as_secs());
+        Err(SystemdError::NoBus { address: self.layout.bus.clone(), why })
+    }
+
+    /// Makes a call about one unit, by its name.
+    async fn call_unit<T, F>(
+        &self,
+        call: &'static str,
+        unit: &UnitName,
+        f: impl Fn(ManagerProxy<'static>, String) -> F + Send + Sync,
+    ) -> Result<T, SystemdError>
+    where
+        T: Send,
+        F: Future<Output = zbus::Result<T>> + Send + 'static,
+    {
+        self.call(call, unit.as_str(), |m| f(m, unit.to_string())).await
     }
 
     /// Asks for a job and waits until it has ended.
@@ -213,17 +245,15 @@ impl DbusSystemd {
     }
 
     async fn ask_start(&self, unit: &UnitName) -> Result<String, SystemdError> {
-        let name = unit.as_str();
-        let asked = self.call("StartUnit", name, |m| async move { m.start_unit(name, "replace").await });
+        let asked =
+            self.call_unit("StartUnit", unit, |m, name| async move { m.start_unit(&name, "replace").await });
         Ok(asked.await?.to_string())
     }
 
     async fn ask_stop(&self, unit: &UnitName) -> Result<String, SystemdError> {
-        let name = unit.as_str();
-        Ok(self
-            .call("StopUnit", name, |m| async move { m.stop_unit(name, "replace").await })
-            .await?
-            .to_string())
+        let asked =
+            self.call_unit("StopUnit", unit, |m, name| async move { m.stop_unit(&name, "replace").await });
+        Ok(asked.await?.to_string())
     }
 
     async fn is_under_way(&self, unit: &UnitName, job: &str) -> Result<bool, SystemdError> {
@@ -248,8 +278,9 @@ impl DbusSystemd {
     }
 
     async fn reset_failed(&self, unit: &UnitName) -> Result<(), SystemdError> {
-        let name = unit.as_str();
-        match self.call("ResetFailedUnit", name, |m| async move { m.reset_failed_unit(name).await }).await {
+        let asked = self
+            .call_unit("ResetFailedUnit", unit, |m, name| async move { m.reset_failed_unit(&name).await });
+        match asked.await {
             Err(e) if !is_no_such(&e) => Err(e),
             _ => Ok(()),
         }
@@ -259,10 +290,7 @@ impl DbusSystemd {
     async fn is_collected(&self, unit: &UnitName) -> Result<bool, SystemdError> {
         let (began, mut pause) = (Instant::now(), Duration::from_millis(1));
         loop {
-            match self
-                .call("GetUnit", unit.as_str(), |m| async move { m.get_unit(unit.as_str()).await })
-                .await
-            {
+            match self.call_unit("GetUnit", unit, |m, name| async move { m.get_unit(&name).await }).await {
                 Ok(_) if began.elapsed() > COLLECTED_WITHIN => return Ok(false),
                 Ok(_) => sleep(pause).await,
                 Err(e) if is_no_such(&e) => return Ok(true),

@@ -35,6 +35,15 @@ pub(super) fn told(
     }
 }
 
+/// Returns whether the bus had no room for a call, and so did not pass it on.
+pub(super) fn is_full(e: &zbus::Error) -> bool {
+    match e {
+        zbus::Error::FDO(e) => matches!(**e, fdo::Error::LimitsExceeded(_)),
+        zbus::Error::MethodError(name, ..) => name.as_str() == "org.freedesktop.DBus.Error.LimitsExceeded",
+        _ => false,
+    }
+}
+
 /// Returns whether systemd has no unit or no job of that name loaded.
 pub(super) fn is_no_such(e: &SystemdError) -> bool {
     matches!(e, SystemdError::Refused { why, .. }
@@ -70,5 +79,7 @@ mod tests {
         let denied = told(fdo::Error::AccessDenied("no".to_owned()).into());
         assert!(denied.to_string().contains("AccessDenied"), "{denied}");
         assert!(!is_no_such(&denied));
+        let full = zbus::Error::from(fdo::Error::LimitsExceeded("pending replies".to_owned()));
+        assert!(is_full(&full) && !is_full(&fdo::Error::NoReply("gone".to_owned()).into()));
     }
 }

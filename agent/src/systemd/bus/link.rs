@@ -181,7 +181,8 @@ async fn attend(mut connected: Connected, shared: &Shared) {
 
 async fn connect(address: &str, shared: &Arc<Shared>) -> zbus::Result<Connected> {
     let build = async {
-        let signals = builder(address).max_queued(QUEUED).build().await?;
+        let signals =
+            Builder::address(address).method_timeout(METHOD_TIMEOUT).max_queued(QUEUED).build().await?;
         let mut forward = JoinSet::new();
         // Reads from now on, so that the calls below get their replies.
         forward.spawn(forward_signals(MessageStream::from(&signals), shared.clone()));
@@ -190,16 +191,13 @@ async fn connect(address: &str, shared: &Arc<Shared>) -> zbus::Result<Connected>
             bus.add_match(rule).await?;
         }
         subscribe(&signals).await?;
-        let calls = builder(address).build().await?;
+        // Whoever calls counts the time; a call that is given up counts on the bus until its reply.
+        let calls = Builder::address(address).build().await?;
         let manager = manager(&calls).await?;
         Ok(Connected { signals, manager, forward })
     };
     let late = |_| zbus::Error::Failure(format!("no answer within {} s", METHOD_TIMEOUT.as_secs()));
     timeout(METHOD_TIMEOUT, build).await.map_err(late)?
-}
-
-fn builder(address: &str) -> Builder<'_> {
-    Builder::address(address).method_timeout(METHOD_TIMEOUT)
 }
 
 async fn manager(connection: &Connection) -> zbus::Result<ManagerProxy<'static>> {
