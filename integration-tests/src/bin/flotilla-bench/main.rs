@@ -74,7 +74,7 @@ fn run(arguments: &Arguments) -> Result<ExitCode> {
     for row in &missed {
         eprintln!("missed: {row}");
     }
-    Ok(if arguments.check && !missed.is_empty() { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+    Ok(if table::fails(arguments.check, &missed) { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
 /// Gives the template to the cluster as `bench@.service`, and to every machine's own systemd as

@@ -59,6 +59,11 @@ impl Table {
     }
 }
 
+/// Whether a run with these missed goals ends as a failure: only if they were to be checked.
+pub const fn fails(check: bool, missed: &[String]) -> bool {
+    check && !missed.is_empty()
+}
+
 impl fmt::Display for Table {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "\n| {} | flotilla | systemd alone | goal | |", self.title)?;
@@ -84,6 +89,19 @@ mod tests {
         table.at_most("p50", (29.0, 30.0, "ms"), "5 ms".to_owned());
         table.rate("rate", 60.0, 100.0, 0.7);
         assert_eq!(table.missed(), ["rate: 60/s (0.60), goal: at least 0.7 of systemd's"]);
+        assert!(fails(true, &table.missed()) && !fails(false, &table.missed()) && !fails(true, &[]));
         assert!(table.to_string().contains("| p50 | 29.0 ms | 5 ms | at most 30 ms | met |"), "{table}");
+    }
+
+    /// A goal that could not be measured is one that was missed.
+    #[test]
+    fn goals_are_met_at_their_bound_and_not_by_what_is_no_number() {
+        let mut table = Table::new("start");
+        table.at_most("p99", (100.0, 100.0, "ms"), String::new());
+        table.rate("rate", 70.0, 100.0, 0.7);
+        assert_eq!(table.missed(), Vec::<String>::new());
+        table.at_most("p50", (f64::NAN, 30.0, "ms"), String::new());
+        table.rate("none", 0.0, 0.0, 0.7);
+        assert_eq!(table.missed().len(), 2, "{table}");
     }
 }
