@@ -18,15 +18,18 @@ fn check(words: &[&str], variables: &[(&str, &str)]) -> (bool, String) {
     (output.status.success(), String::from_utf8_lossy(&said).into_owned())
 }
 
+/// The words, the variables, and what is said then.
+type Row = (&'static [&'static str], &'static [(&'static str, &'static str)], &'static str);
+
 #[test]
 fn an_option_wins_over_a_variable_that_contradicts_it() {
-    let etcd = ("FLOTILLA_ETCD_ENDPOINTS", "http://a:1,http://b:1");
-    let user = ("FLOTILLA_ETCD_PASSWORD", "");
-    let rows: [(&[&str], &[(&str, &str)], &str); 6] = [
-        (&["check"], &[etcd, user], "store     etcd at http://a:1, http://b:1\n"),
+    const ETCD: (&str, &str) = ("FLOTILLA_ETCD_ENDPOINTS", "http://a:1,http://b:1");
+    const PASSWORD: (&str, &str) = ("FLOTILLA_ETCD_PASSWORD", "");
+    let rows: [Row; 6] = [
+        (&["check"], &[ETCD, PASSWORD], "store     etcd at http://a:1, http://b:1\n"),
         (
             &["check", "--store-path", "/x"],
-            &[etcd, ("FLOTILLA_ETCD_USER", "ada")],
+            &[ETCD, ("FLOTILLA_ETCD_USER", "ada")],
             "store     /x, this machine alone\n",
         ),
         (
@@ -34,7 +37,7 @@ fn an_option_wins_over_a_variable_that_contradicts_it() {
             &[("FLOTILLA_STORE_PATH", "/x")],
             "store     etcd at http://c:1\n",
         ),
-        (&["--dev", "check"], &[etcd, ("FLOTILLA_CONFIG", "/nowhere")], "/store.redb, this machine alone\n"),
+        (&["--dev", "check"], &[ETCD, ("FLOTILLA_CONFIG", "/nowhere")], "/store.redb, this machine alone\n"),
         (&["--dev", "--socket", "/b", "check"], &[("FLOTILLA_SOCKET", "/a")], "socket    /b\n"),
         (&["--dev", "check"], &[("FLOTILLA_SOCKET", "/a")], "socket    /a\n"),
     ];

@@ -273,7 +273,7 @@ fn a_flotillad_that_is_only_an_engine_outlives_its_watchdog_and_says_how_it_is()
     world.wait_for("a seat", || page(world.machine(), "/metrics").contains("flotilla_engine_seat 1"));
     assert!(page(world.machine(), "/readyz").ends_with("ready\n"));
     // Three times the watchdog's time: a daemon that does not feed it is gone by then.
-    std::thread::sleep(Duration::from_secs(9));
+    world.machine().run(&["sleep", "9"]).unwrap();
     assert_eq!(show("--property=MainPID"), pid);
     assert_eq!(show("--property=NRestarts").trim(), "0");
 
