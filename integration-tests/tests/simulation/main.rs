@@ -31,6 +31,9 @@ const SEEDS: u64 = 8;
 /// How many things happen in one.
 const STEPS: usize = 50;
 
+/// How long after its caller gave up a write still reaches the store, at most.
+const LATE: Duration = Duration::from_secs(8);
+
 const MACHINES: usize = 5;
 const HOSTS: usize = 3;
 const UNITS: usize = 10;
@@ -154,7 +157,7 @@ async fn something_breaks(cluster: &mut Cluster, random: &mut SmallRng) {
     let host = random.random_range(0..HOSTS);
     let link = [Link::Up, Link::Up, Link::Cut, Link::Hung][random.random_range(0..4)];
     let name = unit(&format!("u{}.service", random.random_range(0..UNITS)));
-    match random.random_range(0..13) {
+    match random.random_range(0..15) {
         0..=2 => cluster.machines[machine].faults.set_link(link),
         3 => cluster.hosts[host].faults.set_link(link),
         4 => cluster.machines[machine].kill_agent(),
@@ -170,7 +173,9 @@ async fn something_breaks(cluster: &mut Cluster, random: &mut SmallRng) {
         }
         9 => cluster.hosts[host].faults.lose_replies(1),
         10 => cluster.machines[machine].faults.lose_replies(1),
-        11 => {
+        11 => cluster.hosts[host].faults.late_writes(1, LATE),
+        12 => cluster.machines[machine].faults.late_writes(1, LATE),
+        13 => {
             cluster.machines[machine].faults.end_watches();
             cluster.hosts[host].faults.end_watches();
         }
@@ -188,12 +193,14 @@ async fn something_breaks(cluster: &mut Cluster, random: &mut SmallRng) {
 async fn settle(cluster: &mut Cluster) {
     for n in 0..MACHINES {
         cluster.machines[n].faults.lose_replies(0);
+        cluster.machines[n].faults.late_writes(0, LATE);
         cluster.machines[n].faults.set_link(Link::Up);
         cluster.machines[n].start();
         cluster.drain(n + 1, false).await;
     }
     for host in &mut cluster.hosts {
         host.faults.lose_replies(0);
+        host.faults.late_writes(0, LATE);
         host.faults.set_link(Link::Up);
         host.start();
     }
