@@ -52,6 +52,12 @@ async fn read_limited(
                 depth = depth.max(shared(&first.key, &last.key) + 1);
                 start = format!("{}\0", last.key);
             }
+            (true, ..) => {
+                // Only keys that are none of flotilla's: where the next ones begin is not known.
+                return Err(StoreError::Other(format!(
+                    "the keys from `{start}` on cannot be told apart; remove those that are not UTF-8"
+                )));
+            }
             _ => {
                 // Half a limit: two such windows would still have fitted into one answer.
                 if answer.kvs.len() < limit / 2 {

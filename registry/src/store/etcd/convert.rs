@@ -6,6 +6,7 @@ use etcd_client::{
     CompareOp, DeleteOptions, GetOptions, GetResponse, PutOptions, ResponseHeader, TxnOp,
     proto::{PbKeyValue, PbTxnOpResponse},
 };
+use tracing::warn;
 
 use super::super::{
     Compare, KeyRange, KeyValue, LeaseId, Operation, RangeRequest, RangeResponse, Revision, StoreError, Txn,
@@ -44,7 +45,7 @@ pub(super) fn lease_of(txn: &Txn) -> Option<LeaseId> {
 pub(super) fn range_response(response: GetResponse) -> Result<RangeResponse, StoreError> {
     let revision = revision(response.header());
     let more = response.more();
-    Ok(RangeResponse { kvs: key_values(response.0.kvs)?, revision, more })
+    Ok(RangeResponse { kvs: key_values(response.0.kvs), revision, more })
 }
 
 /// Returns the answer to a transaction.
@@ -54,15 +55,15 @@ pub(super) fn txn_response(response: etcd_client::TxnResponse) -> Result<TxnResp
     let mut gets = Vec::new();
     for operation in response.0.responses {
         if let Some(PbTxnOpResponse::ResponseRange(range)) = operation.response {
-            gets.push(key_values(range.kvs)?);
+            gets.push(key_values(range.kvs));
         }
     }
     Ok(TxnResponse { succeeded, revision, gets })
 }
 
-/// Returns one key.
-pub(super) fn key_value(kv: PbKeyValue) -> Result<KeyValue, StoreError> {
-    Ok(KeyValue {
+/// Returns one key; `None` when it is not one of flotilla's.
+pub(super) fn key_value(kv: PbKeyValue) -> Option<KeyValue> {
+    Some(KeyValue {
         key: key(kv.key)?,
         value: Arc::from(kv.value),
         create_revision: Revision(kv.create_revision),
@@ -72,14 +73,17 @@ pub(super) fn key_value(kv: PbKeyValue) -> Result<KeyValue, StoreError> {
     })
 }
 
-/// Returns a key's name.
-pub(super) fn key(bytes: Vec<u8>) -> Result<String, StoreError> {
-    String::from_utf8(bytes).map_err(|error| {
-        StoreError::Other(format!(
-            "etcd holds a key that is not UTF-8 ({:?}); flotilla writes none such, remove it",
-            String::from_utf8_lossy(error.as_bytes())
-        ))
-    })
+/// Returns a key's name; `None` when it is not UTF-8. Flotilla writes none such, so it is left alone like
+/// any other key that is not flotilla's.
+pub(super) fn key(bytes: Vec<u8>) -> Option<String> {
+    match String::from_utf8(bytes) {
+        Ok(key) => Some(key),
+        Err(error) => {
+            let key = String::from_utf8_lossy(error.as_bytes());
+            warn!(?key, "etcd holds a key that is not UTF-8; flotilla writes none such, remove it");
+            None
+        }
+    }
 }
 
 /// Returns the revision of an answer.
@@ -87,8 +91,8 @@ pub(super) fn revision(header: Option<&ResponseHeader>) -> Revision {
     Revision(header.map_or(0, ResponseHeader::revision))
 }
 
-fn key_values(kvs: Vec<PbKeyValue>) -> Result<Vec<KeyValue>, StoreError> {
-    kvs.into_iter().map(key_value).collect()
+fn key_values(kvs: Vec<PbKeyValue>) -> Vec<KeyValue> {
+    kvs.into_iter().filter_map(key_value).collect()
 }
 
 fn range_options(range: &KeyRange) -> GetOptions {
@@ -123,5 +127,17 @@ fn operation(operation: &Operation) -> TxnOp {
             TxnOp::delete(range.start.as_str(), options)
         }
         Operation::Get(range) => TxnOp::get(range.start.as_str(), Some(range_options(range))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_that_is_not_text_is_left_out_and_hides_no_other() {
+        let named = |key: &[u8]| PbKeyValue { key: key.to_vec(), mod_revision: 3, ..PbKeyValue::default() };
+        let kvs = key_values(vec![named(b"/flotilla/a"), named(b"/flotilla/\xff"), named(b"/flotilla/z")]);
+        assert_eq!(kvs.iter().map(|kv| kv.key.as_str()).collect::<Vec<_>>(), ["/flotilla/a", "/flotilla/z"]);
     }
 }

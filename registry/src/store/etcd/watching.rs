@@ -91,13 +91,15 @@ impl Watching {
     fn take(&mut self, response: WatchResponse) -> Result<(), StoreError> {
         let revision = convert::revision(response.header());
         let (created, fragment) = (response.created(), response.0.fragment);
+        let silent = response.0.events.is_empty() && self.fragments.is_empty();
         for event in response.0.events {
             let Some(kv) = event.kv else { continue };
             // The accessor of the client panics on a type it does not know.
-            self.fragments.push(match event.r#type {
-                kind if kind == EventType::Put as i32 => WatchEvent::Put(convert::key_value(kv)?),
+            self.fragments.extend(match event.r#type {
+                kind if kind == EventType::Put as i32 => convert::key_value(kv).map(WatchEvent::Put),
                 kind if kind == EventType::Delete as i32 => {
-                    WatchEvent::Delete { revision: Revision(kv.mod_revision), key: convert::key(kv.key)? }
+                    let revision = Revision(kv.mod_revision);
+                    convert::key(kv.key).map(|key| WatchEvent::Delete { revision, key })
                 }
                 kind => return Err(StoreError::Other(format!("etcd sent a change of unknown kind {kind}"))),
             });
@@ -106,7 +108,7 @@ impl Watching {
             return Ok(());
         }
         let events = std::mem::take(&mut self.fragments);
-        if events.is_empty() && !created {
+        if silent && !created {
             self.ready.push_back(WatchMessage::Progress(revision));
         }
         for event in events {
