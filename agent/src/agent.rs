@@ -377,9 +377,11 @@ async fn listen(systemd: Arc<dyn Systemd>, news: mpsc::Sender<News>, seed: u64) 
                         return;
                     }
                 }
-                warn!("systemd's changes ended; reading everything again");
+                warn!("no more change signals from systemd; subscribing again and reading all units");
             }
-            Err(error) => warn!(%error, "systemd cannot be read; trying again"),
+            Err(error) => {
+                warn!(%error, "this machine's systemd does not answer; nothing is started or stopped here until it does")
+            }
         }
         failures += 1;
         sleep(backoff(failures, seed).min(Duration::from_secs(5))).await;

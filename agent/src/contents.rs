@@ -69,7 +69,7 @@ impl Contents {
         let text = String::from_utf8(kv.value.to_vec()).map_err(|_| ContentsError::Corrupted(hash))?;
         if let Err(error) = self.keep(hash, text.clone()).await {
             // It is needed again only when the store is away.
-            warn!(%error, "the unit's content is not kept");
+            warn!(%error, "the unit's content could not be kept: it cannot be started while the store is away; is the disk full?");
         }
         Ok(text)
     }

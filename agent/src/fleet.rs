@@ -248,7 +248,7 @@ impl Fleet {
         let anew = reset && std::mem::take(&mut self.accepted);
         let mut applied = self.manifest.apply(&self.keys, self.machine, change);
         for error in &applied.errors {
-            error!(%error, "a part of the manifest cannot be read; what it said before stays in force");
+            error!(%error, "a part of the manifest cannot be read; what it said before stays in force: mend or delete it in etcd");
         }
         self.heard |= reset;
         if anew {
@@ -374,13 +374,14 @@ impl Fleet {
     /// Opens or shuts the gate, and tells every unit.
     fn set_gate(&mut self) {
         let registered = matches!(*self.registration.borrow(), Registration::Registered { .. });
+        let mut from_memory = false;
         let gate = match &*self.frozen.borrow() {
             Some(why) => Gate::Frozen(why.clone()),
             None if self.accepted => Gate::Closed("the accepted store has not been read yet".to_owned()),
             None if self.gate == Gate::Open => return,
             None if self.heard && registered => Gate::Open,
             None if self.clock.elapsed() >= START_FROM_MEMORY_AFTER => {
-                warn!("the store has not answered for a minute; going on from the last manifest");
+                from_memory = true;
                 Gate::Open
             }
             None if self.heard => Gate::Closed("the machine is not registered yet".to_owned()),
@@ -388,6 +389,15 @@ impl Fleet {
         };
         if gate == self.gate || !self.adopted {
             return;
+        }
+        if from_memory {
+            let lacking =
+                if self.heard { "the machine is not registered" } else { "the store was not heard" };
+            warn!(
+                lacking,
+                seconds = START_FROM_MEMORY_AFTER.as_secs(),
+                "starting units from the last known manifest"
+            );
         }
         self.gate = gate;
         let units: Vec<_> = self.units.keys().cloned().collect();

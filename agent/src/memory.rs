@@ -59,7 +59,7 @@ impl Memory {
     /// is started before the store was heard, and everything that runs goes on.
     pub(crate) fn read(state: &Path) -> Self {
         let path = Self::path(state);
-        let refused = |why: &str| warn!(path = %path.display(), why, "the agent's memory cannot be read; it begins anew");
+        let refused = |why: &str| warn!(path = %path.display(), why, "the agent's memory cannot be read; it begins anew, and starts nothing before the store was heard");
         match std::fs::read(&path) {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
             Err(error) => refused(&error.to_string()),
@@ -79,7 +79,7 @@ impl Memory {
         match files::replace_async(Self::path(state), bytes).await {
             Ok(()) => true,
             Err(error) => {
-                warn!(%error, source = %error.source, "the agent's memory is not kept");
+                warn!(%error, source = %error.source, "the agent's memory could not be written: after a reboot units wait for the store; is the disk full?");
                 false
             }
         }

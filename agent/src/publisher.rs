@@ -151,12 +151,17 @@ impl Publisher {
                         Ok(()) => backoff.reset(),
                         Err(RegistrationError::Overtaken(key)) => return format!("{key} is another's"),
                         Err(RegistrationError::WentBack(error)) => {
-                            error!(%error, "nothing is written to the store");
+                            error!(%error, "the store went back; nothing is written to it until `flotctl cluster accept-store`");
                             self.frozen.send_replace(Some(error.to_string()));
                         }
                         Err(error) => {
-                            warn!(error = with_source(&error), "the report was not written");
-                            due = Some(Instant::now() + backoff.next_wait());
+                            let wait = backoff.next_wait();
+                            warn!(
+                                error = with_source(&error),
+                                seconds = wait.as_secs_f32(),
+                                "the report was not written and is tried again; units run on"
+                            );
+                            due = Some(Instant::now() + wait);
                         }
                     }
                     last = Instant::now();
@@ -266,8 +271,13 @@ impl Publisher {
         };
         match tokio::time::timeout(STOP_TIMEOUT, handing).await {
             Ok(Ok(())) => info!(seconds = ttl.as_secs(), "stopped in order; the machine is expected back"),
-            Ok(Err(error)) => warn!(error = with_source(&error), "the orderly stop was not written"),
-            Err(_) => warn!("the store did not answer; the orderly stop was not written"),
+            Ok(Err(error)) => warn!(
+                error = with_source(&error),
+                "the orderly stop was not written; units move to other machines when the lease ends"
+            ),
+            Err(_) => warn!(
+                "the store did not answer: the orderly stop was not written, and units move to other machines when the lease ends"
+            ),
         }
         registered.session.detach();
     }

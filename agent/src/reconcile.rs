@@ -83,6 +83,20 @@ pub enum Step {
     AskHistory,
 }
 
+impl Step {
+    /// Says, for people, that it failed.
+    pub(crate) const fn failure(&self) -> &'static str {
+        match self {
+            Self::Install(_) => "its file could not be written",
+            Self::Start(_) => "it could not be started",
+            Self::MarkStarted => "it could not be noted that it was started",
+            Self::Stop => "it could not be stopped",
+            Self::Remove => "its files could not be removed",
+            Self::AskHistory => "the journal did not tell what became of its start",
+        }
+    }
+}
+
 /// What is next.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Next {

@@ -210,7 +210,7 @@ impl Registrar {
             let _ = session.revoke().await;
             return Err(RegistrationError::Overtaken(self.machine_key()));
         };
-        info!(lease = ?session.lease(), incarnation = %record.nonce, "registered");
+        info!(lease = ?session.lease(), incarnation = %record.nonce, "this machine is registered in the cluster");
         let acknowledged = Acknowledged::all_at(revision);
         Ok(Registered { session, identity, record, created: revision, acknowledged, seen })
     }
@@ -234,7 +234,7 @@ impl Registrar {
             let (lease, ttl) = (registered.session.lease(), Duration::from_secs(old.lease_ttl_s));
             self.rewrite(&mut registered, lease, ttl, false, board).await?;
         }
-        info!(lease = ?registered.session.lease(), incarnation = %registered.record.nonce, "went on with the registration");
+        info!(lease = ?registered.session.lease(), incarnation = %registered.record.nonce, "took up this machine's registration again after a restart");
         Ok(registered)
     }
 
@@ -296,7 +296,11 @@ impl Registrar {
     async fn wait_for_end(&self, kv: &KeyValue, other: &MachineRecord) -> Result<(), RegistrationError> {
         let lease = kv.lease.unwrap_or(other.lease);
         let longest = Duration::from_secs(other.lease_ttl_s) + EXPIRY_LAG;
-        warn!(host = %other.host, ?lease, seconds = longest.as_secs(), "the machine is registered already; waiting for that to end");
+        warn!(
+            host = %other.host, boot = %other.boot_id, ?lease, seconds = longest.as_secs(),
+            "a machine with this id is registered already; waiting at most so long for that to end: if it does not, \
+             two machines share one /etc/machine-id"
+        );
         let (mut lowest, mut rises) = (Duration::MAX, 0);
         let mut deadline = Instant::now() + longest;
         while Instant::now() < deadline {

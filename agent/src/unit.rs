@@ -16,7 +16,7 @@ use tokio::{
     sync::{Notify, mpsc, watch},
     time::{Instant, sleep, sleep_until},
 };
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use crate::{
     contents::Contents,
@@ -97,9 +97,12 @@ impl UnitTask {
                     Ok(present) => known.see(present),
                     Err(error) => {
                         failures += 1;
-                        warn!(unit = %self.unit, %error, "its state cannot be read");
-                        self.tell_unread(&mut known, &error.to_string()).await;
                         let again = backoff(failures, self.seed);
+                        warn!(
+                            unit = %self.unit, %error, seconds = again.as_secs_f32(),
+                            "systemd does not tell its state; reported as unknown, asked again"
+                        );
+                        self.tell_unread(&mut known, &error.to_string()).await;
                         tokio::select! {
                             () = sleep(again) => {}
                             () = self.bell.notified() => {}
@@ -175,12 +178,27 @@ impl UnitTask {
         self.tell(known, reports, taken_up).await;
     }
 
+    /// Says what is about to be done; what changes nothing on the machine only to who debugs.
+    fn log(&self, step: &Step) {
+        let unit = &self.unit;
+        match step {
+            Step::Install(hash) => info!(%unit, %hash, "writing its file"),
+            Step::Start(evidence) => {
+                info!(%unit, token = evidence.token.0, run = evidence.run, "starting it");
+            }
+            Step::Stop => info!(%unit, "stopping it"),
+            Step::Remove => info!(%unit, "removing its files"),
+            Step::MarkStarted => debug!(%unit, "noting that it was started"),
+            Step::AskHistory => debug!(%unit, "asking the journal what became of its start"),
+        }
+    }
+
     /// Takes a step; true if what is on the machine has to be read again.
     ///
     /// New orders are taken up while it runs. A start that they no longer want is dropped: what
     /// follows is a stop, which systemd carries out after it.
     async fn take(&self, step: Step, known: &mut Known) -> bool {
-        info!(unit = %self.unit, ?step, "next");
+        self.log(&step);
         known.attempts.begin(&step);
         let wanted_runtime = wanted(&known.orders.entries).map(|o| o.unit.clone());
         let mut action = pin!(perform(&*self.systemd, &self.contents, &self.unit, &step));
@@ -197,7 +215,8 @@ impl UnitTask {
                 outcome = &mut action => {
                     known.attempts.end(&step, outcome.clone(), self.clock.elapsed(), self.seed);
                     if let Outcome::Error(why) = &outcome {
-                        warn!(unit = %self.unit, source = ?wanted_runtime, ?step, why, "did not succeed");
+                        let source = wanted_runtime.as_ref().map(tracing::field::display);
+                        warn!(unit = %self.unit, source, why, "{}; tried again later", step.failure());
                     }
                     return match (&step, outcome) {
                         (Step::MarkStarted, Outcome::Done) => {

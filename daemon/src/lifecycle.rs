@@ -64,7 +64,10 @@ pub(crate) async fn run(config: &Config) -> anyhow::Result<()> {
     match timeout(STOP_TIMEOUT, rest).await {
         Ok(result) => result,
         Err(_) => {
-            warn!("not everything ended in time");
+            warn!(
+                seconds = STOP_TIMEOUT.as_secs(),
+                "not everything ended in time; units run on, and what was not written is read at the next start"
+            );
             Ok(())
         }
     }
@@ -97,7 +100,7 @@ async fn tell_systemd(running: Running) {
                 }
                 let late = |it: &&Loop| watchdog.is_some_and(|time| it.last.elapsed() > time / 2);
                 for it in loops.iter().filter(late) {
-                    error!(role = it.role, seconds = it.last.elapsed().as_secs(), "the role's loop stands still");
+                    error!(role = it.role, seconds = it.last.elapsed().as_secs(), "the role's loop stands still; systemd restarts flotillad when it has for WatchdogSec=, and units run on");
                 }
             }
             () = changed(agent.as_mut()) => if let Some(outlook) = &agent {
@@ -161,6 +164,6 @@ fn status(outlook: &Outlook) -> String {
 /// Tells systemd; outside of it this does nothing.
 fn notify(state: &[NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(state) {
-        warn!(%error, "systemd cannot be told");
+        warn!(%error, "systemd cannot be told how flotillad is; with Type=notify it may take it for dead and restart it");
     }
 }

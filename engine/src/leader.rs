@@ -47,7 +47,7 @@ use tokio::{
     time::{Instant, sleep, sleep_until, timeout},
 };
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, error, info, warn};
+use tracing::{debug, error, warn};
 
 use self::{
     brake::BrakeChange,
@@ -125,7 +125,7 @@ impl Term<'_> {
     /// Returns when the leader key is known not to be ours.
     async fn run(&self) {
         self.reached(self.leadership.revision()).await;
-        info!(term = self.leadership.term(), "leading");
+        debug!(term = self.leadership.term(), "taking office");
         let mut memory = self.take_office();
         let mut compaction = Compaction::default();
         let mut backoff = self.timing.backoff();
@@ -251,7 +251,7 @@ impl Term<'_> {
                     continue;
                 }
                 Err(error) => {
-                    warn!(%error, "a write was refused");
+                    warn!(%error, "placements were not written; they are decided anew in a moment");
                     let text = error.to_string();
                     self.shared.tell(|engine| engine.trouble = Some(text));
                     Written::Again(upto, Some(self.timing.retry_max / 5))
@@ -297,7 +297,7 @@ impl Term<'_> {
                 }
                 Ok(None) => return None,
                 Err(error) => {
-                    warn!(%error, "still not known");
+                    warn!(%error, "the outcome of the last write is still unknown; nothing is decided until it is known");
                     sleep(wait_of(&mut backoff)).await;
                 }
             }

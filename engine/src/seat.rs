@@ -32,7 +32,7 @@ use tokio::{
     time::{Instant, sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
-use tracing::{error, info, warn};
+use tracing::{error, warn};
 
 use crate::{
     hot::Shared,
@@ -178,7 +178,6 @@ impl Seated {
 
     /// Holds a seat until it is lost or the engine stops.
     async fn sit(&self, seat: Seat, stop: &CancellationToken) {
-        info!(number = seat.number(), "this engine has a seat");
         let shared = Arc::new(Shared::new(self.config.keys.clone()));
         let unseated = stop.child_token();
         {
@@ -224,7 +223,7 @@ impl Seated {
                 Ok(Change::Changes { revision, events }) => shared.apply(revision, &events),
                 Ok(Change::Progress(revision)) => shared.advance(revision),
                 Err(StreamError::WentBack(why)) => {
-                    error!(%why, "the engine decides nothing");
+                    error!(%why, "the store went back; the engine decides nothing until `flotctl cluster accept-store`");
                     shared.went_back(why);
                 }
                 Err(error) => {

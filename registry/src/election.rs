@@ -237,7 +237,7 @@ impl Candidate {
         let created = match self.store.txn(txn).await {
             Ok(answer) => answer.succeeded.then_some(answer.revision),
             Err(StoreError::OutcomeUnknown { what }) => {
-                warn!(what, "it is not known who leads; looking");
+                warn!(what, "the campaign's write got no answer; reading who leads");
                 self.look().await?.leader.filter(|kv| is_term(kv, &term)).map(|kv| kv.create_revision)
             }
             Err(error) => return Err(error.into()),

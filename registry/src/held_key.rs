@@ -143,7 +143,11 @@ async fn watch_once(store: &dyn Store, key: &str, from: Revision) -> Result<(), 
     while let Some(message) = messages.next().await {
         if let WatchMessage::Events { events, .. } = message? {
             let removed = events.iter().any(|event| matches!(event, WatchEvent::Delete { .. }));
-            warn!(key, removed, "a held key was changed by somebody else");
+            warn!(
+                key,
+                removed,
+                "the key was removed or replaced; this engine gives up what it stands for, its seat or the lead"
+            );
             return Ok(());
         }
     }

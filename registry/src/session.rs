@@ -346,7 +346,11 @@ impl KeepAlive {
                 Ok(Ok(_) | Err(StoreError::LeaseNotFound(_))) => return LostReason::Ended,
                 Err(_) => return LostReason::NoAnswer,
                 Ok(Err(error)) => {
-                    warn!(lease = ?self.lease, %error, "the lease was not renewed");
+                    let left = (renewed_at + ttl).saturating_duration_since(Instant::now());
+                    warn!(
+                        lease = ?self.lease, %error, seconds = left.as_secs_f32(),
+                        "the lease was not renewed and is tried again; it ends in so many seconds"
+                    );
                     due = Instant::now() + self.timing.renewal_retry(ttl);
                     self.states.send_replace(SessionState::Uncertain { renewed_at, ttl });
                 }

@@ -277,7 +277,7 @@ impl Follower {
     async fn list(&mut self, revision: Revision) -> Result<Change, Trouble> {
         let kvs = windows::read(&*self.store, self.range.clone(), revision).await?;
         let watch = self.store.watch(self.range.clone(), Revision(revision.0 + 1)).await?;
-        info!(range = %self.range.start, revision = revision.0, keys = kvs.len(), "listed");
+        debug!(range = %self.range.start, revision = revision.0, keys = kvs.len(), "read the keys; following changes");
         self.state = State::Watching(watch);
         self.watching_since = Some(Instant::now());
         self.delivered = Some(revision);
@@ -330,7 +330,7 @@ impl Follower {
         match trouble {
             Trouble::Store(StoreError::Compacted { wanted, oldest }) => {
                 // Not an error: whoever was away for long lists anew.
-                info!(range = %self.range.start, wanted = wanted.0, oldest = oldest.0, "compacted meanwhile");
+                info!(range = %self.range.start, wanted = wanted.0, oldest = oldest.0, "the history was compacted past the revision that was wanted; reading anew");
                 self.delivered = None;
                 // A store that compacts faster than it is listed is not asked without a pause.
                 self.wait = self.backoff.next_wait();

@@ -46,7 +46,7 @@ impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let status = StatusCode::from_u16(self.0.kind.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         if self.0.kind == ErrorKind::Internal {
-            tracing::error!(error = %self.0, "a request met a fault of ours");
+            tracing::error!(error = %self.0, "internal error answering a request; please report it");
         }
         (status, Json(self.0)).into_response()
     }

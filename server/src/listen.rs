@@ -255,7 +255,11 @@ async fn accept_all(
                 Ok(Ok(peer)) => {
                     let _server_is_stopping = ready.send(peer).await;
                 }
-                Ok(Err(why)) => tracing::warn!(%address, why, "a connection was turned away"),
+                Ok(Err(why)) => tracing::warn!(
+                    %address, why,
+                    "a connection was turned away; it needs a certificate of this cluster's CA (flotctl ca issue \
+                     user|machine)"
+                ),
                 Err(_) => {
                     tracing::warn!(%address, "a connection was turned away: its handshake took too long")
                 }
@@ -293,6 +297,9 @@ async fn shake_hands(
 }
 
 async fn retry(error: &io::Error) {
-    tracing::warn!(%error, "a connection could not be accepted");
+    // Too many open files, of this process or of the machine.
+    let full = matches!(error.raw_os_error(), Some(23 | 24));
+    let hint = if full { "; raise LimitNOFILE= of flotillad.service" } else { "" };
+    tracing::warn!(%error, "a connection could not be accepted{hint}");
     tokio::time::sleep(ACCEPT_RETRY).await;
 }

@@ -133,7 +133,7 @@ async fn look_after(
             attend(connection, &shared).await;
             live.send_replace(None);
             shared.jobs.signals_were_lost();
-            tracing::warn!(%address, "the bus is gone, connecting again");
+            tracing::warn!(%address, "the bus is gone: no unit can be started or stopped here until it is back; is dbus.service running?");
         }
         sleep(back_off).await;
         back_off = (back_off * 2).min(LONGEST_BACK_OFF);
@@ -171,7 +171,7 @@ async fn attend(mut connected: Connected, shared: &Shared) {
                     tracing::warn!(%why, "another systemd answers on the bus and tells nothing");
                     return;
                 }
-                tracing::info!("another systemd answers on the bus, reading everything");
+                tracing::info!("systemd was executed anew; reading all units again");
                 shared.jobs.signals_were_lost();
                 shared.outbox.everything();
             }

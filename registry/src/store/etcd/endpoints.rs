@@ -161,7 +161,7 @@ impl Endpoints {
                     Err(Failure::Unanswered(why)) => {
                         if call.repeat == Repeat::Never {
                             self.avoid(index);
-                            tracing::warn!(endpoint = %self.endpoints[index].url, what = call.what, why, "no answer");
+                            tracing::warn!(endpoint = %self.endpoints[index].url, what = call.what, why, "etcd did not answer; the outcome is unknown");
                             return Err(StoreError::OutcomeUnknown { what: call.what.into() });
                         }
                         // An alert about our certificate can be lost with the connection it closes.
