@@ -55,7 +55,9 @@ async fn engine_not_ready(node: &Node) -> Option<String> {
 }
 
 /// Counters and gauges for Prometheus.
-#[utoipa::path(get, path = "/metrics", responses((status = OK, body = String)))]
+#[utoipa::path(get, path = "/metrics", responses(
+    (status = OK, body = String, content_type = "application/openmetrics-text"),
+))]
 pub(super) async fn metrics(State(node): State<Arc<Node>>) -> Result<Response, ApiError> {
     let gauges = &node.metrics.gauges;
     let reader = node.reader();
