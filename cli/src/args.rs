@@ -87,18 +87,33 @@ pub(crate) fn bounded_span(text: &str) -> Result<Duration, String> {
     span(text).map(|span| span.min(SPAN_MAX))
 }
 
-/// Reads a span as systemd.time(7) writes it, as far as people type it.
+/// Reads a span as systemd.time(7) writes it, as far as people type it: `90s`, `5 min`, `1h 30min`.
 pub(crate) fn span(text: &str) -> Result<Duration, String> {
-    let number = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
-    let unit = match &text[number.len()..] {
-        "" | "s" | "sec" => 1.0,
-        "ms" => 0.001,
-        "min" | "m" => 60.0,
-        "h" | "hr" => 3_600.0,
-        other => return Err(format!("`{other}` is not a unit of time; use ms, s, min or h")),
-    };
-    let number: f64 = number.parse().map_err(|_| format!("`{text}` is not a span, for example 90s"))?;
-    Duration::try_from_secs_f64(number * unit).map_err(|e| e.to_string())
+    let refuse = || format!("`{text}` is not a span, for example 90s");
+    let mut seconds = 0.0;
+    let mut rest = text.trim();
+    if rest.is_empty() {
+        return Err(refuse());
+    }
+    while !rest.is_empty() {
+        let number = rest.trim_start_matches(|c: char| c.is_ascii_digit() || c == '.');
+        let (number, after) = (&rest[..rest.len() - number.len()], number.trim_start());
+        rest = after.trim_start_matches(|c: char| c.is_ascii_alphabetic());
+        let unit = match &after[..after.len() - rest.len()] {
+            "" if rest.is_empty() => 1.0,
+            "s" | "sec" | "second" | "seconds" => 1.0,
+            "ms" | "msec" => 0.001,
+            "min" | "m" | "minute" | "minutes" => 60.0,
+            "h" | "hr" | "hour" | "hours" => 3_600.0,
+            "d" | "day" | "days" => 86_400.0,
+            "w" | "week" | "weeks" => 604_800.0,
+            other if number.is_empty() || other.is_empty() => return Err(refuse()),
+            other => return Err(format!("`{other}` is not a unit of time; use ms, s, min, h, d or w")),
+        };
+        seconds += number.parse::<f64>().map_err(|_| refuse())? * unit;
+        rest = rest.trim_start();
+    }
+    Duration::try_from_secs_f64(seconds).map_err(|e| e.to_string())
 }
 
 /// The commands.
@@ -186,6 +201,9 @@ mod tests {
         assert_eq!(span("90s"), Ok(Duration::from_secs(90)));
         assert_eq!(span("1.5min"), Ok(Duration::from_secs(90)));
         assert_eq!(span("250ms"), Ok(Duration::from_millis(250)));
+        assert_eq!(span("1 hour"), Ok(Duration::from_secs(3_600)));
+        assert_eq!(span("1h 30min"), Ok(Duration::from_secs(5_400)));
+        assert!(span("").is_err() && span("h").is_err() && span("1 2").is_err());
         assert!(span("soon").is_err() && span("3 fortnights").is_err() && span("-1s").is_err());
     }
 }
