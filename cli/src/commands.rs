@@ -110,6 +110,25 @@ async fn matching(client: &Client, patterns: &[String]) -> anyhow::Result<Vec<fl
     Ok(units)
 }
 
+/// Resolves names and globs to units that can be on a machine: a template matches `web@*` too, and
+/// nobody means it who does not name it.
+async fn matching_instances(
+    client: &Client,
+    patterns: &[String],
+) -> anyhow::Result<Vec<flotilla_api::unit::Unit>> {
+    let mut units = matching(client, patterns).await?;
+    let named: Vec<String> = patterns.iter().map(|pattern| mangle(pattern)).collect();
+    units.retain(|unit| !unit.name.is_template() || named.iter().any(|name| unit.name.as_str() == name));
+    if units.is_empty() {
+        let patterns = patterns.join(" ");
+        return Err(crate::exit::Failure::error(
+            Exit::NoSuch,
+            format!("no unit but a template matches {patterns}"),
+        ));
+    }
+    Ok(units)
+}
+
 /// Makes a unit name or pattern of what people type: `hello` is `hello.service`, `./x/hello.service`
 /// is `hello.service`; a pattern is left as it is, and so is what the cluster will refuse anyway.
 fn mangle(text: &str) -> String {

@@ -11,7 +11,7 @@ use flotilla_units::UnitName;
 use jiff::Timestamp;
 use tokio::time::{Instant, sleep};
 
-use super::matching;
+use super::matching_instances;
 use crate::{args::Output, exit::Exit, order, paint, print, text};
 
 /// How many journal lines come with a unit that died.
@@ -38,7 +38,7 @@ pub(crate) struct Args {
 
 /// Runs the command. As with systemctl, the exit status is 3 when a unit is not active.
 pub(crate) async fn run(client: &Client, args: &Args, output: Output) -> anyhow::Result<Exit> {
-    let units = matching(client, &args.units).await?;
+    let units = matching_instances(client, &args.units).await?;
     let mut all = Vec::new();
     let mut exit = Exit::Done;
     let mut first = true;

@@ -4,7 +4,7 @@ use std::io::Write as _;
 
 use flotilla_api::{client::Client, why::Why};
 
-use super::matching;
+use super::matching_instances;
 use crate::{args::Output, exit::Exit, paint, print, text};
 
 /// Says why a unit is where it is, or nowhere.
@@ -17,7 +17,7 @@ pub(crate) struct Args {
 
 /// Runs the command. The exit status is 5 when a unit that should be on a machine can be on none.
 pub(crate) async fn run(client: &Client, args: &Args, output: Output) -> anyhow::Result<Exit> {
-    let units = matching(client, &args.units).await?;
+    let units = matching_instances(client, &args.units).await?;
     let mut answers = Vec::new();
     let mut exit = Exit::Done;
     for unit in &units {
