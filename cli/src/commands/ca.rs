@@ -126,6 +126,9 @@ pub(crate) fn run(args: &Args, output: Output) -> anyhow::Result<()> {
 
 /// Issues what was asked for; returns where, and the files' names without `.pem`.
 fn issued(issue: &Issue) -> anyhow::Result<(&PathBuf, &'static [&'static str])> {
+    let (Issue::Machine { common, .. } | Issue::Etcd { common, .. } | Issue::User { common, .. }) = issue;
+    let made = std::fs::create_dir_all(&common.out);
+    made.with_context(|| format!("cannot make the folder {}", common.out.display()))?;
     Ok(match issue {
         Issue::Machine { name, machine_id, hosts, common } => {
             let mut subject = subject(name, hosts, common.days);
