@@ -46,7 +46,7 @@ pub(crate) struct Args {
     #[arg(long, short)]
     follow: bool,
 
-    /// How many of the newest lines to begin with [default: 10 with --follow, else all]
+    /// How many of each machine's newest lines to begin with [default: 10 with --follow, else all]
     #[arg(long, short = 'n', value_name = "N")]
     lines: Option<u32>,
 
