@@ -22,6 +22,8 @@ use flotilla_registry::{
 };
 use flotilla_units::{ContentHash, MachineId, UnitName};
 
+mod service;
+
 /// How soon a hundred units have to be gone.
 const GONE_WITHIN: Duration = Duration::from_secs(5);
 
