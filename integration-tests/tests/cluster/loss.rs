@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use flotilla_integration_tests::{Cluster, Invocations, LIMIT, eventually};
 use flotilla_lab::Machine;
 
-use crate::{MACHINE_LEASE, alone, placing};
+use crate::{MACHINE_LEASE, alone, placing, why};
 
 /// How much longer than its lease a machine's units may be away.
 const GRACE: Duration = Duration::from_secs(2);
@@ -33,6 +33,7 @@ fn units_of_every_kind_are_placed_and_survive_their_machines() {
     let cluster = Cluster::up("survive", 3, 1).unwrap();
     let [m1, ..] = cluster.machines() else { panic!("three machines") };
     placing::start_all(&cluster, m1);
+    why::each_machine_has_its_reason(&cluster, m1);
     let leader = cluster.leader().unwrap().unwrap();
     let follower = cluster.machines().iter().find(|machine| machine.id() != leader.id()).unwrap();
     lose(&cluster, follower, "a machine");

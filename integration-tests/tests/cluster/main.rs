@@ -16,6 +16,7 @@ mod loss;
 mod placing;
 mod store;
 mod upgrade;
+mod why;
 
 /// A machine's lease as flotillad has it by default: what a test that waits for its end counts on.
 const MACHINE_LEASE: Duration = Duration::from_secs(10);
