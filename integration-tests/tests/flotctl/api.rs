@@ -1,0 +1,148 @@
+//! Every route of the OpenAPI document, requested on a real machine: its status, its kind of
+//! content, and the shape of what it answers.
+
+use std::collections::BTreeSet;
+
+use flotilla_integration_tests::{LIMIT, eventually};
+use serde_json::Value;
+
+use crate::{
+    http::{Reply, Socket, events},
+    schema::{check, document},
+    world::World,
+};
+
+/// A request: method and path as the document spells them, what is asked, with what, and the answer.
+type Request<'a> = (&'a str, &'a str, String, Option<&'a str>, u16);
+
+/// Statuses that no row asks for: a daemon without a cluster is shown where it loses its store, and
+/// a machine's own certificate, which may only read, in the server's tests.
+const ELSEWHERE: [&str; 2] = ["403", "503"];
+
+/// Takes as long to stop as it is let.
+const GATED: &str = "[Service]\nExecStart=/bin/sleep infinity\nExecStop=/bin/sh -c 'until test -e /run/go; do sleep 0.05; done'\n";
+
+pub fn every_route(world: &World) {
+    let document = document();
+    let socket = Socket::of(world.machine());
+    let path = world.write("going.service", GATED);
+    world.ask(&["start", &path]);
+    world.ask(&["destroy", "--no-block", "going"]);
+
+    let mut asked = BTreeSet::new();
+    for (method, path, target, body, status) in requests(world.machine().id()) {
+        let reply = socket.ask(method, &target, body);
+        assert_eq!(reply.status, status, "{method} {target}: {reply:?}");
+        let operation = &document["paths"][path][method.to_ascii_lowercase()];
+        let answer = &operation["responses"][status.to_string()];
+        assert!(answer.is_object(), "the document has no {status} for {method} {path}");
+        check_reply(&document, answer, &reply, &format!("{method} {target}"));
+        asked.insert((path.to_owned(), method.to_ascii_lowercase(), status.to_string()));
+    }
+    // The one answer that never ends.
+    let schema =
+        &document["paths"]["/v1/watch"]["get"]["responses"]["200"]["content"]["text/event-stream"]["schema"];
+    let sent = socket.stream("/v1/watch", None).next();
+    check(&document, schema, &serde_json::from_str(&sent.data).unwrap(), "GET /v1/watch").unwrap();
+    asked.insert(("/v1/watch".to_owned(), "get".to_owned(), "200".to_owned()));
+    world.machine().run(&["touch", "/run/go"]).unwrap();
+    eventually(LIMIT, "the unit to be gone", || {
+        Ok(world.ask(&["list-unit-files", "--no-legend", "going*"]).is_empty().then_some(()))
+    })
+    .unwrap();
+
+    let mut missing = documented(&document);
+    missing.retain(|answer| !asked.contains(answer) && !ELSEWHERE.contains(&answer.2.as_str()));
+    assert!(missing.is_empty(), "answers of the document that no row asks for: {missing:?}");
+    let page = socket.ask("GET", "/openapi.json", None);
+    assert_eq!(serde_json::from_str::<Value>(&page.body).unwrap(), document, "the document is served");
+}
+
+/// The document's paths, methods and statuses.
+fn documented(document: &Value) -> BTreeSet<(String, String, String)> {
+    let mut found = BTreeSet::new();
+    for (path, operations) in document["paths"].as_object().unwrap() {
+        for (method, operation) in operations.as_object().unwrap() {
+            let statuses = operation["responses"].as_object().unwrap().keys();
+            found.extend(statuses.map(|status| (path.clone(), method.clone(), status.clone())));
+        }
+    }
+    assert!(found.len() > 20, "{found:?}");
+    found
+}
+
+fn requests(machine: &str) -> Vec<Request<'static>> {
+    const NOBODY: &str = "0123456789abcdef0123456789abcdef";
+    let get = |path: &'static str, target: String, status| ("GET", path, target, None, status);
+    let post = |path: &'static str, body, status| ("POST", path, path.to_owned(), body, status);
+    let unit = |path: &'static str, name: &str, status| get(path, path.replace("{name}", name), status);
+    let plain = |path: &'static str| get(path, path.to_owned(), 200);
+    let journal = |machine: &str| format!("/v1/machines/{machine}/journal?units=web@*&lines=5");
+    let status = |machine: &str| format!("/v1/machines/{machine}/units/web@1/status?lines=3");
+    vec![
+        plain("/healthz"),
+        plain("/readyz"),
+        plain("/metrics"),
+        plain("/v1/version"),
+        plain("/v1/cluster"),
+        post("/v1/cluster/release-hold", None, 204),
+        post("/v1/accept-store", None, 204),
+        plain("/v1/machines"),
+        plain("/v1/units"),
+        get("/v1/units", "/v1/units?pattern=web@*&limit=1".to_owned(), 200),
+        get("/v1/units", "/v1/units?pattern=%5B".to_owned(), 400),
+        unit("/v1/units/{name}", "web@1", 200),
+        unit("/v1/units/{name}", "nobody", 404),
+        unit("/v1/units/{name}/content", "web@.service", 200),
+        unit("/v1/units/{name}/content", "nobody", 404),
+        unit("/v1/units/{name}/status", "web@1.service", 200),
+        unit("/v1/units/{name}/status", "nobody", 404),
+        unit("/v1/units/{name}/why", "web@1", 200),
+        unit("/v1/units/{name}/why", "nobody", 404),
+        get("/v1/machines/{id}/units/{unit}/status", status(machine), 200),
+        get("/v1/machines/{id}/units/{unit}/status", status(NOBODY), 404),
+        get("/v1/machines/{id}/journal", journal(machine), 200),
+        get("/v1/machines/{id}/journal", journal(NOBODY), 404),
+        get("/v1/journal", "/v1/journal?units=web@*&lines=5".to_owned(), 200),
+        get("/v1/journal", "/v1/journal?units=".to_owned(), 400),
+        get("/v1/events", "/v1/events?lines=20".to_owned(), 200),
+        get("/v1/events", "/v1/events?pattern=%5B".to_owned(), 400),
+        get("/v1/watch", "/v1/watch?pattern=%5B".to_owned(), 400),
+        post(
+            "/v1/units",
+            Some(r#"{"units": [{"name": "a.service", "text": "[Service]\nExecStart=/bin/true\n"}]}"#),
+            200,
+        ),
+        post("/v1/units", Some(r#"{"units": [{"name": "b.service", "text": "[Unit]\n"}]}"#), 422),
+        post(
+            "/v1/units",
+            Some(r#"{"units": [{"name": "going.service", "text": "[Service]\nExecStart=/bin/true\n"}]}"#),
+            409,
+        ),
+        post("/v1/orders", Some(r#"{"action": "start", "units": ["web@1.service"], "dry_run": true}"#), 200),
+        post("/v1/orders", Some(r#"{"action": "destroy", "units": ["a.service"]}"#), 200),
+        post("/v1/orders", Some(r#"{"action": "start", "units": ["nobody.service"]}"#), 404),
+        post("/v1/orders", Some(r#"{"action": "start", "units": ["going.service"]}"#), 409),
+    ]
+}
+
+fn check_reply(document: &Value, answer: &Value, reply: &Reply, what: &str) {
+    let Some(content) = answer["content"].as_object() else {
+        assert_eq!(reply.body, "", "{what}");
+        return;
+    };
+    let kinds: Vec<&String> = content.keys().collect();
+    assert!(content.contains_key(&reply.kind), "{what} is {}, in the document {kinds:?}", reply.kind);
+    let schema = &content[&reply.kind]["schema"];
+    let values: Vec<Value> = match reply.kind.as_str() {
+        "application/json" => vec![serde_json::from_str(&reply.body).unwrap()],
+        "text/event-stream" => {
+            events(&reply.body).into_iter().map(|data| serde_json::from_str(data).unwrap()).collect()
+        }
+        _ => vec![Value::String(reply.body.clone())],
+    };
+    assert!(!values.is_empty(), "{what} answers nothing");
+    for value in values {
+        check(document, schema, &value, what).unwrap();
+    }
+}

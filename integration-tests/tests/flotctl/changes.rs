@@ -1,0 +1,158 @@
+//! The commands that change something, and how they wait.
+
+use flotilla_api::action::Outcome;
+use flotilla_integration_tests::{LIMIT, eventually};
+use serde_json::Value;
+
+use crate::{
+    Row,
+    world::{World, has},
+};
+
+pub const ROWS: [Row; 6] = [
+    ("load", load),
+    ("start", start),
+    ("stop", stop),
+    ("restart", restart),
+    ("unload", unload),
+    ("destroy", destroy),
+];
+
+/// Comes up once its gate is open, and goes down once its other gate is open.
+const GATED: &str = "[Service]\nExecStartPre=/bin/sh -c 'until test -e /run/up-%i; do sleep 0.05; done'\nExecStart=/bin/sleep \
+                     infinity\nExecStop=/bin/sh -c 'until test -e /run/down-%i; do sleep 0.05; done'\n";
+
+/// Runs until it is stopped.
+const SLEEPER: &str = "[Service]\nExecStart=/bin/sleep infinity\n";
+
+fn open(world: &World, gate: &str) {
+    world.machine().run(&["touch", &format!("/run/{gate}")]).unwrap();
+}
+
+/// Waits until the cluster knows that a unit is as its machine says.
+fn known(world: &World, unit: &str, state: &str) {
+    eventually(LIMIT, format_args!("{unit} known to be {state}"), || {
+        let words = ["list-units", "--no-legend", "--state", state, unit];
+        Ok((!world.ask(&words).is_empty()).then_some(()))
+    })
+    .unwrap();
+}
+
+fn load(world: &World) {
+    let path = world.write("one.service", SLEEPER);
+    assert_eq!(world.ask(&["load", &path]), "one.service loaded on m1\n");
+    assert_eq!(world.show("one.service", "ActiveState"), "inactive");
+    assert_eq!(world.ask(&["load", "--timeout", "1min", "one"]), "one.service loaded on m1\n");
+    assert_eq!(world.ask(&["load", "--no-block", "one"]), "one.service load ordered\n");
+    world.expect(4, &["load", "nobody"]).complains(&["nobody.service"]);
+    world.expect(2, &["load", "--timeout", "soon", "one"]).complains(&["`soon` is not a span"]);
+    world.expect(2, &["load"]);
+}
+
+/// Waits, by itself; does not, when told so; gives up, when told after how long.
+fn start(world: &World) {
+    let path = world.write("slow@.service", GATED);
+    world.ask(&["submit", &path]);
+    // The gate is shut: whoever returns has not waited.
+    assert_eq!(world.ask(&["start", "--no-block", "slow@1"]), "slow@1.service start ordered\n");
+    let outcome: Outcome = world.json(&["start", "--no-block", "slow@1"]);
+    assert_eq!(outcome.units.len(), 1);
+    known(world, "slow@1.service", "activating");
+    let late = world.expect(124, &["start", "--timeout", "2s", "slow@1", "web@1"]);
+    late.complains(&["slow@1.service timed out: still activating on m1"]);
+    assert_eq!(late.out, "web@1.service active on m1\n", "what is true is said");
+    let late = world.expect(124, &["start", "--timeout=300ms", "slow@1", "-o", "json"]);
+    let told: Value = serde_json::from_str(&late.out).unwrap();
+    assert_eq!(told[0]["outcome"], "timed-out", "{told}");
+
+    let mut waiting = world.follow(&["start", "slow@1"]);
+    assert!(waiting.goes_on());
+    open(world, "up-1");
+    assert_eq!(waiting.end(), (Some(0), "slow@1.service active on m1\n".to_owned()));
+    assert_eq!(world.show("slow@1.service", "ActiveState"), "active");
+
+    // On a terminal it says meanwhile how far it is and what it waits for, unit by unit.
+    let mut waiting = world.follow_on_terminal(&["start", "slow@2", "slow@3"]);
+    waiting.until("0/2 slow@");
+    waiting.until("activating on m1");
+    open(world, "up-2");
+    waiting.until("1/2 slow@");
+    open(world, "up-3");
+    let (code, shown) = waiting.end();
+    assert_eq!(code, Some(0), "{shown}");
+    has("a terminal", &shown, &["slow@2.service active on m1", "slow@3.service active on m1"]);
+
+    assert_eq!(world.ask(&["start", "one", "--timeout=90s"]), "one.service active on m1\n");
+    let dies =
+        world.write("dies.service", "[Service]\nType=oneshot\nExecStart=/bin/sh -c 'echo boom; exit 7'\n");
+    let died = world.expect(3, &["start", &dies, "one"]);
+    died.complains(&["dies.service failed: result exit-code, exit status 7 (on m1)", "boom"]);
+    world.ask(&["destroy", "dies"]);
+    world.expect(4, &["start", "nobody*"]).complains(&["no unit matches nobody*"]);
+}
+
+fn stop(world: &World) {
+    assert_eq!(world.ask(&["stop", "--no-block", "slow@1"]), "slow@1.service stop ordered\n");
+    known(world, "slow@1.service", "deactivating");
+    let late = world.expect(124, &["stop", "--timeout=1s", "slow@1"]);
+    late.complains(&["slow@1.service timed out: still deactivating on m1"]);
+    let mut waiting = world.follow(&["stop", "slow@1"]);
+    assert!(waiting.goes_on());
+    open(world, "down-1");
+    assert_eq!(waiting.end(), (Some(0), "slow@1.service loaded on m1\n".to_owned()));
+    assert_eq!(world.show("slow@1.service", "ActiveState"), "inactive");
+    for gate in ["down-2", "down-3"] {
+        open(world, gate);
+    }
+    let all = world.ask(&["stop", "slow@*.service"]);
+    assert_eq!(all.lines().count(), 3, "a glob is the cluster's, and means no template: {all}");
+}
+
+fn restart(world: &World) {
+    let before = world.show("one.service", "InvocationID");
+    assert_eq!(world.ask(&["restart", "one"]), "one.service active on m1\n");
+    let after = world.show("one.service", "InvocationID");
+    assert_ne!(after, before);
+    world.ask(&["start", "one"]);
+    assert_eq!(world.show("one.service", "InvocationID"), after, "what runs is not started anew by a start");
+    world.machine().run(&["rm", "/run/up-1"]).unwrap();
+    assert_eq!(world.ask(&["restart", "--no-block", "slow@1"]), "slow@1.service restart ordered\n");
+    let late = world.expect(124, &["restart", "--timeout=1s", "slow@1"]);
+    late.complains(&["slow@1.service timed out: still "]);
+    open(world, "up-1");
+    assert_eq!(world.ask(&["restart", "slow@1"]), "slow@1.service active on m1\n");
+}
+
+fn unload(world: &World) {
+    assert_eq!(world.ask(&["unload", "one"]), "one.service unloaded\n");
+    assert_eq!(world.show("one.service", "LoadState"), "not-found");
+    assert_eq!(
+        world.ask(&["list-units", "--no-legend", "--fields=unit,machine", "one*"]),
+        "one.service  -\n"
+    );
+    world.machine().run(&["rm", "/run/down-1"]).unwrap();
+    assert_eq!(world.ask(&["unload", "--no-block", "slow@1"]), "slow@1.service unload ordered\n");
+    let late = world.expect(124, &["unload", "--timeout=1s", "slow@1"]);
+    late.complains(&["slow@1.service timed out: still stopping on m1"]);
+    open(world, "down-1");
+    assert_eq!(world.ask(&["unload", "slow@1"]), "slow@1.service unloaded\n");
+}
+
+fn destroy(world: &World) {
+    world.ask(&["start", "slow@1"]);
+    world.machine().run(&["rm", "/run/down-1"]).unwrap();
+    assert_eq!(world.ask(&["destroy", "--no-block", "slow@1"]), "slow@1.service destroy ordered\n");
+    let late = world.expect(124, &["destroy", "--timeout=1s", "slow@1"]);
+    late.complains(&["slow@1.service timed out: still stopping on m1"]);
+    let mut waiting = world.follow_on_terminal(&["destroy", "slow@1"]);
+    waiting.until("stopping on m1");
+    open(world, "down-1");
+    let (code, shown) = waiting.end();
+    assert_eq!(code, Some(0), "{shown}");
+    has("a terminal", &shown, &["slow@1.service destroyed"]);
+    world.ask(&["destroy", "slow@*.service", "one"]);
+    world.ask(&["destroy", "slow@.service"]);
+    assert_eq!(world.show("slow@1.service", "LoadState"), "not-found");
+    assert_eq!(world.ask(&["list-unit-files", "--no-legend", "slow@*", "one*"]), "");
+    world.expect(4, &["destroy", "one"]).complains(&["one.service"]);
+}

@@ -1,0 +1,209 @@
+//! The commands that show something of units and of the cluster.
+
+use flotilla_api::{
+    action::Outcome,
+    cluster::ClusterStatus,
+    unit::{UnitContent, UnitStatus},
+    watch::Event,
+    why::Why,
+};
+use serde_json::Value;
+
+use crate::{
+    Row,
+    world::{World, has},
+};
+
+pub const ROWS: [Row; 11] = [
+    ("submit", submit),
+    ("cat", cat),
+    ("status", status),
+    ("why", why),
+    ("events", events),
+    ("cluster", cluster),
+    ("cluster status", cluster_status),
+    ("cluster release-hold", release_hold),
+    ("cluster accept-store", accept_store),
+    ("version", version),
+    ("completion", completion),
+];
+
+/// Has what a text loses easily: blanks at the end of a line, a tab, no end of the last line.
+pub const WEB: &str = "# As it is: blanks  \n[Unit]\nDescription=Serves %i\n\n[Service]\n\tExecStart=/bin/sh -c \
+                       'echo page %i served; exec sleep infinity'";
+
+/// Starts the two units that everything is shown on.
+pub fn prepare(world: &World) {
+    world.write("web@.service", WEB);
+    let started = world.ask(&["start", "/root/units/web@1.service", "/root/units/web@2.service"]);
+    assert_eq!(started, "web@1.service active on m1\nweb@2.service active on m1\n");
+}
+
+fn submit(world: &World) {
+    let path = world.write("given.service", "[Service]\nExecStart=/bin/sleep infinity\n");
+    assert_eq!(world.ask(&["submit", &path]), "given.service submitted\n");
+    assert_eq!(world.ask(&["submit", &path]), "given.service unchanged\n");
+    let outcome: Outcome = world.json(&["submit", &path]);
+    assert!(outcome.units.len() == 1 && !outcome.units[0].changed, "{outcome:?}");
+    let broken = world.write("broken.service", "[Service]\nExecStart\n");
+    let refused = world.expect(1, &["submit", &path, &broken]);
+    refused.complains(&["/root/units/broken.service", "not a valid unit file"]);
+    world.expect(1, &["submit", "/root/units/nothing.service"]).complains(&["cannot read"]);
+    world.expect(2, &["submit"]).complains(&["Usage: flotctl submit"]);
+    world.ask(&["destroy", "given"]);
+}
+
+fn cat(world: &World) {
+    assert_eq!(world.ask(&["cat", "web@1"]), WEB, "byte for byte");
+    let both = world.ask(&["cat", "web@?.service"]);
+    assert_eq!(both, format!("# web@1.service\n{WEB}\n# web@2.service\n{WEB}"));
+    let contents: Vec<UnitContent> = world.json(&["cat", "web@.service"]);
+    assert!(contents.len() == 1 && contents[0].text == WEB, "{contents:?}");
+    let unknown = world.expect(4, &["cat", "nobody"]);
+    unknown.complains(&["there is no unit nobody.service", "list-unit-files"]);
+}
+
+fn status(world: &World) {
+    let text = world.ask(&["status", "web@1"]);
+    let pid = world.show("web@1.service", "MainPID");
+    has(
+        "status",
+        &text,
+        &[
+            "web@1.service - Serves 1",
+            "active (running)",
+            &format!("Main PID: {pid} (sleep infinity)"),
+            &world.show("web@1.service", "InvocationID"),
+            "system-web.slice/web@1.service",
+            "page 1 served",
+        ],
+    );
+    let quiet = world.ask(&["status", "--lines=0", "web@1"]);
+    assert!(!quiet.contains("page 1 served"), "{quiet}");
+    let statuses: Vec<UnitStatus> = world.json(&["status", "web@*.service", "-n", "1"]);
+    assert_eq!(statuses.len(), 2);
+    assert!(statuses.iter().all(|s| s.active == "active" && s.journal.len() == 1), "{statuses:?}");
+    world.expect(4, &["status", "web@.*"]).complains(&["no unit but a template matches web@.*"]);
+    let resting = world.write("resting.service", "[Service]\nExecStart=/bin/true\n");
+    world.ask(&["submit", &resting]);
+    let answer = world.expect(3, &["status", "resting"]);
+    has("status", &answer.out, &["resting.service", "on no machine"]);
+    world.ask(&["destroy", "resting"]);
+    world.expect(4, &["status", "nobody"]).complains(&["there is no unit nobody.service"]);
+}
+
+fn why(world: &World) {
+    has("why", &world.ask(&["why", "web@1"]), &["web@1.service: ", "m1  here"]);
+    let instances: Vec<Why> = world.json(&["why", "web@*.service"]);
+    assert_eq!(instances.len(), 2, "a glob means no template: {instances:?}");
+    let path = world
+        .write("nowhere.service", "[Service]\nExecStart=/bin/true\n[X-Flotilla]\nMachineMetadata=host=m7\n");
+    let refused = world.expect(5, &["start", &path]);
+    refused.complains(&["nowhere.service cannot be placed", "flotctl why nowhere.service"]);
+    let answer = world.expect(5, &["why", "nowhere"]);
+    has("why", &answer.out, &["m1  MachineMetadata: metadata host=m7 does not match"]);
+    let answer = world.expect(5, &["why", "nowhere", "web@1", "-o", "json"]);
+    let whys: Vec<Why> = serde_json::from_str(&answer.out).unwrap();
+    assert_eq!(whys.len(), 2);
+    let rule = whys[0].machines[0].rule.as_deref();
+    assert!(whys[0].unit.as_str() == "nowhere.service" && rule == Some("MachineMetadata"), "{whys:?}");
+    world.ask(&["destroy", "nowhere"]);
+    world.expect(4, &["why", "nobody"]);
+}
+
+fn events(world: &World) {
+    let text = world.ask(&["events", "web@1"]);
+    has("events", &text, &["placed web@1.service on m1"]);
+    assert!(!text.contains("web@2"), "{text}");
+    assert_eq!(world.ask(&["events", "--lines", "2", "-o", "json"]).lines().count(), 2);
+
+    // Followed: what happened last tells that it follows; then comes what happens, in order.
+    let path = world.write("late.service", "[Service]\nExecStart=/bin/sleep infinity\n");
+    world.ask(&["submit", &path]);
+    let mut follower = world.follow(&["events", "--follow", "-n", "1", "late*", "-o", "json"]);
+    let mut events: Vec<Event> = Vec::new();
+    let mut next = || {
+        events.push(serde_json::from_str(&follower.line()).unwrap());
+        events.last().unwrap().kind.clone()
+    };
+    next();
+    world.ask(&["start", "late"]);
+    while next() != "placed" {}
+    world.ask(&["destroy", "late"]);
+    while next() != "destroyed" {}
+    assert!(events.iter().all(|event| event.unit.as_ref().is_some_and(|u| u.as_str() == "late.service")));
+    assert!(events.is_sorted_by_key(|event| event.revision), "{events:?}");
+}
+
+fn cluster(world: &World) {
+    let text = world.ask(&["cluster"]);
+    has("cluster", &text, &["Cluster: ", "Leader: ", "1 alive, none lost", "Units: ", "Store: "]);
+    let status: ClusterStatus = world.json(&["cluster"]);
+    assert_eq!(status.machines_alive, 1);
+    assert_eq!(status.leader.map(|leader| leader.to_string()), Some(world.machine().id().to_owned()));
+}
+
+fn cluster_status(world: &World) {
+    has("cluster status", &world.ask(&["cluster", "status"]), &["Leader: ", "1 alive, none lost"]);
+    let status: ClusterStatus = world.json(&["cluster", "status"]);
+    assert!(status.problems.is_empty(), "{:?}", status.problems);
+}
+
+/// Nothing is held; that what is held goes on is shown where machines are lost.
+fn release_hold(world: &World) {
+    assert_eq!(world.ask(&["cluster", "release-hold"]), "");
+}
+
+/// The store has not gone back; that one which has is gone on with is shown where it does.
+fn accept_store(world: &World) {
+    assert_eq!(world.ask(&["cluster", "accept-store"]), "");
+    assert_eq!(world.show("web@1.service", "ActiveState"), "active");
+}
+
+fn version(world: &World) {
+    let own = env!("CARGO_PKG_VERSION");
+    let id = world.machine().id();
+    assert_eq!(world.ask(&["version"]), format!("flotctl {own}\nflotillad {own} on m1 ({id})\n"));
+    assert_eq!(world.ask(&["--version"]), format!("flotctl {own}\n"));
+    let both: Value = world.json(&["version"]);
+    assert_eq!(both["flotillad"]["machine"], id);
+
+    // Wherever it is asked: the endpoint and the certificates may be given in each way.
+    let folder = world.cluster.directory().join("cluster/user-admin");
+    for file in ["ca.pem", "user.pem", "user-key.pem", "flotctl.toml"] {
+        world.machine().copy_in(&folder.join(file), &format!("/root/admin/{file}")).unwrap();
+    }
+    let endpoint = format!("https://{}:7400", world.machine().address());
+    let certificate = ["--ca=/root/admin/ca.pem", "--certificate=/root/admin/user.pem"];
+    let by_options =
+        [&["version", "--endpoint", &endpoint, "--key=/root/admin/user-key.pem"], &certificate[..]];
+    has("over TLS", &world.ask(&by_options.concat()), &[id]);
+    has("by file", &world.ask(&["version", "--config=/root/admin/flotctl.toml"]), &[id]);
+    let submitted = world.write("theirs.service", "[Service]\nExecStart=/bin/true\n");
+    world.ask(&["submit", "--config=/root/admin/flotctl.toml", &submitted]);
+    let by = world.ask(&["list-unit-files", "--no-legend", "--fields=by", "theirs*"]);
+    assert_eq!(by, "admin\n", "a user is who the certificate says");
+    world.ask(&["destroy", "theirs"]);
+    let unreachable = world.expect(6, &["list-units", "--endpoint=unix:///run/nobody.sock"]);
+    unreachable.complains(&["unix:///run/nobody.sock", "systemctl status flotillad"]);
+    // A version can be told without a cluster.
+    has("alone", &world.ask(&["version", "--endpoint=/run/nobody.sock"]), &[own, "unknown"]);
+}
+
+fn completion(world: &World) {
+    for (shell, marker) in [("bash", "complete -o"), ("zsh", "#compdef flotctl"), ("fish", "complete ")] {
+        has(shell, &world.ask(&["completion", shell]), &[marker, "flotctl"]);
+    }
+    world.expect(2, &["completion", "tcsh"]).complains(&["bash, zsh, fish"]);
+    // What bash does at a tab.
+    let line = r#"eval "$(flotctl completion bash)"; COMP_WORDS=(flotctl cat web@); COMP_CWORD=2; COMP_TYPE=9
+                  _clap_complete_flotctl flotctl web@ cat; printf '%s\n' "${COMPREPLY[@]}""#;
+    let names = world.machine().run(&["bash", "-c", line]).unwrap();
+    for name in ["web@.service", "web@1.service", "web@2.service"] {
+        assert!(names.lines().any(|line| line.trim() == name), "the cluster's units: {names:?}");
+    }
+    world.expect(2, &["no-such-command"]).complains(&["unrecognized subcommand"]);
+    world.expect(0, &["man", "/root/man"]);
+    let pages = world.machine().run(&["ls", "/root/man"]).unwrap();
+    has("man", &pages, &["flotctl.1", "flotctl-start.1"]);
+}

@@ -1,0 +1,44 @@
+//! What users touch, on a real machine: every command and every option of flotctl, and every route
+//! of the API. What there is to touch is taken from `--help` and from the OpenAPI document, so that
+//! what is added without a row here fails.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on fails")]
+
+mod api;
+mod authority;
+mod changes;
+mod commands;
+mod coverage;
+mod http;
+mod journal;
+mod lists;
+mod resume;
+mod schema;
+mod world;
+
+use world::World;
+
+/// What is shown of one command, after the commands before it.
+type Row = (&'static str, fn(&World));
+
+#[test]
+fn every_command_and_every_option_does_what_the_guide_says() {
+    let world = World::new("flotctl");
+    commands::prepare(&world);
+    let rows = [&lists::ROWS[..], &changes::ROWS, &commands::ROWS, &journal::ROWS, &authority::ROWS].concat();
+    for (command, show) in &rows {
+        println!("flotctl {command}");
+        show(&world);
+    }
+    coverage::check(&world, &rows);
+    let journal = world.machine().journal(&[]).unwrap();
+    assert!(!journal.contains("panicked"), "{journal}");
+}
+
+#[test]
+fn every_route_of_the_api_answers_as_its_document_says() {
+    let world = World::new("api");
+    commands::prepare(&world);
+    api::every_route(&world);
+    resume::nothing_is_lost_over_lost_connections(&world);
+}
