@@ -1,11 +1,11 @@
 //! This machine's lines for one query, and how far it has been read.
 
-use std::sync::Arc;
+use std::{collections::VecDeque, sync::Arc};
 
 use flotilla_agent::journal::{Cursor, JournalError, LogEntry, Query};
 use flotilla_api::journal::{JournalLine, JournalPosition};
 use futures_util::{
-    StreamExt as _,
+    Stream, StreamExt as _,
     stream::{self, BoxStream},
 };
 use jiff::Timestamp;
@@ -56,10 +56,21 @@ impl Lines {
                 let since = end.is_none().then_some(now);
                 then = Some(Query { since, lines: None, after: end, ..query.clone() });
             }
-            query = Query { globs: Vec::new(), follow: false, ..query };
-            nothing = query.units.is_empty() || query.lines == Some(0);
+            query.follow = false;
+            nothing = query.lines == Some(0);
+            if !query.units.is_empty() {
+                query.globs.clear();
+            }
         }
-        let stream = if nothing { stream::empty().boxed() } else { node.journal.follow(query) };
+        let stream = match query.lines.filter(|_| query.units.is_empty() && query.after.is_none()) {
+            _ if nothing => stream::empty().boxed(),
+            // Asked directly, so that no seat has named the units: all lines are read to find the last.
+            Some(lines) if query.since.is_none() => {
+                let all = node.journal.follow(Query { lines: None, ..query });
+                stream::once(newest(all, lines as usize)).flatten().boxed()
+            }
+            _ => node.journal.follow(query),
+        };
         Ok(Self { node: Arc::clone(node), stream, then, last: after })
     }
 
@@ -93,4 +104,19 @@ impl Lines {
             }
         }
     }
+}
+
+/// Reads a stream to its end and keeps its last lines, and what went wrong.
+async fn newest(
+    mut stream: BoxStream<'static, Result<LogEntry, JournalError>>,
+    lines: usize,
+) -> impl Stream<Item = Result<LogEntry, JournalError>> {
+    let mut kept = VecDeque::new();
+    while let Some(read) = stream.next().await {
+        kept.push_back(read);
+        if kept.len() > lines {
+            kept.pop_front();
+        }
+    }
+    stream::iter(kept)
 }

@@ -84,9 +84,7 @@ impl Events {
         let known = records.iter().rev().filter(|(of, _)| *of <= self.now);
         let events: Vec<Event> = known.flat_map(|(of, record)| self.selected(*of, record)).collect();
         let skip = events.len().saturating_sub(lines);
-        for event in events.into_iter().skip(skip) {
-            feed.say(Some(event.revision.to_string()), &event).await?;
-        }
+        tell(feed, events.into_iter().skip(skip)).await?;
         // Whoever has seen nothing yet goes on from here after a lost connection.
         feed.mark(self.now.0.to_string()).await?;
         Ok(self.now)
@@ -98,9 +96,7 @@ impl Events {
             let page = self.reader.events_after(at);
             let more = page.len() == PAGE_MAX;
             for (of, record) in page {
-                for event in self.selected(of, &record) {
-                    feed.say(Some(of.0.to_string()), &event).await?;
-                }
+                tell(feed, self.selected(of, &record)).await?;
                 at = of;
             }
             if !more {
@@ -116,4 +112,15 @@ impl Events {
             None => self.selectors.is_empty(),
         })
     }
+}
+
+/// Tells events in order. Only the last one of a revision carries its id: a client that loses the
+/// connection in between gets the whole revision again.
+async fn tell(feed: &Feed, events: impl Iterator<Item = Event>) -> Result<(), Gone> {
+    let mut events = events.peekable();
+    while let Some(event) = events.next() {
+        let whole = events.peek().is_none_or(|next| next.revision != event.revision);
+        feed.say(whole.then(|| event.revision.to_string()), &event).await?;
+    }
+    Ok(())
 }
