@@ -105,6 +105,7 @@ fn requests(machine: &str) -> Vec<Request<'static>> {
         get("/v1/machines/{id}/journal", journal(NOBODY), 404),
         get("/v1/journal", "/v1/journal?units=web@*&lines=5".to_owned(), 200),
         get("/v1/journal", "/v1/journal?units=".to_owned(), 400),
+        get("/v1/journal", "/v1/journal?units=nobody".to_owned(), 404),
         get("/v1/events", "/v1/events?lines=20".to_owned(), 200),
         get("/v1/events", "/v1/events?pattern=%5B".to_owned(), 400),
         get("/v1/watch", "/v1/watch?pattern=%5B".to_owned(), 400),
