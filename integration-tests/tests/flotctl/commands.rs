@@ -14,7 +14,7 @@ use crate::{
     world::{World, has},
 };
 
-pub const ROWS: [Row; 11] = [
+pub const ROWS: [Row; 12] = [
     ("submit", submit),
     ("cat", cat),
     ("status", status),
@@ -26,6 +26,7 @@ pub const ROWS: [Row; 11] = [
     ("cluster accept-store", accept_store),
     ("version", version),
     ("completion", completion),
+    ("man", man),
 ];
 
 /// Has what a text loses easily: blanks at the end of a line, a tab, no end of the last line.
@@ -203,6 +204,10 @@ fn completion(world: &World) {
         assert!(names.lines().any(|line| line.trim() == name), "the cluster's units: {names:?}");
     }
     world.expect(2, &["no-such-command"]).complains(&["unrecognized subcommand"]);
+    has("help", &world.ask(&["help", "start"]), &["--no-block"]);
+}
+
+fn man(world: &World) {
     world.expect(0, &["man", "/root/man"]);
     let pages = world.machine().run(&["ls", "/root/man"]).unwrap();
     has("man", &pages, &["flotctl.1", "flotctl-start.1"]);

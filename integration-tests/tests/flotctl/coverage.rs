@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::{Row, world::World};
 
 /// What clap adds to every command.
-const OF_CLAP: [&str; 2] = ["--help", "--version"];
+const OF_CLAP: [&str; 3] = ["help", "--help", "--version"];
 
 /// The heading of the options that every command takes.
 const GLOBAL: &str = "Options of every command:";
@@ -77,7 +77,8 @@ fn read(text: &str) -> Help {
             heading = line;
         } else if heading == "Commands:" {
             let name = line.strip_prefix("  ").filter(|line| !line.starts_with(' '));
-            help.commands.extend(name.and_then(|line| line.split(' ').next()).map(str::to_owned));
+            let name = name.and_then(|line| line.split(' ').next()).filter(|name| !OF_CLAP.contains(name));
+            help.commands.extend(name.map(str::to_owned));
         } else if heading.starts_with("Options") && line.len() - line.trim_start().len() <= 6 {
             let names = line.split([' ', ',']).filter(|word| word.starts_with('-'));
             let (long, short): (Vec<&str>, Vec<&str>) = names.partition(|name| name.starts_with("--"));
