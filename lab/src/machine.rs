@@ -190,7 +190,8 @@ impl Machine {
     fn shut_down(&self, signal: i32) -> Result<()> {
         let init = self.init()?.as_raw_nonzero().to_string();
         // `kill` knows the real-time signals, which rustix has no names for.
-        checked(&mut command(["kill", &format!("-{signal}"), &init]))?;
+        // The shell's own: the program `kill` is in a package (procps) that a small Debian lacks.
+        checked(&mut command(["sh", "-c", r#"kill "$1" "$2""#, "kill", &format!("-{signal}"), &init]))?;
         eventually(SHUTDOWN_TIME, format_args!("{} to shut down", self.name()), || {
             Ok((!self.is_running()).then_some(()))
         })?;
