@@ -82,7 +82,8 @@ const fn priority(level: &Level) -> &'static str {
 
 /// Adds a field. A value of several lines is preceded by its length.
 fn put(entry: &mut Vec<u8>, name: &str, value: &str) {
-    let value = &value[..value.floor_char_boundary(VALUE_BYTES)];
+    let end = (0..=value.len().min(VALUE_BYTES)).rev().find(|&end| value.is_char_boundary(end));
+    let value = &value[..end.unwrap_or(0)];
     entry.extend_from_slice(name.as_bytes());
     if value.contains('\n') {
         entry.push(b'\n');
