@@ -239,9 +239,10 @@ pub trait Systemd: fmt::Debug + Send + Sync + 'static {
     /// Returns one unit; `None` when flotilla has nothing of this name here.
     async fn get(&self, unit: &UnitName) -> Result<Option<Present>, SystemdError>;
 
-    /// Makes a unit's file be `text`, with the drop-in that carries the evidence. Does nothing when
-    /// it is so already; otherwise a failed unit is reset and the unit has to be unloaded.
-    async fn install(&self, unit: &UnitName, text: &str) -> Result<(), SystemdError>;
+    /// Makes a unit's file be `text`, with the drop-in that carries the evidence, and returns what
+    /// [`get`](Systemd::get) would. Does nothing when it is so already; otherwise a failed unit is
+    /// reset and the unit has to be unloaded.
+    async fn install(&self, unit: &UnitName, text: &str) -> Result<Option<Present>, SystemdError>;
 
     /// Writes the evidence (with `started` unset), then starts the unit and waits for the job.
     ///

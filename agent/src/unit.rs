@@ -23,12 +23,17 @@ use crate::{
     reconcile::{
         Attempts, Gate, Next, Outcome, Situation, Step, backoff, reconcile, unread, wanted, wants_start,
     },
-    systemd::{Present, Systemd},
+    systemd::{JobResult, Present, Systemd},
 };
 
 /// How long a job runs before the states it goes through are looked at. 200 ms: most starts are
 /// over by then and cost one read; of a slow one `activating` is worth telling.
 const GLANCE_AFTER: Duration = Duration::from_millis(200);
+
+/// How long after a start its unit is read. systemd says once more that the unit has changed right
+/// behind the end of the job, some 1 ms; read in between, every unit would be read twice, at 1 ms of
+/// systemd's time each.
+const READ_AFTER: Duration = Duration::from_millis(5);
 
 /// What a unit's task is told.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -212,7 +217,7 @@ impl UnitTask {
             };
             tokio::select! {
                 biased;
-                outcome = &mut action => {
+                (outcome, seen) = &mut action => {
                     known.attempts.end(&step, outcome.clone(), self.clock.elapsed(), self.seed);
                     if let Outcome::Error(why) = &outcome {
                         let source = wanted_runtime.as_ref().map(tracing::field::display);
@@ -222,6 +227,14 @@ impl UnitTask {
                         (Step::MarkStarted, Outcome::Done) => {
                             known.marked();
                             false
+                        }
+                        (Step::Install(_), Outcome::Done) => {
+                            known.see(seen);
+                            false
+                        }
+                        (Step::Start(_), Outcome::Job(JobResult::Done)) => {
+                            sleep(READ_AFTER).await;
+                            true
                         }
                         (Step::AskHistory, _) => false,
                         _ => true,
@@ -273,30 +286,26 @@ impl Known {
     }
 }
 
-/// Does what a step says.
-async fn perform(systemd: &dyn Systemd, contents: &Contents, unit: &UnitName, step: &Step) -> Outcome {
+/// Does what a step says. Of one that installs it also returns what is there then.
+async fn perform(
+    systemd: &dyn Systemd,
+    contents: &Contents,
+    unit: &UnitName,
+    step: &Step,
+) -> (Outcome, Option<Present>) {
     let done = match step {
         Step::Install(hash) => match contents.get(*hash).await {
-            Ok(text) => systemd.install(unit, &text).await,
-            Err(error) => return Outcome::Error(error.to_string()),
+            Ok(text) => match systemd.install(unit, &text).await {
+                Ok(present) => return (Outcome::Done, present),
+                Err(error) => Err(error),
+            },
+            Err(error) => return (Outcome::Error(error.to_string()), None),
         },
-        Step::MarkStarted => systemd.mark_started(unit).await,
-        Step::Remove => systemd.remove(unit).await,
-        Step::Start(evidence) => match systemd.start(unit, evidence).await {
-            Ok(result) => return Outcome::Job(result),
-            Err(error) => Err(error),
-        },
-        Step::Stop => match systemd.stop(unit).await {
-            Ok(result) => return Outcome::Job(result),
-            Err(error) => Err(error),
-        },
-        Step::AskHistory => match systemd.history(unit).await {
-            Ok(history) => return Outcome::History(history),
-            Err(error) => Err(error),
-        },
+        Step::MarkStarted => systemd.mark_started(unit).await.map(|()| Outcome::Done),
+        Step::Remove => systemd.remove(unit).await.map(|()| Outcome::Done),
+        Step::Start(evidence) => systemd.start(unit, evidence).await.map(Outcome::Job),
+        Step::Stop => systemd.stop(unit).await.map(Outcome::Job),
+        Step::AskHistory => systemd.history(unit).await.map(Outcome::History),
     };
-    match done {
-        Ok(()) => Outcome::Done,
-        Err(error) => Outcome::Error(error.to_string()),
-    }
+    (done.unwrap_or_else(|error| Outcome::Error(error.to_string())), None)
 }

@@ -4,7 +4,7 @@
 //! ([`files`](super::files)) and the number of jobs outstanding ([`window`]). It decides nothing
 //! about what should run, and it never reads a state by polling: it asks when it is asked.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{collections::HashMap, fmt, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use flotilla_units::{MachineId, UnitName};
@@ -17,6 +17,7 @@ use zbus::proxy::CacheProperties;
 
 use self::{
     calls::Calls,
+    installs::Installs,
     jobs::Ended,
     link::{Link, Shared},
     proxy::{ManagerProxy, PropertiesProxy},
@@ -24,13 +25,14 @@ use self::{
     window::Windows,
 };
 use super::{
-    Change, Evidence, History, JobResult, Layout, Present, Systemd, SystemdError, escape,
-    files::{Files, foreign},
+    Change, Evidence, History, JobResult, Layout, Present, Systemd, SystemdError, UnitState, escape,
+    files::{Files, OnDisk, foreign},
 };
 
 mod calls;
 mod error;
 mod history;
+mod installs;
 mod jobs;
 mod link;
 mod proxy;
@@ -82,6 +84,7 @@ pub struct DbusSystemd {
     calls: Calls,
     windows: Windows,
     reloads: Reloads,
+    installs: Installs,
 }
 
 impl fmt::Debug for DbusSystemd {
@@ -111,6 +114,7 @@ impl DbusSystemd {
             calls: Calls::default(),
             windows: Windows::default(),
             reloads: Reloads::default(),
+            installs: Installs::default(),
         })
     }
 
@@ -132,23 +136,63 @@ impl DbusSystemd {
         &self.layout
     }
 
-    /// Returns everything that systemd tells of a unit; `None` when it is not loaded.
+    /// Returns what is decided by of a unit; `None` when it is not loaded.
     pub(super) async fn properties(&self, unit: &UnitName) -> Result<Option<Properties>, SystemdError> {
-        // Reading an object would load its unit, so it is asked for first.
-        match self.call_unit("GetUnit", unit, |m, name| async move { m.get_unit(&name).await }).await {
-            Ok(_) => {}
-            Err(e) if is_no_such(&e) => return Ok(None),
-            Err(e) => return Err(e),
+        if self.is_loaded(unit).await? { self.read_loaded(unit).await.map(Some) } else { Ok(None) }
+    }
+
+    /// Returns everything that systemd tells of a unit; `None` when it is not loaded.
+    ///
+    /// For people only: `UnitFileState` and `UnitFilePreset` are among it, and the first time that
+    /// these are asked for systemd reads all unit files and presets there are, some 4 ms.
+    pub(super) async fn everything(&self, unit: &UnitName) -> Result<Option<Properties>, SystemdError> {
+        if !self.is_loaded(unit).await? {
+            return Ok(None);
         }
         let all = self.call_unit("GetAll", unit, |m, name| async move {
-            let proxy = PropertiesProxy::builder(m.inner().connection())
-                .path(escape::object_path(&name))
-                .cache_properties(CacheProperties::No)
-                .build()
-                .await?;
-            proxy.get_all("").await
+            properties_of(&m, &name).await?.get_all("").await
         });
         Ok(Some(Properties(all.await?)))
+    }
+
+    /// Asks whether a unit is loaded: reading any other would load it.
+    async fn is_loaded(&self, unit: &UnitName) -> Result<bool, SystemdError> {
+        match self.call_unit("GetUnit", unit, |m, name| async move { m.get_unit(&name).await }).await {
+            Ok(_) => Ok(true),
+            Err(e) if is_no_such(&e) => Ok(false),
+            Err(e) => Err(e),
+        }
+    }
+
+    /// Reads a unit that is loaded; any other is loaded by that.
+    ///
+    /// States and job are of one moment, and all else is read after them: a control group that is
+    /// empty then was empty when the unit was at rest, or is another start's, whose signals follow.
+    async fn read_loaded(&self, unit: &UnitName) -> Result<Properties, SystemdError> {
+        let kind = unit.unit_type();
+        let read = self.call_unit("ListUnitsByNames", unit, move |m, name| async move {
+            let row = m.list_units_by_names(&[&name]).await?.into_iter().next();
+            let row =
+                row.ok_or_else(|| zbus::Error::Failure(format!("{name} was asked for, and left out")))?;
+            let proxy = properties_of(&m, &name).await?;
+            let mut all = match unit::interface(kind) {
+                Some(interface) => proxy.get_all(interface).await?,
+                None => HashMap::new(),
+            };
+            for property in unit::SINGLY {
+                all.insert(property.to_owned(), proxy.get(unit::INTERFACE, property).await?);
+            }
+            Ok(Properties::with_row(all, row))
+        });
+        read.await
+    }
+
+    /// Asks whether a loaded unit's files have changed since it was loaded.
+    async fn needs_reload(&self, unit: &UnitName) -> Result<bool, SystemdError> {
+        let needs = self.call_unit("Get", unit, |m, name| async move {
+            properties_of(&m, &name).await?.get(unit::INTERFACE, "NeedDaemonReload").await
+        });
+        Ok(needs.await?.try_into().unwrap_or(false))
     }
 
     /// Makes one call on the manager.
@@ -332,15 +376,22 @@ impl DbusSystemd {
         if disk.file.is_none() && disk.evidence.is_none() {
             return Ok(None);
         }
-        let loaded = if is_loaded { self.properties(unit).await? } else { None };
-        let state = match loaded {
-            Some(loaded) => loaded.state(&self.layout),
-            None => unit::unloaded(
-                disk.file.is_some(),
-                self.layout.links.join(unit.as_str()).display().to_string(),
-            ),
+        let loaded = match is_loaded {
+            false => None,
+            // It ran when it was last seen. If it has been forgotten since, reading loads it for a
+            // moment, from the file that is there, and tells of it what is told of one at rest.
+            true if disk.file.is_some() && self.shared.runs(unit) => Some(self.read_loaded(unit).await?),
+            true => self.properties(unit).await?,
         };
+        let state = loaded.map_or_else(|| self.unloaded(unit, &disk), |loaded| loaded.state(&self.layout));
+        self.shared.saw(unit, state.active == "active");
         Ok(Some(Present { unit: unit.clone(), evidence: disk.evidence, file: disk.file, state }))
+    }
+
+    /// What a unit is that systemd has not loaded.
+    fn unloaded(&self, unit: &UnitName, disk: &OnDisk) -> UnitState {
+        let link = self.layout.links.join(unit.as_str()).display().to_string();
+        unit::unloaded(disk.file.is_some(), link)
     }
 
     /// Makes sure that starting the unit starts what its file says; returns `None` when it is to be
@@ -364,11 +415,19 @@ impl DbusSystemd {
             // Also forgets how often it was started lately: the caller's back-off counts.
             self.reset_failed(unit).await?;
         }
-        if loaded.needs_reload() && !self.is_collected(unit).await? {
+        if self.needs_reload(unit).await? && !self.is_collected(unit).await? {
             self.reload().await?;
         }
         Ok(None)
     }
+}
+
+async fn properties_of(manager: &ManagerProxy<'_>, unit: &str) -> zbus::Result<PropertiesProxy<'static>> {
+    PropertiesProxy::builder(manager.inner().connection())
+        .path(escape::object_path(unit))
+        .cache_properties(CacheProperties::No)
+        .build()
+        .await
 }
 
 fn still_loaded(unit: &UnitName) -> SystemdError {
@@ -392,28 +451,37 @@ impl Systemd for DbusSystemd {
         self.present(unit, true).await
     }
 
-    async fn install(&self, unit: &UnitName, text: &str) -> Result<(), SystemdError> {
+    async fn install(&self, unit: &UnitName, text: &str) -> Result<Option<Present>, SystemdError> {
         self.files.refuse_foreign(unit)?;
         if self.files.is_installed(unit, text)? {
-            return Ok(());
+            return self.get(unit).await;
         }
+        let under_way = self.installs.begin();
         let kept_loaded = self.release(unit).await?;
         self.shared.add(unit);
         self.files.install(unit, text)?;
+        drop(under_way);
         if kept_loaded {
             self.reload().await?;
+            return self.get(unit).await;
         }
-        Ok(())
+        // systemd has just said that it has not loaded it.
+        let disk = self.files.read(unit)?;
+        let state = self.unloaded(unit, &disk);
+        Ok(Some(Present { unit: unit.clone(), evidence: disk.evidence, file: disk.file, state }))
     }
 
     async fn start(&self, unit: &UnitName, evidence: &Evidence) -> Result<JobResult, SystemdError> {
         self.files.refuse_foreign(unit)?;
+        self.installs.settled().await;
         if let Some(result) = self.ready_to_start(unit, evidence).await? {
             return Ok(result);
         }
         self.shared.add(unit);
         self.files.write_evidence(unit, evidence)?;
-        self.job(unit, true).await
+        let result = self.job(unit, true).await?;
+        self.shared.saw(unit, result == JobResult::Done);
+        Ok(result)
     }
 
     async fn mark_started(&self, unit: &UnitName) -> Result<(), SystemdError> {
@@ -421,6 +489,7 @@ impl Systemd for DbusSystemd {
     }
 
     async fn stop(&self, unit: &UnitName) -> Result<JobResult, SystemdError> {
+        self.shared.saw(unit, false);
         let Some(loaded) = self.properties(unit).await? else { return Ok(JobResult::Done) };
         self.refuse_loaded_foreign(unit, &loaded)?;
         // Also one that is inactive: its start may be queued behind another unit's. At rest a stop

@@ -251,7 +251,7 @@ impl Systemd for FakeSystemd {
         Ok(self.machine(|m| m.present(unit)))
     }
 
-    async fn install(&self, unit: &UnitName, text: &str) -> Result<(), SystemdError> {
+    async fn install(&self, unit: &UnitName, text: &str) -> Result<Option<Present>, SystemdError> {
         self.answer("GetUnit").await?;
         self.refuse_foreign(unit)?;
         let hash = ContentHash::of(text.as_bytes());
@@ -272,7 +272,7 @@ impl Systemd for FakeSystemd {
             self.refuse_full_disk(format!("/run/flotilla/units/{unit}"))?;
             self.machine(|m| m.units.entry(unit.clone()).or_default().file = Some(hash));
         }
-        Ok(())
+        Ok(self.machine(|m| m.present(unit)))
     }
 
     async fn start(&self, unit: &UnitName, evidence: &Evidence) -> Result<JobResult, SystemdError> {

@@ -65,11 +65,19 @@ pub(super) struct Shared {
     pub(super) outbox: Outbox,
     /// The units that flotilla has here, by object path: signals of all others are dropped before
     /// they are decoded.
-    ours: RwLock<HashMap<String, UnitName>>,
+    ours: RwLock<HashMap<String, Ours>>,
     /// A call found its connection dead.
     pub(super) broken: Notify,
     /// systemd's name has a new owner.
     new_owner: Notify,
+}
+
+/// One unit that flotilla has here.
+#[derive(Debug)]
+struct Ours {
+    unit: UnitName,
+    /// Whether it ran when it was last looked at.
+    runs: bool,
 }
 
 /// The connections, and the task that looks after them.
@@ -90,7 +98,23 @@ struct Connected {
 impl Shared {
     pub(super) fn add(&self, unit: &UnitName) {
         let path = escape::object_path(unit.as_str());
-        self.ours.write().unwrap_or_else(PoisonError::into_inner).insert(path, unit.clone());
+        let mut ours = self.ours.write().unwrap_or_else(PoisonError::into_inner);
+        ours.entry(path).or_insert_with(|| Ours { unit: unit.clone(), runs: false });
+    }
+
+    /// Notes whether a unit ran when it was looked at.
+    pub(super) fn saw(&self, unit: &UnitName, runs: bool) {
+        let path = escape::object_path(unit.as_str());
+        if let Some(ours) = self.ours.write().unwrap_or_else(PoisonError::into_inner).get_mut(&path) {
+            ours.runs = runs;
+        }
+    }
+
+    /// Tells whether a unit ran when it was last looked at: then systemd still has it loaded, unless
+    /// it has ended since.
+    pub(super) fn runs(&self, unit: &UnitName) -> bool {
+        let path = escape::object_path(unit.as_str());
+        self.ours.read().unwrap_or_else(PoisonError::into_inner).get(&path).is_some_and(|ours| ours.runs)
     }
 
     pub(super) fn forget(&self, unit: &UnitName) {
@@ -99,7 +123,7 @@ impl Shared {
     }
 
     fn find(&self, path: &str) -> Option<UnitName> {
-        self.ours.read().unwrap_or_else(PoisonError::into_inner).get(path).cloned()
+        self.ours.read().unwrap_or_else(PoisonError::into_inner).get(path).map(|ours| ours.unit.clone())
     }
 }
 

@@ -41,6 +41,9 @@ pub(super) trait Manager {
 
     fn list_units(&self) -> zbus::Result<Vec<UnitRow>>;
 
+    /// Loads those that are not loaded.
+    fn list_units_by_names(&self, names: &[&str]) -> zbus::Result<Vec<UnitRow>>;
+
     /// The job of a unit whose condition does not hold ends in `done`, as `systemctl start` of it
     /// does well; `StartUnitWithFlags` of 252 makes no difference to that (tried).
     fn start_unit(&self, name: &str, mode: &str) -> zbus::Result<OwnedObjectPath>;
@@ -55,10 +58,12 @@ pub(super) trait Manager {
     fn reload(&self) -> zbus::Result<()>;
 }
 
-/// All properties of a unit in one call; the empty interface name means all interfaces.
+/// A unit's properties; the empty interface name means all interfaces.
 #[zbus::proxy(interface = "org.freedesktop.DBus.Properties", default_service = "org.freedesktop.systemd1")]
 pub(super) trait Properties {
     fn get_all(&self, interface: &str) -> zbus::Result<HashMap<String, OwnedVariant>>;
+
+    fn get(&self, interface: &str, property: &str) -> zbus::Result<OwnedVariant>;
 }
 
 #[zbus::proxy(

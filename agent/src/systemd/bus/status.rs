@@ -20,7 +20,7 @@ const MANY_PROCESSES: usize = 1_000;
 #[async_trait]
 impl StatusSource for DbusSystemd {
     async fn status(&self, unit: &UnitName) -> Result<UnitStatus, SystemdError> {
-        if let Some(loaded) = self.properties(unit).await? {
+        if let Some(loaded) = self.everything(unit).await? {
             return Ok(read(unit, &loaded, self.layout()));
         }
         let present = self.get(unit).await?;

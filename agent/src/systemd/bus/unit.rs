@@ -2,16 +2,41 @@
 
 use std::collections::HashMap;
 
+use flotilla_units::UnitType;
 use jiff::Timestamp;
-use zbus::wire::{OwnedObjectPath, OwnedVariant};
+use zbus::wire::{OwnedObjectPath, OwnedVariant, Variant};
 
+use super::proxy::UnitRow;
 use crate::systemd::{Layout, UnitState, cgroup};
 
-/// All properties of one unit.
+/// What every type of unit has. Reading all of it is slow; see
+/// [`DbusSystemd::everything`](super::DbusSystemd::everything).
+pub(super) const INTERFACE: &str = "org.freedesktop.systemd1.Unit";
+
+/// What is read of [`INTERFACE`] beside the row of `ListUnitsByNames`.
+pub(super) const SINGLY: [&str; 3] = ["FragmentPath", "InvocationID", "StateChangeTimestamp"];
+
+/// The name under which the number of a row's job is kept; systemd's own names have no dash.
+const JOB: &str = "job-id";
+
+/// Properties of one unit.
 #[derive(Debug)]
 pub(in crate::systemd) struct Properties(pub(super) HashMap<String, OwnedVariant>);
 
 impl Properties {
+    /// Adds what a row of systemd's list says.
+    pub(super) fn with_row(mut properties: HashMap<String, OwnedVariant>, row: UnitRow) -> Self {
+        let words = [("LoadState", row.load), ("ActiveState", row.active), ("SubState", row.sub)];
+        let words = words.into_iter().map(|(name, word)| (name, Variant::from(word)));
+        for (name, value) in words.chain([(JOB, Variant::from(row.job))]) {
+            // It holds no file descriptor, which alone cannot be owned.
+            if let Ok(value) = value.try_to_owned() {
+                properties.insert(name.to_owned(), value);
+            }
+        }
+        Self(properties)
+    }
+
     /// Returns a property of this type; `None` when the unit's type has none of this name.
     pub(in crate::systemd) fn get<T: TryFrom<OwnedVariant>>(&self, name: &str) -> Option<T> {
         self.0.get(name)?.try_clone().ok()?.try_into().ok()
@@ -37,10 +62,6 @@ impl Properties {
         self.text("ActiveState")
     }
 
-    pub(super) fn needs_reload(&self) -> bool {
-        self.get("NeedDaemonReload").unwrap_or(false)
-    }
-
     pub(super) fn state(&self, layout: &Layout) -> UnitState {
         UnitState {
             load: self.text("LoadState"),
@@ -59,7 +80,8 @@ impl Properties {
 
     /// Returns whether a job is queued or under way; systemd writes "none" as number zero.
     pub(super) fn has_job(&self) -> bool {
-        self.get::<(u32, OwnedObjectPath)>("Job").is_some_and(|(id, _)| id != 0)
+        let job = self.get::<(u32, OwnedObjectPath)>("Job").map(|(id, _)| id);
+        job.or_else(|| self.get(JOB)).is_some_and(|id: u32| id != 0)
     }
 
     pub(super) fn cgroup_empty(&self, layout: &Layout) -> bool {
@@ -75,6 +97,23 @@ impl Properties {
         self.time("ExecMainExitTimestamp")?;
         self.get("ExecMainStatus")
     }
+}
+
+/// The interface with the properties of a unit's type; none for a type that has none of its own.
+pub(super) const fn interface(kind: UnitType) -> Option<&'static str> {
+    Some(match kind {
+        UnitType::Service => "org.freedesktop.systemd1.Service",
+        UnitType::Socket => "org.freedesktop.systemd1.Socket",
+        UnitType::Device => "org.freedesktop.systemd1.Device",
+        UnitType::Mount => "org.freedesktop.systemd1.Mount",
+        UnitType::Automount => "org.freedesktop.systemd1.Automount",
+        UnitType::Swap => "org.freedesktop.systemd1.Swap",
+        UnitType::Path => "org.freedesktop.systemd1.Path",
+        UnitType::Timer => "org.freedesktop.systemd1.Timer",
+        UnitType::Slice => "org.freedesktop.systemd1.Slice",
+        UnitType::Scope => "org.freedesktop.systemd1.Scope",
+        UnitType::Target => return None,
+    })
 }
 
 /// What a unit is that systemd has not loaded.
@@ -96,8 +135,6 @@ pub(super) fn unloaded(has_file: bool, fragment: String) -> UnitState {
 
 #[cfg(test)]
 mod tests {
-    use zbus::wire::Variant;
-
     use super::*;
 
     fn properties(list: Vec<(&str, Variant<'_>)>) -> Properties {
