@@ -105,6 +105,9 @@ pub enum Compare {
     Absent(String),
     /// The key exists.
     Present(String),
+    /// No key that is in the range now was written after this revision. Keys that were deleted since
+    /// are not seen.
+    Unwritten(KeyRange, Revision),
 }
 
 /// A write, or a read, of a transaction.

@@ -239,7 +239,8 @@ pub(crate) fn compared(compare: &Compare) -> &str {
         Compare::ModRevision(key, _)
         | Compare::CreateRevision(key, _)
         | Compare::Absent(key)
-        | Compare::Present(key) => key,
+        | Compare::Present(key)
+        | Compare::Unwritten(KeyRange { start: key, .. }, _) => key,
     }
 }
 

@@ -58,7 +58,10 @@ pub(super) fn txn(txn: &Txn) -> Result<(), StoreError> {
         }
     }
     for compare in &txn.when {
-        range(&KeyRange::key(compare_key(compare)))?;
+        match compare {
+            Compare::Unwritten(compared, _) => range(compared)?,
+            compare => range(&KeyRange::key(compare_key(compare)))?,
+        }
     }
     branch(&txn.then)?;
     branch(&txn.or_else)?;
@@ -81,7 +84,8 @@ fn compare_key(compare: &Compare) -> &str {
         Compare::ModRevision(key, _)
         | Compare::CreateRevision(key, _)
         | Compare::Absent(key)
-        | Compare::Present(key) => key,
+        | Compare::Present(key)
+        | Compare::Unwritten(KeyRange { start: key, .. }, _) => key,
     }
 }
 

@@ -48,7 +48,7 @@ pub fn steps(reopen: bool) -> impl Strategy<Value = Vec<Step>> {
         1 => (0..6u8, 0..7u8).prop_map(|(from, to)| Write::Get(from, to)),
     ];
     let writes = prop::collection::vec(write, 0..4);
-    let when = prop::collection::vec((0..4u8, 0..6u8, 0..5i64), 0..3);
+    let when = prop::collection::vec((0..5u8, 0..6u8, 0..5i64), 0..3);
     let step = prop_oneof![
         8 => (when, writes.clone(), writes).prop_map(|(when, then, or_else)| Step::Txn { when, then, or_else }),
         4 => (0..6u8, 0..7u8, -1..6i64, prop::option::of(1..4usize), any::<bool>())
@@ -80,7 +80,8 @@ impl Run {
                     0 => Compare::ModRevision(name(key), Revision(now.0 - back)),
                     1 => Compare::CreateRevision(name(key), Revision(now.0 - back)),
                     2 => Compare::Absent(name(key)),
-                    _ => Compare::Present(name(key)),
+                    3 => Compare::Present(name(key)),
+                    _ => Compare::Unwritten(range(key / 2, 1 + key), Revision((now.0 - back).max(0))),
                 };
                 let txn = Txn {
                     when: when.iter().map(compare).collect(),

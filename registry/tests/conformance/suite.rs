@@ -174,6 +174,11 @@ pub async fn every_compare(store: Subject) {
         (Compare::Absent("none".into()), true),
         (Compare::Present("k".into()), true),
         (Compare::Present("none".into()), false),
+        (Compare::Unwritten(KeyRange::prefix("k"), modified), true),
+        (Compare::Unwritten(KeyRange::prefix("k"), created), false),
+        (Compare::Unwritten(KeyRange::key("k"), created), false),
+        (Compare::Unwritten(KeyRange::between("k\0", "z"), Revision(0)), true),
+        (Compare::Unwritten(KeyRange::prefix("none"), Revision(0)), true),
     ];
     for (compare, holds) in &cases {
         let txn = Txn { when: vec![compare.clone()], then: vec![put("held", "")], or_else: vec![] };

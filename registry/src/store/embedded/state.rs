@@ -184,6 +184,9 @@ impl State {
             }
             Compare::Absent(key) => self.keyspace.get(key).is_none(),
             Compare::Present(key) => self.keyspace.get(key).is_some(),
+            Compare::Unwritten(range, since) => {
+                self.keyspace.current(range).all(|kv| kv.mod_revision <= *since)
+            }
         }
     }
 }

@@ -113,6 +113,15 @@ fn compare(compare: &Compare) -> etcd_client::Compare {
         }
         Compare::Absent(key) => Theirs::create_revision(key.as_str(), CompareOp::Equal, 0),
         Compare::Present(key) => Theirs::create_revision(key.as_str(), CompareOp::Greater, 0),
+        Compare::Unwritten(range, since) => {
+            // etcd compares every key of the range, and takes an empty one for a key of revision zero.
+            let theirs =
+                Theirs::mod_revision(range.start.as_str(), CompareOp::Less, since.0.saturating_add(1).max(1));
+            match &range.end {
+                Some(end) => theirs.with_range(end.as_str()),
+                None => theirs,
+            }
+        }
     }
 }
 
