@@ -155,11 +155,8 @@ impl Keys {
                 None => Key::RangeGuard(rest.parse().ok()?),
                 Some((template, bounds)) => {
                     let (from, to) = bounds.split_once('-')?;
-                    Key::Range {
-                        template: template.parse().ok()?,
-                        from: from.parse().ok()?,
-                        to: to.parse().ok()?,
-                    }
+                    let template = template.parse().ok()?;
+                    Key::Range { template, from: read_bound(from)?, to: read_bound(to)? }
                 }
             },
             "machines" => Key::Machine(rest.parse().ok()?),
@@ -197,6 +194,21 @@ impl Keys {
         KeyRange::prefix(format!("{}{kind}/", self.prefix))
     }
 
+    /// Returns the range of a template's guard and of all its ranges.
+    #[must_use]
+    pub fn ranges_of(&self, template: &UnitName) -> KeyRange {
+        let guard = self.spell(&Key::RangeGuard(template.clone()));
+        // `0` follows `/`: the guard's own key and everything behind its slash.
+        KeyRange::between(&*guard, format!("{guard}0"))
+    }
+
+    /// Returns the range of the records of a template's instances; instances of other types with the
+    /// same prefix, and the template's own record, stand among them.
+    #[must_use]
+    pub fn instances_of(&self, template: &UnitName) -> KeyRange {
+        KeyRange::prefix(format!("{}units/{}@", self.prefix, template.prefix()))
+    }
+
     /// Returns the range of a machine's manifest.
     #[must_use]
     pub fn manifest_of(&self, machine: MachineId) -> KeyRange {
@@ -208,6 +220,12 @@ impl Keys {
     pub fn report_of(&self, machine: MachineId) -> KeyRange {
         KeyRange::prefix(format!("{}reports/{machine}/", self.prefix))
     }
+}
+
+/// Reads a bound of a range as it is spelt, so that no two keys mean the same one.
+fn read_bound(text: &str) -> Option<u64> {
+    let is_bound = text.len() == 20 && text.bytes().all(|b| b.is_ascii_digit());
+    is_bound.then(|| text.parse().ok()).flatten()
 }
 
 fn read_bucket(text: &str) -> Option<Bucket> {
@@ -243,6 +261,26 @@ mod tests {
         for key in all {
             assert_eq!(keys.read(&keys.spell(&key)), Some(key));
         }
+    }
+
+    #[test]
+    fn a_template_has_its_guard_and_ranges_and_no_others() {
+        let keys = Keys::default();
+        let web: UnitName = "web@.service".parse().expect("valid");
+        let of = |template: &str, to| {
+            let template = template.parse().expect("valid");
+            keys.spell(&Key::Range { template, from: 1, to })
+        };
+        let all = keys.ranges_of(&web);
+        assert!(
+            all.contains(&keys.spell(&Key::RangeGuard(web.clone()))) && all.contains(&of("web@.service", 7))
+        );
+        assert!(!all.contains(&of("web@.socket", 7)) && !all.contains(&of("web2@.service", 7)));
+        assert_eq!(keys.read("/flotilla/ranges/web@.service/1-7"), None, "spelt otherwise");
+        assert!(
+            keys.instances_of(&web)
+                .contains(&keys.spell(&Key::Unit("web@1.service".parse().expect("valid"))))
+        );
     }
 
     #[test]

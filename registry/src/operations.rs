@@ -4,17 +4,26 @@
 //! (`plan`, pure), and writes in transactions that compare everything that was read
 //! (`commit`), each with its event. The API calls these; the engine never does. They
 //! check names and records; that a text is a valid unit file is checked before, by the
-//! `units` crate. Ranges of instances (`ranges/`) have no operations yet.
+//! `units` crate.
+//!
+//! A range of instances (`ranges/`) is ordered as one (`interval`, pure, over `ranges`, pure): one
+//! record speaks for all of them, except for those with a record of their own. Two orders that
+//! split ranges of one template at once meet at its guard, which both compare and rewrite: one is
+//! planned anew. An order about an instance without a record of its own compares the guard too. A
+//! record that is made while a range is being ordered is seen by the order, because it compares
+//! that none was written since it looked.
 
 mod commit;
+mod interval;
 mod plan;
+mod ranges;
 
 use std::{
     collections::BTreeMap,
     sync::{Arc, atomic::AtomicU64},
 };
 
-use flotilla_units::{ContentHash, UnitName};
+use flotilla_units::{ContentHash, UnitName, UnitRange};
 
 use crate::{
     election::random_id,
@@ -24,7 +33,7 @@ use crate::{
     timing::Timing,
 };
 
-use self::plan::Wish;
+use self::{interval::Word, plan::Wish, ranges::RANGES_MAX};
 
 /// The most bytes of one unit's text: a transaction, less its record and event.
 pub const CONTENT_BYTES_MAX: usize = TXN_BYTES_MAX - 16 * 1024;
@@ -128,6 +137,15 @@ pub enum OperationError {
         /// Its length.
         bytes: usize,
     },
+    /// No instance of a range exists.
+    #[error("there is no instance `{0}` in the cluster; nothing was changed")]
+    NoSuchInstances(UnitRange),
+    /// A template's ranges are in too many pieces.
+    #[error(
+        "the instances of `{0}` are said in {RANGES_MAX} ranges, the most that there may be; an order about a \
+         range of them that includes many makes one of them"
+    )]
+    TooScattered(UnitName),
     /// What is stored cannot be understood; nothing was changed.
     #[error(
         "a record that this is about cannot be read, so it is left alone; mend or delete it in the store"
@@ -230,6 +248,38 @@ impl Operations {
         by: &str,
     ) -> Result<Vec<Written>, OperationError> {
         self.carry_out(each(units, &Wish::Target { target, raise_run }), by).await
+    }
+
+    /// Says what the user wants of a range of instances. Those that are missing are created by it,
+    /// unless nothing is wanted of them. Each instance is told of, as if all had been named.
+    ///
+    /// # Guarantees
+    /// As [`Operations::set_target`], in one transaction as a rule: where the range was said in more
+    /// than 40 parts before, or where more than some 100 instances have a record of their own, in
+    /// several.
+    ///
+    /// # Errors
+    /// There is no such template, or nothing is wanted and no instance is there, or one is being
+    /// destroyed; else what the store said.
+    pub async fn set_target_in(
+        &self,
+        range: &UnitRange,
+        target: Target,
+        raise_run: bool,
+        by: &str,
+    ) -> Result<Vec<Written>, OperationError> {
+        self.carry_out_in(range, Word::Target { target, raise_run }, by).await
+    }
+
+    /// Orders the instances of a range that are there to be destroyed.
+    ///
+    /// # Guarantees
+    /// As [`Operations::set_target_in`]. Their names are free once all of them are proven gone.
+    ///
+    /// # Errors
+    /// No instance is there; else what the store said.
+    pub async fn destroy_in(&self, range: &UnitRange, by: &str) -> Result<Vec<Written>, OperationError> {
+        self.carry_out_in(range, Word::Destroy, by).await
     }
 
     /// Orders units to be started anew, wherever they are; a unit that was not launched is.

@@ -1,8 +1,11 @@
-//! Sessions, elections and streams over a real etcd that is killed, started again and frozen.
+//! Sessions, elections and streams over a real etcd that is killed, started again and frozen; orders about
+//! ranges of instances over one that lives.
 
 // Helpers of tests are tests: they say what must hold in the shortest way.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+#[path = "over_store/range_cases.rs"]
+mod range_cases;
 #[path = "conformance/server.rs"]
 #[allow(dead_code)]
 mod server;
@@ -171,4 +174,39 @@ async fn another_leads_over_etcd_when_the_leader_is_gone() {
     assert!(!write(fence).await.unwrap().succeeded, "a deposed leader cannot write");
     assert!(write(second.fence()).await.unwrap().succeeded);
     second.resign().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn orders_about_ranges_of_instances() {
+    for case in 0..4 {
+        let server = Server::start().await;
+        let store = server.store();
+        match case {
+            0 => range_cases::one_record_speaks_for_many(store).await,
+            1 => range_cases::a_destroyed_instance_is_taken_out(store).await,
+            2 => range_cases::a_range_is_destroyed_as_one(store).await,
+            _ => range_cases::many_parts_take_several_transactions(store).await,
+        }
+    }
+}
+
+/// Over etcd itself: an instance gets a record of its own while its range is destroyed.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_instance_slips_through_while_its_range_is_destroyed() {
+    use flotilla_registry::records::Target;
+    let server = Server::start().await;
+    let (here, there) = (server.store(), server.store());
+    let (a, b) = (range_cases::operations(&here), range_cases::operations(&there));
+    range_cases::submit(&a).await;
+    let range = range_cases::webs(1, 9);
+    for round in 0..20 {
+        a.set_target_in(&range, Target::Launched, false, "a").await.unwrap();
+        let units = [range_cases::web(1 + round % 9)];
+        let (destroyed, ordered) =
+            tokio::join!(a.destroy_in(&range, "a"), b.set_target(&units, Target::Loaded, false, "b"));
+        destroyed.unwrap();
+        let said = range_cases::said(&*here).await;
+        assert!(said.words().values().all(|word| word.2), "{said:?} after {ordered:?}");
+        range_cases::collect(&*here).await;
+    }
 }

@@ -74,13 +74,16 @@ fn of_store(error: &StoreError) -> ErrorKind {
 
 fn of_operation(error: &OperationError) -> ErrorKind {
     match error {
-        OperationError::NoSuchUnit(_) | OperationError::MissingTemplate { .. } => ErrorKind::NotFound,
+        OperationError::NoSuchUnit(_)
+        | OperationError::NoSuchInstances(_)
+        | OperationError::MissingTemplate { .. } => ErrorKind::NotFound,
         OperationError::TemplateStarted(_) | OperationError::InstanceSubmitted { .. } => {
             ErrorKind::BadRequest
         }
         OperationError::ContentDiffers { .. }
         | OperationError::BeingDestroyed(_)
         | OperationError::TemplateInUse { .. }
+        | OperationError::TooScattered(_)
         | OperationError::Contended { .. } => ErrorKind::Conflict,
         OperationError::TooLarge { .. } => ErrorKind::TooLarge,
         OperationError::Unreadable(_) => ErrorKind::Internal,

@@ -15,51 +15,57 @@
 //! in doubt before it are absent, and writes them all, the others without changes: so
 //! at most one of them ever takes effect. The records alone would not do: a unit that
 //! was created, destroyed and collected is absent as before.
+//!
+//! What is read is in `look`, what fits into a transaction in `chunk`.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::atomic::Ordering,
-};
+mod chunk;
+mod look;
 
-use flotilla_units::{ContentHash, UnitName};
+use std::{collections::BTreeMap, sync::atomic::Ordering};
+
+use flotilla_units::{UnitName, UnitRange};
 use jiff::Timestamp;
 use tokio::time::{Instant, sleep};
 use tracing::warn;
 
 use crate::{
     keys::Key,
-    reads::Stored,
-    records::{EventRecord, Record as _, UnitRecord, VERSION},
-    store::{
-        Compare, KeyRange, KeyValue, Operation, RangeRequest, Revision, StoreError, TXN_BYTES_MAX,
-        TXN_OPERATIONS_MAX, Txn,
-    },
-    windows,
+    records::{EventRecord, Record as _, VERSION},
+    store::{Compare, KeyRange, Operation, Revision, StoreError, Txn},
 };
 
+use self::chunk::{Chunk, Packing};
 use super::{
     Effect, OperationError, Operations, Written,
-    plan::{Sight, Step, Wish, Write, plan},
+    interval::{self, Part, Word},
+    plan::{Wish, plan},
 };
 
-/// How often an operation is planned anew because others changed the same units. Each time somebody
-/// else got on, so sixteen is a store under a storm of writes to one unit.
+/// How often an operation is planned anew because others changed the same units, without getting
+/// anything done itself. Each time somebody else got on, so sixteen is a store under a storm of writes
+/// to one unit.
 const ATTEMPTS_MAX: u32 = 16;
 
-/// One transaction's worth of steps.
+/// What a transaction does.
 #[derive(Debug, Default)]
-struct Chunk {
-    steps: Vec<Step>,
-    when: BTreeMap<String, Compare>,
-    contents: BTreeMap<ContentHash, Operation>,
-    puts: Vec<Operation>,
-    bytes: usize,
+struct Effects {
+    units: Vec<(UnitName, Effect)>,
+    /// What becomes of the interval, up to which number.
+    interval: Option<(u64, Vec<Part>)>,
 }
 
 /// A transaction that was sent and not answered.
 struct Pending {
     event: String,
-    effects: Vec<(UnitName, Effect)>,
+    effects: Effects,
+}
+
+/// A range of instances that is still to be ordered.
+struct Interval {
+    range: UnitRange,
+    word: Word,
+    /// A part of it was ordered already.
+    begun: bool,
 }
 
 /// An operation under way.
@@ -67,9 +73,12 @@ struct Errand<'a> {
     operations: &'a Operations,
     by: &'a str,
     wishes: BTreeMap<UnitName, Wish>,
+    interval: Option<Interval>,
     total: usize,
     done: BTreeMap<UnitName, Written>,
     pending: Vec<Pending>,
+    /// When the guards of templates were last written, as far as this attempt knows.
+    guards: BTreeMap<UnitName, Revision>,
     last_error: Option<StoreError>,
 }
 
@@ -81,25 +90,55 @@ impl Operations {
         by: &str,
     ) -> Result<Vec<Written>, OperationError> {
         let total = wishes.len();
-        let (done, pending, last_error) = (BTreeMap::new(), Vec::new(), None);
-        let mut errand = Errand { operations: self, by, wishes, total, done, pending, last_error };
-        match errand.run().await {
-            Ok(()) => Ok(errand.done.into_values().collect()),
-            Err(error) => Err(errand.explain(error)),
-        }
+        Errand { wishes, total, ..Errand::new(self, by) }.finish_all().await
+    }
+
+    /// Does to each instance of a range what is wished of all; answers in the order of the names.
+    pub(super) async fn carry_out_in(
+        &self,
+        range: &UnitRange,
+        word: Word,
+        by: &str,
+    ) -> Result<Vec<Written>, OperationError> {
+        let total = usize::try_from(range.to() - range.from()).unwrap_or(usize::MAX).saturating_add(1);
+        let interval = Some(Interval { range: range.clone(), word, begun: false });
+        Errand { interval, total, ..Errand::new(self, by) }.finish_all().await
     }
 }
 
-impl Errand<'_> {
+impl<'a> Errand<'a> {
+    const fn new(operations: &'a Operations, by: &'a str) -> Self {
+        Self {
+            operations,
+            by,
+            wishes: BTreeMap::new(),
+            interval: None,
+            total: 0,
+            done: BTreeMap::new(),
+            pending: Vec::new(),
+            guards: BTreeMap::new(),
+            last_error: None,
+        }
+    }
+
+    async fn finish_all(mut self) -> Result<Vec<Written>, OperationError> {
+        match self.run().await {
+            Ok(()) => Ok(self.done.into_values().collect()),
+            Err(error) => Err(self.explain(error)),
+        }
+    }
+
     async fn run(&mut self) -> Result<(), OperationError> {
         let mut backoff = self.operations.timing.backoff();
         let mut attempts = 0;
         let mut resolve_by: Option<Instant> = None;
-        while !self.wishes.is_empty() {
+        while !self.wishes.is_empty() || self.interval.is_some() {
             if attempts == ATTEMPTS_MAX {
                 return Err(OperationError::Contended { attempts });
             }
+            let done = self.done.len();
             match self.attempt().await {
+                Ok(()) if self.done.len() > done => attempts = 0,
                 Ok(()) => attempts += 1,
                 // Nothing is in doubt: the caller had better know now.
                 Err(error) if self.pending.is_empty() => return Err(error),
@@ -120,102 +159,50 @@ impl Errand<'_> {
 
     /// Reads, plans and writes once. Units that are done are no longer wished for.
     async fn attempt(&mut self) -> Result<(), OperationError> {
+        let (own, looked) = self.look_for_own().await?;
+        if let Some(interval) = &self.interval {
+            let more = own.iter().filter(|name| !self.done.contains_key(*name));
+            self.wishes.extend(more.map(|name| (name.clone(), interval.word.into())));
+        }
         let sight = self.look().await?;
-        let wished = self.wishes.len();
+        if self.interval.is_some() {
+            // One that has gone since it was found is not to come back.
+            self.wishes.retain(|name, _| sight.units.contains_key(name));
+        }
+        let done = self.done.len();
         self.resolve().await?;
-        if self.wishes.len() < wished {
+        if self.done.len() > done {
             // The records were read before these were known to be done.
             return Ok(());
         }
-        let steps = plan(&sight, &self.wishes, self.by, Timestamp::now())?;
-        let mut chunks = vec![Chunk::default()];
-        for step in steps {
-            let Some(write) = &step.write else {
-                self.finish(&step.unit, step.effect, step.seen);
-                continue;
-            };
-            let parts = self.parts(&step, write);
-            match chunks.last_mut() {
-                Some(chunk) if chunk.has_room_for(&parts, self.pending.len()) => chunk.add(step, parts),
-                _ => {
-                    let mut chunk = Chunk::default();
-                    chunk.add(step, parts);
-                    chunks.push(chunk);
-                }
+        let said = sight.ranges.iter().filter_map(|(template, said)| Some((template, said.as_ref().ok()?)));
+        self.guards = said.map(|(template, said)| (template.clone(), said.seen())).collect();
+        let at = Timestamp::now();
+        let steps = plan(&sight, &self.wishes, self.by, at)?;
+        let keys = self.operations.registry.keys();
+        let mut packing = Packing::new(keys, &sight, self.pending.len());
+        if let Some(Interval { range, word, begun }) = &self.interval {
+            match interval::plan(&sight, range, *word, &own, self.by, at) {
+                Ok(plan) if plan.ranges.is_none() => self.finish_interval(plan.to, plan.parts, None),
+                Ok(plan) => packing.add_interval(plan, range.template(), looked),
+                // There is nothing in the rest of it.
+                Err(OperationError::NoSuchInstances(_)) if *begun => self.interval = None,
+                Err(error) => return Err(error),
             }
         }
-        for chunk in chunks.into_iter().filter(|chunk| !chunk.steps.is_empty()) {
+        for step in steps {
+            if step.write.is_none() {
+                self.finish(&step.unit, step.effect, step.seen);
+            }
+            packing.add(step);
+        }
+        for chunk in packing.finish() {
             // Somebody was faster: the next attempt plans the rest anew.
             if !self.write(chunk).await? {
                 break;
             }
         }
         Ok(())
-    }
-
-    /// Reads the records that the wishes are about.
-    async fn look(&self) -> Result<Sight, OperationError> {
-        let mut names: BTreeSet<UnitName> = self.wishes.keys().cloned().collect();
-        names.extend(self.wishes.keys().filter_map(UnitName::template));
-        let names: Vec<UnitName> = names.into_iter().collect();
-        let mut sight = Sight::default();
-        for some in names.chunks(TXN_OPERATIONS_MAX) {
-            let gets = some.iter().map(|name| Operation::Get(KeyRange::key(self.unit_key(name))));
-            let answer = self.txn(Txn { then: gets.collect(), ..Txn::default() }).await?;
-            for (name, kv) in some.iter().zip(answer.gets.iter().map(|kvs| kvs.first())) {
-                if let Some(kv) = kv {
-                    sight.units.insert(name.clone(), Stored::from_kv(kv));
-                }
-            }
-        }
-        sight.missing = self.missing(&sight).await?;
-        let destroyed = self.wishes.iter().filter(|(_, wish)| **wish == Wish::Destroy);
-        for template in destroyed.map(|(name, _)| name).filter(|name| name.is_template()) {
-            sight.instances.insert(template.clone(), self.instances(template).await?);
-        }
-        Ok(sight)
-    }
-
-    /// Finds the texts that are submitted again and are not in the store as they should be. One by one:
-    /// two may be more than an answer can carry.
-    async fn missing(&self, sight: &Sight) -> Result<BTreeSet<ContentHash>, OperationError> {
-        let submitted = self.wishes.iter().filter_map(|(name, wish)| match wish {
-            Wish::Submit { hash, .. } => Some((name, *hash)),
-            _ => None,
-        });
-        let current = |name| sight.units.get(name).and_then(|stored| stored.as_ref().ok()?.record.current);
-        let again: BTreeSet<ContentHash> =
-            submitted.filter(|(name, hash)| current(*name) == Some(*hash)).map(|(_, hash)| hash).collect();
-        let (store, keys) = (self.operations.registry.store(), self.operations.registry.keys());
-        let mut missing = BTreeSet::new();
-        for hash in again {
-            let range = KeyRange::key(keys.spell(&Key::Content(hash)));
-            let kvs = store.range(RangeRequest::all(range)).await.map_err(OperationError::Store)?.kvs;
-            if kvs.first().is_none_or(|kv| ContentHash::of(&kv.value) != hash) {
-                missing.insert(hash);
-            }
-        }
-        Ok(missing)
-    }
-
-    /// Reads which instances of a template there are and not yet being destroyed.
-    async fn instances(&self, template: &UnitName) -> Result<Vec<UnitName>, OperationError> {
-        let store = &**self.operations.registry.store();
-        let keys = self.operations.registry.keys();
-        let own = KeyRange::key(self.unit_key(template));
-        let now = store.range(RangeRequest::all(own)).await.map_err(OperationError::Store)?.revision;
-        let units = keys.all_of("units").start;
-        let range = KeyRange::prefix(format!("{units}{}@", template.prefix()));
-        let kvs = windows::read(store, range, now).await.map_err(OperationError::Store)?;
-        let instance = |kv: &KeyValue| match keys.read(&kv.key) {
-            Some(Key::Unit(name)) if name.template().as_ref() == Some(template) => {
-                // One that cannot be read may well be alive.
-                let leaving = UnitRecord::from_kv(kv).is_ok_and(|record| record.deleting);
-                (!leaving).then_some(name)
-            }
-            _ => None,
-        };
-        Ok(kvs.iter().filter_map(instance).collect())
     }
 
     /// Finds out which of the transactions that were not answered took effect.
@@ -232,29 +219,26 @@ impl Errand<'_> {
             let effects = self.pending.remove(at).effects;
             // One without changes was written by a later transaction, in its place.
             if !EventRecord::from_kv(kv).is_ok_and(|record| record.changes.is_empty()) {
-                for (unit, effect) in effects {
-                    self.finish(&unit, effect, kv.mod_revision);
-                }
+                self.finish_written(effects, kv.mod_revision);
             }
         }
         Ok(())
     }
 
     /// Writes a chunk; false if a record was not as seen any more.
-    async fn write(&mut self, chunk: Chunk) -> Result<bool, OperationError> {
+    async fn write(&mut self, mut chunk: Chunk) -> Result<bool, OperationError> {
         let operations = self.operations;
         let sequence = operations.sequence.fetch_add(1, Ordering::Relaxed);
         let event =
             operations.registry.keys().spell(&Key::Event { writer: operations.writer.clone(), sequence });
-        let changes = chunk.steps.iter().filter_map(|step| Some(step.write.as_ref()?.change.clone()));
         let record = EventRecord {
             v: VERSION,
             at: Timestamp::now(),
             by: self.by.to_owned(),
-            changes: changes.collect(),
+            changes: std::mem::take(&mut chunk.changes),
         };
-        let mut then: Vec<Operation> = chunk.contents.into_values().chain(chunk.puts).collect();
-        let mut when: Vec<Compare> = chunk.when.into_values().collect();
+        let rewrites = chunk.rewrites();
+        let (mut when, mut then, effects) = chunk.into_operations(operations.registry.keys(), &self.guards);
         let instead = EventRecord { changes: Vec::new(), ..record.clone() }.encode();
         for Pending { event, .. } in &self.pending {
             when.push(Compare::Absent(event.clone()));
@@ -262,14 +246,12 @@ impl Errand<'_> {
         }
         when.push(Compare::Absent(event.clone()));
         then.push(Operation::Put { key: event.clone(), value: record.encode(), lease: None });
-        let effects: Vec<_> = chunk.steps.into_iter().map(|step| (step.unit, step.effect)).collect();
         match operations.registry.store().txn(Txn { when, then, or_else: Vec::new() }).await {
             Ok(answer) if answer.succeeded => {
                 // None of those can come any more.
                 self.pending.clear();
-                for (unit, effect) in effects {
-                    self.finish(&unit, effect, answer.revision);
-                }
+                self.guards.extend(rewrites.into_iter().map(|template| (template, answer.revision)));
+                self.finish_written(effects, answer.revision);
                 Ok(true)
             }
             Ok(_) => Ok(false),
@@ -288,6 +270,32 @@ impl Errand<'_> {
         }
     }
 
+    fn finish_written(&mut self, effects: Effects, revision: Revision) {
+        for (unit, effect) in effects.units {
+            self.finish(&unit, effect, revision);
+        }
+        if let Some((to, parts)) = effects.interval {
+            self.finish_interval(to, parts, Some(revision));
+        }
+    }
+
+    /// Notes that the interval is as asked up to a number, since a revision or since what was seen.
+    fn finish_interval(&mut self, to: u64, parts: Vec<Part>, revision: Option<Revision>) {
+        let Some(Interval { range, word, .. }) = self.interval.take() else { return };
+        for part in parts {
+            let names = part.instances.filter_map(|number| range.template().with_number(number).ok());
+            for unit in names.filter(|unit| !self.wishes.contains_key(unit)) {
+                let revision = revision.filter(|_| part.effect != Effect::Unchanged).unwrap_or(part.seen);
+                let written = Written { unit: unit.clone(), effect: part.effect, revision };
+                self.done.entry(unit).or_insert(written);
+            }
+        }
+        let rest = to
+            .checked_add(1)
+            .and_then(|from| UnitRange::new(range.template().clone(), from, range.to()).ok());
+        self.interval = rest.map(|range| Interval { range, word, begun: true });
+    }
+
     async fn txn(&self, txn: Txn) -> Result<crate::store::TxnResponse, OperationError> {
         self.operations.registry.store().txn(txn).await.map_err(OperationError::Store)
     }
@@ -296,34 +304,18 @@ impl Errand<'_> {
         self.operations.registry.keys().spell(&Key::Unit(name.clone()))
     }
 
-    /// Returns what a step adds to its transaction.
-    fn parts(&self, step: &Step, write: &Write) -> Parts {
-        let key = self.unit_key(&step.unit);
-        let seen = |key: &String, seen: Revision| match seen {
-            Revision(0) => Compare::Absent(key.clone()),
-            seen => Compare::ModRevision(key.clone(), seen),
-        };
-        let mut when = vec![(key.clone(), seen(&key, step.seen))];
-        if let Some((template, written)) = &write.template {
-            let key = self.unit_key(template);
-            when.push((key.clone(), seen(&key, *written)));
-        }
-        let content = write.content.as_ref().map(|(hash, text)| {
-            let key = self.operations.registry.keys().spell(&Key::Content(*hash));
-            (*hash, Operation::Put { key, value: text.to_vec(), lease: None })
-        });
-        Parts { when, content, put: Operation::Put { key, value: write.record.encode(), lease: None } }
-    }
-
     /// Says what became of the whole when it could not be finished.
     fn explain(self, error: OperationError) -> OperationError {
-        let in_doubt: Vec<UnitName> = self
-            .pending
-            .into_iter()
-            .flat_map(|pending| pending.effects)
-            .map(|(unit, _)| unit)
-            .filter(|unit| self.wishes.contains_key(unit))
-            .collect();
+        let mut in_doubt = Vec::new();
+        for Pending { effects, .. } in self.pending {
+            let units = effects.units.into_iter().map(|(unit, _)| unit);
+            in_doubt.extend(units.filter(|unit| self.wishes.contains_key(unit)));
+            if let Some((interval, (_, parts))) = self.interval.as_ref().zip(effects.interval) {
+                let numbers = parts.into_iter().flat_map(|part| part.instances);
+                in_doubt
+                    .extend(numbers.filter_map(|number| interval.range.template().with_number(number).ok()));
+            }
+        }
         let error = match error {
             OperationError::Store(source) if !in_doubt.is_empty() => {
                 OperationError::OutcomeUnknown { units: in_doubt, source }
@@ -341,44 +333,5 @@ impl Errand<'_> {
             return error;
         }
         OperationError::Incomplete { written, total: self.total, source: Box::new(error) }
-    }
-}
-
-/// What one step adds to a transaction.
-struct Parts {
-    when: Vec<(String, Compare)>,
-    content: Option<(ContentHash, Operation)>,
-    put: Operation,
-}
-
-impl Parts {
-    fn bytes(&self) -> usize {
-        let put = |operation: &Operation| match operation {
-            Operation::Put { key, value, .. } => key.len() + value.len(),
-            _ => 0,
-        };
-        let when: usize = self.when.iter().map(|(key, _)| key.len()).sum();
-        // The event names the unit and its change: its key and 200 bytes are more than that.
-        2 * when + put(&self.put) + self.content.as_ref().map_or(0, |(_, content)| put(content)) + 200
-    }
-}
-
-impl Chunk {
-    /// Tells whether a step fits beside what is said of transactions in doubt. The event is one of the
-    /// operations that the store leaves free.
-    fn has_room_for(&self, parts: &Parts, in_doubt: usize) -> bool {
-        let most = TXN_OPERATIONS_MAX.saturating_sub(in_doubt);
-        let operations = self.puts.len() + self.contents.len() + 1 + usize::from(parts.content.is_some());
-        operations < most
-            && self.when.len() + parts.when.len() <= most
-            && self.bytes + parts.bytes() <= TXN_BYTES_MAX
-    }
-
-    fn add(&mut self, step: Step, parts: Parts) {
-        self.bytes += parts.bytes();
-        self.when.extend(parts.when);
-        self.contents.extend(parts.content);
-        self.puts.push(parts.put);
-        self.steps.push(step);
     }
 }

@@ -10,11 +10,15 @@ use jiff::Timestamp;
 
 use crate::{
     reads::Stored,
-    records::{EventChange, RecordError, Target, UnitRecord, VERSION},
+    records::{EventChange, RangeRecord, RecordError, Target, UnitRecord, VERSION},
     store::Revision,
 };
 
-use super::{CONTENT_BYTES_MAX, Effect, OperationError};
+use super::{
+    CONTENT_BYTES_MAX, Effect, OperationError,
+    interval::Said,
+    ranges::{Piece, RANGES_MAX},
+};
 
 /// What is asked of one unit.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,7 +35,10 @@ pub(super) struct Sight {
     pub units: BTreeMap<UnitName, Result<Stored<UnitRecord>, RecordError>>,
     /// The texts that units have and that are missing in the store, or are not what their hash says.
     pub missing: BTreeSet<ContentHash>,
-    /// The instances, not yet being destroyed, of every template that is to be destroyed.
+    /// What is said of many instances of a template, of every template of a numbered instance that is
+    /// asked about, and of every template that is.
+    pub ranges: BTreeMap<UnitName, Result<Said, RecordError>>,
+    /// The instances with a record of their own, not yet being destroyed, of every template that is to be destroyed.
     pub instances: BTreeMap<UnitName, Vec<UnitName>>,
 }
 
@@ -53,6 +60,10 @@ pub(super) struct Write {
     pub content: Option<(ContentHash, Arc<[u8]>)>,
     /// The template that must be as seen, and when it was last written.
     pub template: Option<(UnitName, Revision)>,
+    /// The template whose ranges must be as seen.
+    pub guard: Option<UnitName>,
+    /// The number that is taken out of these ranges.
+    pub take_out: Option<u64>,
     pub change: EventChange,
 }
 
@@ -70,12 +81,17 @@ pub(super) fn plan(
         .iter()
         .map(|(name, wish)| {
             let existing = sight.get(name)?;
+            let said = sight.said_of(name)?;
+            let inherited = said.filter(|_| existing.is_none());
+            let before = existing.cloned().or_else(|| inherited.map(|piece| inherit(name, piece)));
             let write = match wish {
                 Wish::Submit { hash, text } => submit(sight, name, existing, *hash, text)?,
-                Wish::Target { target, raise_run } => set_target(sight, name, existing, *target, *raise_run)?,
-                Wish::Destroy => destroy(sight, wishes, name, existing)?,
+                Wish::Target { target, raise_run } => {
+                    set_target(sight, name, before.as_ref(), *target, *raise_run)?
+                }
+                Wish::Destroy => destroy(sight, wishes, name, before.as_ref())?,
             };
-            let effect = match (&write, existing) {
+            let effect = match (&write, &before) {
                 (None, _) => Effect::Unchanged,
                 (Some(_), None) => Effect::Created,
                 (Some(_), Some(_)) => Effect::Changed,
@@ -84,12 +100,33 @@ pub(super) fn plan(
                 write.record.generation += 1;
                 by.clone_into(&mut write.record.by);
                 write.record.at = at;
+                // The plan rests on what its range says, or on none being there.
+                if existing.is_none() && name.number().is_some() {
+                    write.guard = name.template();
+                }
+                // Whatever came of a destroyed instance's own record, no range speaks for it any more.
+                if *wish == Wish::Destroy && said.is_some_and(|piece| !piece.record.deleting) {
+                    (write.guard, write.take_out) = (name.template(), name.number());
+                }
                 write
             });
-            let seen = existing.map_or(Revision(0), |stored| stored.written);
+            if let Some((template, _)) = write.as_ref().and_then(|it| it.guard.as_ref().zip(it.take_out))
+                && sight.said(template)?.ranges.len() >= RANGES_MAX
+            {
+                return Err(OperationError::TooScattered(template.clone()));
+            }
+            // What is as asked already is so since its record, or its range's, was written.
+            let of = if write.is_some() { existing } else { before.as_ref() };
+            let seen = of.map_or(Revision(0), |stored| stored.written);
             Ok(Step { unit: name.clone(), effect, seen, write })
         })
         .collect()
+}
+
+impl Write {
+    const fn new(record: UnitRecord, change: EventChange) -> Self {
+        Self { record, content: None, template: None, guard: None, take_out: None, change }
+    }
 }
 
 impl Sight {
@@ -100,6 +137,31 @@ impl Sight {
             Some(Err(error)) => Err(OperationError::Unreadable(error.clone())),
         }
     }
+
+    /// Returns what is said of many instances of a template.
+    pub(super) fn said(&self, template: &UnitName) -> Result<&Said, OperationError> {
+        static NOTHING: Said = Said::nothing();
+        match self.ranges.get(template) {
+            None => Ok(&NOTHING),
+            Some(Ok(said)) => Ok(said),
+            Some(Err(error)) => Err(OperationError::Unreadable(error.clone())),
+        }
+    }
+
+    /// Returns what a range says of a unit, if one does.
+    fn said_of(&self, unit: &UnitName) -> Result<Option<&Piece>, OperationError> {
+        match unit.template().zip(unit.number()) {
+            Some((template, number)) => Ok(self.said(&template)?.ranges.at(number)),
+            None => Ok(None),
+        }
+    }
+}
+
+/// Returns the record that an instance would have if what its range says were said of it alone.
+fn inherit(name: &UnitName, piece: &Piece) -> Stored<UnitRecord> {
+    let RangeRecord { v: _, target, generation, run, by: _, at: _, deleting } = piece.record;
+    let record = UnitRecord { target, generation, run, deleting, ..new_record(name) };
+    Stored { record, created: piece.written, written: piece.written, lease: None }
 }
 
 fn submit(
@@ -131,7 +193,7 @@ fn submit(
     // Written also when the cluster has the same text: its collection compares when it was last
     // written, and so cannot take it away at this very moment.
     let content = Some((hash, text.clone()));
-    Ok(Some(Write { record, content, template: None, change: change(kind, name, None) }))
+    Ok(Some(Write { content, ..Write::new(record, change(kind, name, None)) }))
 }
 
 fn set_target(
@@ -171,11 +233,11 @@ fn set_target(
     } else {
         change("target-changed", name, Some(format!("from {before} to {target}")))
     };
-    Ok(Some(Write { record, content: None, template, change }))
+    Ok(Some(Write { template, ..Write::new(record, change) }))
 }
 
 /// Returns an instance's template, if instances of it may be made, and when it was last written.
-fn usable(
+pub(super) fn usable(
     sight: &Sight,
     instance: &UnitName,
     template: UnitName,
@@ -197,17 +259,49 @@ fn destroy(
     if stored.record.deleting {
         return Ok(None);
     }
-    let staying: Vec<_> =
-        sight.instances.get(name).into_iter().flatten().filter(|&it| !wishes.contains_key(it)).collect();
-    if let Some(&example) = staying.first() {
-        return Err(OperationError::TemplateInUse {
-            template: name.clone(),
-            instances: staying.len(),
-            example: example.clone(),
-        });
+    if name.is_template() {
+        in_use(sight, wishes, name)?;
     }
     let record = UnitRecord { deleting: true, ..stored.record.clone() };
-    Ok(Some(Write { record, content: None, template: None, change: change("destroy-ordered", name, None) }))
+    // No range of a template is made while it is being destroyed.
+    let guard = name.is_template().then(|| name.clone());
+    Ok(Some(Write { guard, ..Write::new(record, change("destroy-ordered", name, None)) }))
+}
+
+/// Refuses to destroy a template of which instances stay.
+fn in_use(
+    sight: &Sight,
+    wishes: &BTreeMap<UnitName, Wish>,
+    template: &UnitName,
+) -> Result<(), OperationError> {
+    let own = sight.instances.get(template).into_iter().flatten();
+    let staying: Vec<&UnitName> = own.filter(|&it| !wishes.contains_key(it)).collect();
+    let going = wishes.keys().filter(|unit| unit.template().as_ref() == Some(template));
+    let others = going.chain(staying.iter().copied()).filter_map(UnitName::number).collect();
+    let (more, said) = said_to_stay(sight, template, &others)?;
+    match staying.first().copied().cloned().or(said) {
+        None => Ok(()),
+        Some(example) => {
+            let (template, instances) = (template.clone(), staying.len() + more);
+            Err(OperationError::TemplateInUse { template, instances, example })
+        }
+    }
+}
+
+/// Counts the instances that only a range speaks for and that are not in `others`, with an example.
+fn said_to_stay(
+    sight: &Sight,
+    template: &UnitName,
+    others: &BTreeSet<u64>,
+) -> Result<(usize, Option<UnitName>), OperationError> {
+    let (mut count, mut example) = (0, None);
+    for (from, piece) in sight.said(template)?.ranges.iter().filter(|(_, piece)| !piece.record.deleting) {
+        let all = usize::try_from(piece.to - from).unwrap_or(usize::MAX).saturating_add(1);
+        count += all - others.range(from..=piece.to).count();
+        let staying = || (from..=piece.to).find(|number| !others.contains(number));
+        example = example.or_else(staying);
+    }
+    Ok((count, example.and_then(|number| template.with_number(number).ok())))
 }
 
 /// Returns the record of a unit that is new; its generation is one too low, as of every record

@@ -6,6 +6,8 @@
 
 mod election;
 mod operations;
+mod range_cases;
+mod ranges;
 mod seats;
 mod session;
 mod stream;

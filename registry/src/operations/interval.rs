@@ -1,0 +1,203 @@
+//! Decides what an order about a range of instances writes, from the records as they are. Pure.
+//!
+//! What is said of the range is one record, whatever was said of its parts before; instances with a
+//! record of their own are ordered one by one beside it, because their own record wins.
+
+use std::{collections::BTreeSet, ops::RangeInclusive};
+
+use flotilla_units::{UnitName, UnitRange};
+use jiff::Timestamp;
+
+use crate::{
+    reads::Stored,
+    records::{EventChange, RangeGuard, RangeRecord, Target, VERSION},
+    store::Revision,
+};
+
+use super::{
+    Effect, OperationError,
+    plan::{Sight, Wish, usable},
+    ranges::{Piece, RANGES_MAX, Ranges},
+};
+
+/// The most parts, each of them a range or a gap between two, that one transaction changes. Forty: a
+/// part is at most a key deleted and one written, and the guard, the event and what is left of the
+/// ranges at both ends are within the 120 operations too.
+const PARTS_MAX: usize = 40;
+
+/// What is asked of every instance of a range.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Word {
+    Target { target: Target, raise_run: bool },
+    Destroy,
+}
+
+/// What is said of many instances of one template, as it was read.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Said {
+    pub guard: Option<Stored<RangeGuard>>,
+    pub ranges: Ranges,
+}
+
+/// Consecutive instances, and what becomes of them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Part {
+    pub instances: RangeInclusive<u64>,
+    pub effect: Effect,
+    /// When what is said of them was last written; zero if nothing is.
+    pub seen: Revision,
+}
+
+/// What becomes of a range of instances, or of as much of it as one transaction can change.
+#[derive(Debug)]
+pub(super) struct IntervalPlan {
+    /// How far it goes.
+    pub to: u64,
+    /// The template's ranges as they will be; `None` when all is as asked already.
+    pub ranges: Option<Ranges>,
+    /// The template that must be as seen, and when it was last written.
+    pub template: Option<(UnitName, Revision)>,
+    pub parts: Vec<Part>,
+    pub change: EventChange,
+}
+
+impl Said {
+    /// Nothing is said.
+    pub(super) const fn nothing() -> Self {
+        Self { guard: None, ranges: Ranges::none() }
+    }
+
+    /// Returns when the guard was last written; zero if there is none.
+    pub(super) fn seen(&self) -> Revision {
+        self.guard.as_ref().map_or(Revision(0), |guard| guard.written)
+    }
+}
+
+impl From<Word> for Wish {
+    fn from(word: Word) -> Self {
+        match word {
+            Word::Target { target, raise_run } => Self::Target { target, raise_run },
+            Word::Destroy => Self::Destroy,
+        }
+    }
+}
+
+/// Decides on a range. `own` are its instances that have a record of their own.
+///
+/// # Errors
+/// The range cannot be done, or nothing of it is there.
+pub(super) fn plan(
+    sight: &Sight,
+    range: &UnitRange,
+    word: Word,
+    own: &BTreeSet<UnitName>,
+    by: &str,
+    at: Timestamp,
+) -> Result<IntervalPlan, OperationError> {
+    let name = |number| range.template().with_number(number).unwrap_or_else(|_| range.template().clone());
+    let template = match word {
+        Word::Target { target, .. } if target != Target::Inactive => {
+            Some(usable(sight, &name(range.from()), range.template().clone())?)
+        }
+        _ => None,
+    };
+    let said = sight.said(range.template())?;
+    let own: BTreeSet<u64> = own.iter().filter_map(UnitName::number).collect();
+    let speaks_for_itself = |part: &RangeInclusive<u64>| {
+        let len = part.end() - part.start() + 1;
+        own.range(part.clone()).count() as u64 == len
+    };
+    let (mut parts, mut refused, mut to) = (Vec::new(), None, range.to());
+    let mut ranges = said.ranges.clone();
+    ranges.rewrite(range.from(), range.to(), |part, old| {
+        let as_it_is = old.map(|old| old.record.clone());
+        if parts.len() == PARTS_MAX {
+            to = to.min(part.start().saturating_sub(1));
+            return as_it_is;
+        }
+        let record = match said_next(old, word) {
+            Ok(None) => return as_it_is,
+            Ok(Some(_)) if old.is_none() && speaks_for_itself(&part) => return None,
+            Ok(Some(record)) => record,
+            Err(BeingDestroyed) => {
+                refused.get_or_insert(*part.start());
+                return as_it_is;
+            }
+        };
+        let effect = match old {
+            None => Effect::Created,
+            Some(old) if old.record == record => Effect::Unchanged,
+            Some(_) => Effect::Changed,
+        };
+        parts.push(Part { instances: part, effect, seen: old.map_or(Revision(0), |old| old.written) });
+        if effect == Effect::Unchanged {
+            return Some(record);
+        }
+        let generation = record.generation + 1;
+        Some(RangeRecord { generation, by: by.to_owned(), at, ..record })
+    });
+    if let Some(number) = refused {
+        return Err(OperationError::BeingDestroyed(name(number)));
+    }
+    if parts.is_empty() && own.is_empty() {
+        return Err(OperationError::NoSuchInstances(range.clone()));
+    }
+    if ranges.len() > RANGES_MAX && ranges.len() > said.ranges.len() {
+        return Err(OperationError::TooScattered(range.template().clone()));
+    }
+    let is_same = parts.iter().all(|part| part.effect == Effect::Unchanged);
+    Ok(IntervalPlan {
+        to,
+        ranges: (!is_same).then_some(ranges),
+        template,
+        parts,
+        change: change(range, to, word),
+    })
+}
+
+/// It is on its way out: nothing can be asked of it.
+struct BeingDestroyed;
+
+/// Returns what is to be said of a part of which `old` is said; `None` when there is nothing to be
+/// said of it. The generation is one too low if it is another than before.
+fn said_next(old: Option<&Piece>, word: Word) -> Result<Option<RangeRecord>, BeingDestroyed> {
+    match (word, old.map(|old| &old.record)) {
+        // Who destroys instances, or wants nothing of them, does not make any.
+        (Word::Destroy | Word::Target { target: Target::Inactive, .. }, None) => Ok(None),
+        (Word::Destroy, Some(old)) => Ok(Some(RangeRecord { deleting: true, ..old.clone() })),
+        (Word::Target { .. }, Some(old)) if old.deleting => Err(BeingDestroyed),
+        (Word::Target { target, raise_run }, old) => {
+            let mut record = old.cloned().unwrap_or_else(new_record);
+            let starts = target == Target::Launched && (record.target != target || raise_run);
+            record.target = target;
+            record.run += u64::from(starts);
+            Ok(Some(record))
+        }
+    }
+}
+
+fn new_record() -> RangeRecord {
+    RangeRecord {
+        v: VERSION,
+        target: Target::Inactive,
+        generation: 0,
+        run: 0,
+        by: String::new(),
+        at: Timestamp::UNIX_EPOCH,
+        deleting: false,
+    }
+}
+
+fn change(range: &UnitRange, to: u64, word: Word) -> EventChange {
+    let (kind, what) = match word {
+        Word::Target { target: Target::Launched, raise_run: true } => {
+            ("range-restart-ordered", "to be started anew".to_owned())
+        }
+        Word::Target { target, .. } => ("range-target-changed", format!("to {target}")),
+        Word::Destroy => ("range-destroy-ordered", "to be destroyed".to_owned()),
+    };
+    let instances =
+        UnitRange::new(range.template().clone(), range.from(), to).unwrap_or_else(|_| range.clone());
+    let why = Some(format!("{instances} {what}"));
+    EventChange { kind: kind.to_owned(), unit: Some(range.template().clone()), machine: None, why }
+}
