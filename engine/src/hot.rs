@@ -1,4 +1,5 @@
-//! What a seat holds: the cluster state, the placement model, and what changed lately.
+//! What a seat holds: the cluster state, the placement model, the mass-loss brake, and what changed
+//! lately.
 //!
 //! One writer (the seat's feed) and many readers share it behind a lock that is held for one
 //! revision, one page or one step, and never across an await. Readers get owned rows and `Arc`s, so
@@ -7,6 +8,7 @@
 use std::{
     collections::{BTreeSet, VecDeque},
     sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
+    time::Duration,
 };
 
 use flotilla_registry::{
@@ -15,9 +17,10 @@ use flotilla_registry::{
     witness::WentBack,
 };
 use flotilla_units::{MachineId, UnitName};
-use tokio::sync::watch;
+use tokio::{sync::watch, time::Instant};
 
 use crate::{
+    brake::{self, Brake, Noticed, Picture},
     model::Model,
     state::{Changes, ClusterState},
 };
@@ -33,6 +36,8 @@ pub(crate) struct Shared {
     /// Rung after every change, with the revision; `None` once the seat is lost. Readers hold on to
     /// this state as long as they like, so dropping it would tell them nothing.
     bell: Mutex<Option<watch::Sender<Revision>>>,
+    /// When the engine started: the zero of its clock.
+    started: Instant,
 }
 
 /// The seat that a state belonged to is lost: it shows what was, and will not change any more.
@@ -47,6 +52,9 @@ pub(crate) struct Hot {
     pub state: ClusterState,
     /// The placement core beside it.
     pub model: Model,
+    /// What is known of machines that are away. The leader judges when it steps, every other seat at
+    /// once, so that whoever leads next goes on from there.
+    pub brake: Brake,
     /// What changed since the leader looked last; nothing is collected while this engine does not lead.
     pub fresh: Changes,
     /// A listing has arrived: the picture is one.
@@ -78,16 +86,22 @@ struct Ring {
 }
 
 impl Shared {
-    pub fn new(keys: Keys) -> Self {
+    pub fn new(keys: Keys, started: Instant) -> Self {
         let hot = Hot {
             state: ClusterState::new(keys),
             model: Model::default(),
+            brake: Brake::default(),
             fresh: Changes::default(),
             synced: false,
             ring: Ring::default(),
             engine: EngineStatus::default(),
         };
-        Self { hot: RwLock::new(hot), bell: Mutex::new(Some(watch::Sender::new(Revision(0)))) }
+        Self { hot: RwLock::new(hot), bell: Mutex::new(Some(watch::Sender::new(Revision(0)))), started }
+    }
+
+    /// Returns the time on the engine's clock.
+    pub fn now(&self) -> Duration {
+        self.started.elapsed()
     }
 
     pub fn read(&self) -> RwLockReadGuard<'_, Hot> {
@@ -124,9 +138,9 @@ impl Shared {
     /// Replaces everything by a listing.
     pub fn reset(&self, revision: Revision, kvs: &[KeyValue]) {
         let mut hot = self.write();
-        let Hot { state, model, fresh, synced, ring, engine } = &mut *hot;
-        let changes = state.reset(revision, kvs);
-        model.sync(state, &changes);
+        let changes = hot.state.reset(revision, kvs);
+        hot.take_in(&changes, Noticed::Listed, self.now());
+        let Hot { fresh, synced, ring, engine, .. } = &mut *hot;
         if engine.leads {
             fresh.extend(changes);
         }
@@ -139,9 +153,10 @@ impl Shared {
     /// Applies one revision.
     pub fn apply(&self, revision: Revision, events: &[WatchEvent]) {
         let mut hot = self.write();
-        let Hot { state, model, fresh, ring, engine, .. } = &mut *hot;
-        let changes = state.apply(revision, events);
-        model.sync(state, &changes);
+        let changes = hot.state.apply(revision, events);
+        hot.take_in(&changes, Noticed::Now, self.now());
+        hot.hear_of_holds(revision);
+        let Hot { fresh, ring, engine, .. } = &mut *hot;
         ring.push(revision, &changes);
         if engine.leads {
             fresh.extend(changes);
@@ -191,6 +206,32 @@ impl Shared {
 }
 
 impl Hot {
+    /// Makes the core and the brake agree with the state about everything that changed.
+    fn take_in(&mut self, changes: &Changes, noticed: Noticed, now: Duration) {
+        let Self { state, model, brake, engine, .. } = self;
+        model.sync(state, changes);
+        if changes.machines.is_empty() {
+            return;
+        }
+        let picture = Picture { state, model };
+        picture.tell(brake, &changes.machines, noticed, now);
+        if !engine.leads {
+            // Nobody is told: it is the leader's to say.
+            brake.update(&picture, now, false);
+        }
+    }
+
+    /// Notes that the leader ended a hold. It knows of an operator's word, which no other seat hears.
+    fn hear_of_holds(&mut self, revision: Revision) {
+        if self.engine.leads {
+            return;
+        }
+        let event = self.state.events().get(&revision).and_then(|event| event.record.record());
+        if event.is_some_and(|event| event.changes.iter().any(|change| change.kind == brake::OVER)) {
+            self.brake.over();
+        }
+    }
+
     /// Returns the names of what changed after a revision; `None` when that is too long ago.
     pub fn since(&self, revision: Revision) -> Option<(BTreeSet<UnitName>, BTreeSet<MachineId>)> {
         if revision < self.ring.from || revision > self.state.revision() {
@@ -229,7 +270,7 @@ mod tests {
 
     #[test]
     fn changes_are_collected_for_a_leader_only() {
-        let shared = Shared::new(Keys::default());
+        let shared = Shared::new(Keys::default(), Instant::now());
         let units = |from: i64| -> Vec<WatchEvent> {
             let unit = format!("u{from}.service").parse().expect("valid");
             let key = Keys::default().spell(&Key::Unit(unit));

@@ -23,7 +23,6 @@
 //! ```
 
 mod batch;
-mod brake;
 mod compaction;
 mod plan;
 mod step;
@@ -50,12 +49,12 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, warn};
 
 use self::{
-    brake::BrakeChange,
     compaction::Compaction,
     step::{Memory, Now, Step, step},
     tokens::Tokens,
 };
 use crate::{
+    brake::BrakeChange,
     hot::{Hot, Shared},
     state::Changes,
 };
@@ -84,8 +83,6 @@ pub(crate) struct Term<'a> {
     pub timing: &'a Timing,
     /// Counts how often an operator ended a mass-loss hold.
     pub release: &'a watch::Sender<u64>,
-    /// When the engine started: the zero of the leader's clock.
-    pub started: Instant,
 }
 
 /// What became of a step's writes.
@@ -114,7 +111,7 @@ impl Term<'_> {
         hot.fresh = Changes::default();
         hot.engine.hold = None;
         hot.engine.standstill = None;
-        // The next leader judges losses by itself; until then `why` sees them as they are.
+        // The next leader holds by what it has seen; until then `why` sees the lost as they are.
         let Hot { state, model, .. } = &mut *hot;
         model.hold(false);
         let lost = Changes { machines: state.machines().keys().copied().collect(), ..Changes::default() };
@@ -164,7 +161,7 @@ impl Term<'_> {
                 tokio::task::yield_now().await;
                 continue;
             }
-            let wake_at = found.wake_at.map(|at| self.started + at);
+            let wake_at = found.wake_at.map(|at| Instant::now() + at.saturating_sub(self.shared.now()));
             tokio::select! {
                 changed = bell.changed() => if changed.is_err() {
                     // The seat is lost: `stop` is cancelled.
@@ -187,21 +184,22 @@ impl Term<'_> {
     /// Starts from everything: what was decided before this term is not known to have been written.
     fn take_office(&self) -> Memory {
         let mut hot = self.shared.write();
-        let Hot { state, model, fresh, engine, .. } = &mut *hot;
+        let Hot { state, model, brake, fresh, engine, .. } = &mut *hot;
         let everything = state.everything();
-        model.hold(false);
+        model.hold(brake.holds());
         model.sync(state, &everything);
         *fresh = everything;
         engine.leads = true;
-        Memory::new(self.leadership.fence(), self.leadership.term(), self.leadership.cluster())
+        let leadership = self.leadership;
+        Memory::new(leadership.fence(), leadership.term(), leadership.cluster(), brake.holding())
     }
 
     fn step(&self, memory: &mut Memory, release: bool) -> Step {
-        let now = Now { mono: self.started.elapsed(), wall: Timestamp::now() };
+        let now = Now { mono: self.shared.now(), wall: Timestamp::now() };
         let mut hot = self.shared.write();
-        let Hot { state, model, fresh, engine, .. } = &mut *hot;
+        let Hot { state, model, brake, fresh, engine, .. } = &mut *hot;
         let changes = std::mem::take(fresh);
-        let found = step(state, model, memory, changes, now, release);
+        let found = step(state, model, brake, memory, changes, now, release);
         match &found.brake {
             Some(change @ BrakeChange::Tripped { .. }) => {
                 error!("mass-loss hold: {}", change.why());
@@ -230,7 +228,7 @@ impl Term<'_> {
             let again = match answer {
                 Ok(TxnResponse { succeeded: true, revision, .. }) => {
                     debug!(revision = revision.0, buckets = ready.of.buckets.len(), "written");
-                    memory.wrote(&ready.of, self.started.elapsed());
+                    memory.wrote(&ready.of, self.shared.now());
                     upto = Some(revision);
                     continue;
                 }
@@ -247,7 +245,7 @@ impl Term<'_> {
                     error!(why, units = ready.of.units.len(), "the store refuses a write for what it is");
                     let mut hot = self.shared.write();
                     let Hot { state, model, .. } = &mut *hot;
-                    memory.refused(state, model, &ready.of, &why, self.started.elapsed());
+                    memory.refused(state, model, &ready.of, &why, self.shared.now());
                     continue;
                 }
                 Err(error) => {
@@ -339,7 +337,7 @@ impl Term<'_> {
 
     async fn compact(&self, compaction: &mut Compaction) {
         let revision = self.shared.read().state.revision();
-        let Some(revision) = compaction.due(revision, self.started.elapsed()) else { return };
+        let Some(revision) = compaction.due(revision, self.shared.now()) else { return };
         match call(self.store.compact(revision)).await {
             Ok(()) => debug!(revision = revision.0, "compacted"),
             // It is tried again in a while; nothing depends on it.

@@ -5,6 +5,7 @@
 //! The leader asks the pure [placement core](placement) what to do and writes manifests. The engine
 //! never talks to an agent: the two meet in the store.
 
+mod brake;
 mod hot;
 mod leader;
 mod model;

@@ -64,6 +64,13 @@ impl Model {
         self.core.explain(unit)
     }
 
+    /// Tells whether a unit is on no machine that lives, and one that does can take it now. Asked while
+    /// the brake holds, the answer is no: machines that are away are taken for closed then.
+    #[must_use]
+    pub fn has_room(&self, unit: &UnitName) -> bool {
+        self.core.has_room(unit)
+    }
+
     fn sync_machine(&mut self, id: MachineId, machine: Option<&Machine>) {
         let Some(machine) = machine else { return self.core.remove_machine(id) };
         if machine.life() == Life::Lost && !self.held {

@@ -181,6 +181,13 @@ impl Placement {
         self.explain_unit(name)
     }
 
+    /// Tells whether a unit is on no machine that lives, and one that does can take it now.
+    #[must_use]
+    pub fn has_room(&self, name: &UnitName) -> bool {
+        let unit = self.by_name.get(name);
+        unit.is_some_and(|unit| matches!(self.standing(*unit), Standing::Placeable(_)))
+    }
+
     /// Explains what would become of a unit if it were set like this. The model is changed and changed
     /// back; nothing is decided.
     #[must_use]

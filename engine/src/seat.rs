@@ -178,7 +178,7 @@ impl Seated {
 
     /// Holds a seat until it is lost or the engine stops.
     async fn sit(&self, seat: Seat, stop: &CancellationToken) {
-        let shared = Arc::new(Shared::new(self.config.keys.clone()));
+        let shared = Arc::new(Shared::new(self.config.keys.clone(), self.started));
         let unseated = stop.child_token();
         {
             // The campaign ends in order (it resigns) before anything else is dropped.
@@ -277,7 +277,6 @@ impl Seated {
                 leadership: &leadership,
                 timing,
                 release: &self.release,
-                started: self.started,
             };
             let end = term.lead(stop, &mut acceptances).await;
             match end {

@@ -32,13 +32,13 @@ use jiff::Timestamp;
 
 use super::{
     batch::{Transaction, Warm, pack},
-    brake::{Brake, BrakeChange, Machines},
     plan::{Plan, Planning},
     tokens::{LOW, Tokens},
 };
 use crate::{
+    brake::{Brake, BrakeChange, Picture},
     model::{Decided, Model, by_unit},
-    state::{Changes, ClusterState, Kept, Life, Machine},
+    state::{Changes, ClusterState, Kept, Life},
 };
 
 /// The most decisions of one step. Five thousand: what a block of tokens covers twice over, and a
@@ -81,7 +81,8 @@ pub struct Memory {
     term: String,
     sequence: u64,
     tokens: Tokens,
-    brake: Brake,
+    /// The hold that this term began with, until it is told.
+    inherited: Option<BrakeChange>,
     warm: Warm,
     /// Units to look at, with the decisions about them that are not written yet.
     todo: BTreeMap<UnitName, Decided>,
@@ -121,15 +122,15 @@ pub struct Ready {
 }
 
 impl Memory {
-    /// Starts a term.
+    /// Starts a term, in the middle of a mass-loss hold perhaps.
     #[must_use]
-    pub fn new(fence: Compare, term: &str, elected_with: &Cluster) -> Self {
+    pub fn new(fence: Compare, term: &str, elected_with: &Cluster, hold: Option<BrakeChange>) -> Self {
         Self {
             fence,
             term: term.to_owned(),
             sequence: 0,
             tokens: Tokens::above(elected_with),
-            brake: Brake::default(),
+            inherited: hold,
             warm: Warm::default(),
             todo: BTreeMap::new(),
             retry_at: None,
@@ -251,6 +252,7 @@ pub(crate) fn compared(compare: &Compare) -> &str {
 pub fn step(
     state: &ClusterState,
     model: &mut Model,
+    brake: &mut Brake,
     memory: &mut Memory,
     changes: Changes,
     now: Now,
@@ -272,8 +274,12 @@ pub fn step(
     };
     let mut transactions = Vec::new();
     let machines_changed = mem::take(&mut memory.machines_changed);
-    if machines_changed || release || memory.brake.ends_at().is_some_and(|at| at <= now.mono) {
-        out.brake = brake(state, model, memory, now.mono, release);
+    let inherited = memory.inherited.take();
+    if machines_changed || release || brake.ends_at().is_some_and(|at| at <= now.mono) {
+        out.brake = look_at_losses(state, model, brake, memory, now.mono, release);
+    }
+    out.brake = out.brake.or(inherited);
+    if out.brake.is_some() {
         memory.untold.extend(out.brake.map(|change| EventChange {
             kind: change.kind().to_owned(),
             unit: None,
@@ -292,7 +298,7 @@ pub fn step(
     memory.todo.extend(by_unit(decisions).into_iter().filter(|(unit, _)| !waits(unit)));
 
     let before = memory.tokens.clone();
-    let (plans, unplanned) = plan_all(state, model, memory, &cluster, now.mono);
+    let (plans, unplanned) = plan_all(state, model, memory, &cluster, brake.holds(), now.mono);
     // The same decisions again would be dropped again: those wait for their retry.
     out.more = limited && !plans.is_empty();
     let takes_tokens = memory.tokens != before || !unplanned.is_empty();
@@ -320,7 +326,7 @@ pub fn step(
         out.wake_at = batch.cool_at;
         transactions.extend(batch.transactions);
     }
-    let ends = memory.brake.ends_at();
+    let ends = brake.ends_at();
     let aside = memory.aside.values().map(|(until, _)| *until).filter(|until| *until > now.mono).min();
     out.wake_at = [out.wake_at, ends, memory.retry_at, aside].into_iter().flatten().min();
     // Old events go with the first transaction: for the others they are gone already.
@@ -350,9 +356,9 @@ fn plan_all(
     model: &mut Model,
     memory: &mut Memory,
     cluster: &Cluster,
+    held: bool,
     now: Duration,
 ) -> (Vec<(Plan, Decided)>, BTreeMap<UnitName, Decided>) {
-    let held = memory.brake.holds();
     let todo = mem::take(&mut memory.todo);
     let mut planning = Planning { state, cluster, tokens: &mut memory.tokens, held };
     let (mut plans, mut unplanned) = (Vec::new(), BTreeMap::new());
@@ -373,26 +379,18 @@ fn plan_all(
     (plans, unplanned)
 }
 
-/// Takes the machines' life into the brake, and tells the core what changes with it.
-fn brake(
+/// Lets the brake judge the losses, and tells the core what changes with it.
+fn look_at_losses(
     state: &ClusterState,
     model: &mut Model,
+    brake: &mut Brake,
     memory: &mut Memory,
     now: Duration,
     release: bool,
 ) -> Option<BrakeChange> {
-    let machines = state.machines();
-    let mut seen = Machines::default();
-    for (id, machine) in machines {
-        if machine.life() == Life::Lost {
-            seen.away.insert(*id, has_units_to_move(state, machine));
-        } else if machine.entries().any(|entry| entry.departing.is_none()) {
-            seen.living += 1;
-        }
-    }
-    let change = memory.brake.update(&seen, now, release)?;
-    model.hold(memory.brake.holds());
-    let concerned = machines.iter().filter(|(_, machine)| machine.life() == Life::Lost);
+    let change = brake.update(&Picture { state, model }, now, release)?;
+    model.hold(brake.holds());
+    let concerned = state.machines().iter().filter(|(_, machine)| machine.life() == Life::Lost);
     let mut changes = Changes::default();
     for (id, machine) in concerned {
         changes.machines.insert(*id);
@@ -403,13 +401,6 @@ fn brake(
         memory.todo.insert(unit, Decided::default());
     }
     Some(change)
-}
-
-/// Tells whether a machine's loss would move a unit: global units stay with their machine.
-fn has_units_to_move(state: &ClusterState, machine: &Machine) -> bool {
-    machine.entries().filter(|entry| entry.departing.is_none()).any(|entry| {
-        state.requirements_of(&entry.unit, entry.hash).is_none_or(|requirements| !requirements.global)
-    })
 }
 
 /// Returns the oldest events that are too old or too many, at most [`EVENTS_COLLECTED`].

@@ -12,11 +12,9 @@ use flotilla_registry::{
 use flotilla_units::{ContentHash, MachineId, UnitName};
 use jiff::Timestamp;
 
-use super::{
-    brake::BrakeChange,
-    step::{Memory, Now, Step, step},
-};
+use super::step::{Memory, Now, Step, step};
 use crate::{
+    brake::{Brake, BrakeChange, Noticed, Picture},
     model::Model,
     state::{Changes, ClusterState},
 };
@@ -26,6 +24,7 @@ const TEXT: &str = "[Service]\nExecStart=/bin/true\n";
 struct World {
     state: ClusterState,
     model: Model,
+    brake: Brake,
     memory: Memory,
     fresh: Changes,
     revision: i64,
@@ -44,7 +43,8 @@ impl World {
         let mut world = Self {
             state: ClusterState::new(Keys::default()),
             model: Model::default(),
-            memory: Memory::new(fence, "term", &elected_with),
+            brake: Brake::default(),
+            memory: Memory::new(fence, "term", &elected_with, None),
             fresh: Changes::default(),
             revision: 1,
             now: Duration::ZERO,
@@ -77,6 +77,8 @@ impl World {
         let events: Vec<_> = changes.into_iter().map(event).collect();
         let changes = self.state.apply(revision, &events);
         self.model.sync(&self.state, &changes);
+        let picture = Picture { state: &self.state, model: &self.model };
+        picture.tell(&mut self.brake, &changes.machines, Noticed::Now, self.now);
         self.fresh.extend(changes);
     }
 
@@ -155,7 +157,7 @@ impl World {
         self.now += Duration::from_secs(1);
         let now = Now { mono: self.now, wall: Timestamp::UNIX_EPOCH };
         let changes = std::mem::take(&mut self.fresh);
-        step(&self.state, &mut self.model, &mut self.memory, changes, now, false)
+        step(&self.state, &mut self.model, &mut self.brake, &mut self.memory, changes, now, false)
     }
 }
 

@@ -169,7 +169,7 @@ impl Placement {
         Explanation { unit: name.clone(), standing: self.standing(unit), machines }
     }
 
-    fn standing(&self, unit: UnitIx) -> Standing {
+    pub(super) fn standing(&self, unit: UnitIx) -> Standing {
         let it = self.unit(unit);
         let ids = |homes: &Homes, wanted: &dyn Fn(Slot) -> bool| {
             let slots = homes.iter().filter(|slot| wanted(*slot));

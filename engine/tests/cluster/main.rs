@@ -8,6 +8,7 @@
 )]
 
 mod agent;
+mod brake;
 mod checker;
 mod faults;
 mod loss;
@@ -251,7 +252,18 @@ impl Cluster {
 
     /// Tells whether an event of a kind was recorded.
     pub(crate) fn told(&self, kind: &str) -> bool {
+        self.times_told(kind) > 0
+    }
+
+    pub(crate) fn times_told(&self, kind: &str) -> usize {
         let events = self.checker.state.events().values().filter_map(|event| event.record.record());
-        events.flat_map(|record| &record.changes).any(|change| change.kind == kind)
+        events.flat_map(|record| &record.changes).filter(|change| change.kind == kind).count()
+    }
+
+    /// Stops an engine in order.
+    pub(crate) async fn stop_engine(&mut self, n: usize) {
+        let host = self.engines[n].take().unwrap();
+        host.stop.cancel();
+        host.engine.ended().await.unwrap();
     }
 }

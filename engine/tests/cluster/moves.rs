@@ -62,9 +62,7 @@ async fn losing_the_lead_restarts_nothing() {
     let tokens = names.map(|name| cluster.token(name));
     for _ in 0..2 {
         let leader = cluster.leader().unwrap();
-        let host = cluster.engines[leader].take().unwrap();
-        host.stop.cancel();
-        host.engine.ended().await.unwrap();
+        cluster.stop_engine(leader).await;
         let took = cluster.until("another leads", |cluster| cluster.leader().is_some()).await;
         assert!(took <= Duration::from_secs(1), "an orderly leader makes way at once: {took:?}");
     }
