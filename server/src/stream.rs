@@ -56,7 +56,8 @@ impl Feed {
     ) -> Result<(), Gone> {
         // The wire's types are strings, numbers and maps with string keys: they always serialize.
         let mut event = event.data(serde_json::to_string(data).unwrap_or_default());
-        if let Some(id) = id {
+        // axum panics at an id with a line break in it. Without an id the event itself still comes.
+        if let Some(id) = id.filter(|id| !id.contains(char::is_control)) {
             event = event.id(id);
         }
         self.0.send(event).await.map_err(|_| Gone)

@@ -35,6 +35,8 @@ use flotilla_units::{MachineId, UnitName};
 use futures_util::{StreamExt as _, stream::BoxStream};
 use jiff::Timestamp;
 use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpListener,
     sync::watch,
     time::{sleep, timeout},
 };
@@ -187,12 +189,16 @@ impl World {
 
     /// Lets a machine register that does nothing, and has no API.
     async fn register(&self, n: u8) {
+        self.register_at(n, None).await;
+    }
+
+    async fn register_at(&self, n: u8, api: Option<String>) {
         let keys = Keys::default();
         let record = MachineRecord {
             v: VERSION,
             host: format!("m{n}"),
             addresses: Vec::new(),
-            api: None,
+            api,
             metadata: [("host".to_owned(), format!("m{n}"))].into(),
             facts: BTreeMap::new(),
             capacity: Capacity::default(),
@@ -361,6 +367,55 @@ async fn a_journal_says_what_it_lacks() {
         if !follow {
             assert_eq!(stream.next().await.unwrap(), None);
         }
+    }
+}
+
+/// A machine's API that says these lines to whoever asks for its journal.
+async fn says(lines: Vec<JournalLine>) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let lines = lines.iter().map(|line| format!("data: {}\n\n", serde_json::to_string(line).unwrap()));
+    let head = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\n";
+    let answer = head.to_owned() + &lines.collect::<String>();
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let mut request = Vec::new();
+            while !request.ends_with(b"\r\n\r\n") {
+                request.push(stream.read_u8().await.unwrap());
+            }
+            stream.write_all(answer.as_bytes()).await.unwrap();
+        }
+    });
+    url
+}
+
+#[tokio::test]
+async fn a_machine_speaks_for_itself_only_and_its_cursors_are_not_believed_blindly() {
+    let world = World::new().await;
+    let line = |unit: &str, message: &str, cursor: &str| JournalLine {
+        unit: unit.to_owned(),
+        host: "m1".to_owned(),
+        machine: id(1).to_string(),
+        realtime_us: 1,
+        priority: None,
+        pid: None,
+        identifier: None,
+        message: message.to_owned(),
+        invocation: None,
+        cursor: cursor.to_owned(),
+    };
+    for (n, cursor) in [(2, "s=a;i=2\nid: s=b".to_owned()), (3, format!("s=a;i=2,{}~s=b", id(1)))] {
+        let unit = format!("u{n}.service");
+        let api = says(vec![line(&unit, "first", "s=a;i=1"), line(&unit, "second", &cursor)]).await;
+        world.register_at(n, Some(api)).await;
+        world.unit(&unit, Some(n)).await;
+        let mut stream = world.journal(&query(&unit, false, None), None).await;
+        let heard = stream.line().await;
+        let whose = (heard.message.as_str(), heard.host, heard.machine);
+        assert_eq!(whose, ("first", format!("m{n}"), id(n).to_string()));
+        let notice = stream.notice().await;
+        assert!(notice.machine == Some(id(n).to_string()) && notice.reason.contains("cursor"), "{notice:?}");
+        assert_eq!(stream.next().await.unwrap(), None);
     }
 }
 

@@ -34,8 +34,9 @@ const HOLD: Duration = Duration::from_millis(500);
 /// The longest that a client may have lines held back.
 const HOLD_MAX: Duration = Duration::from_secs(10);
 
-/// How many lines wait between the machines and the merge.
-const QUEUE: usize = 1_024;
+/// How many lines wait between the machines and the merge. At 48 KiB, the longest that a unit prints,
+/// they are 12 MiB.
+const QUEUE: usize = 256;
 
 /// How far the clocks of two machines may be apart: a machine that is read only later gives its lines
 /// from so long before the stream began by this machine's clock. Five seconds: far more than between
@@ -202,10 +203,12 @@ impl Merged {
             query.since = query.since.or(Some(self.began));
         }
         let after = self.position.0.get(&machine.to_string()).cloned();
+        let host = self.host(machine).unwrap_or_else(|| machine.short());
         Source {
             node: Arc::clone(&self.node),
             user: self.user.clone(),
             machine,
+            host,
             query,
             after,
             began: self.began,
@@ -248,7 +251,10 @@ impl Merged {
     }
 
     fn notice(&self, machine: MachineId, reason: String) -> Tell {
-        let host = self.reader.machine(machine).and_then(|row| row.record).map(|record| record.host.clone());
-        Tell::Notice(JournalNotice { host, machine: Some(machine.to_string()), reason })
+        Tell::Notice(JournalNotice { host: self.host(machine), machine: Some(machine.to_string()), reason })
+    }
+
+    fn host(&self, machine: MachineId) -> Option<String> {
+        self.reader.machine(machine).and_then(|row| row.record).map(|record| record.host.clone())
     }
 }

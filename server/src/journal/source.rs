@@ -21,6 +21,9 @@ const RETRY_FIRST: Duration = Duration::from_millis(100);
 /// The longest wait before a machine that was lost is asked again.
 const RETRY_MAX: Duration = Duration::from_secs(3);
 
+/// The longest cursor that is believed of another machine, in bytes: journald's have some 130.
+const CURSOR_BYTES_MAX: usize = 512;
+
 /// What a machine's task says.
 pub(super) enum Said {
     Line(MachineId, Box<JournalLine>),
@@ -43,6 +46,8 @@ pub(super) struct Source {
     pub(super) node: Arc<Node>,
     pub(super) user: User,
     pub(super) machine: MachineId,
+    /// What people call it.
+    pub(super) host: String,
     pub(super) query: JournalQuery,
     /// The last line that was looked at.
     pub(super) after: Option<String>,
@@ -144,8 +149,20 @@ impl Source {
         }
         loop {
             let heard = match stream.next().await {
-                Ok(Some(SseEvent { data: JournalEvent::Line(line), .. })) => self.line(*line).await,
-                Ok(Some(SseEvent { data: JournalEvent::Position(at), .. })) => self.position(at).await,
+                Ok(Some(SseEvent { data: JournalEvent::Line(line), .. })) => {
+                    if !is_cursor(&line.cursor) {
+                        return Self::no_cursor();
+                    }
+                    // A machine speaks for itself only, whatever it says of whose line that is.
+                    let host = self.host.clone();
+                    self.line(JournalLine { machine: machine.clone(), host, ..*line }).await
+                }
+                Ok(Some(SseEvent { data: JournalEvent::Position(at), .. })) => {
+                    if !is_cursor(&at.cursor) {
+                        return Self::no_cursor();
+                    }
+                    self.position(JournalPosition { machine: machine.clone(), ..at }).await
+                }
                 // One machine says what it lacks as an error.
                 Ok(Some(SseEvent { data: JournalEvent::Notice(_), .. })) => true,
                 Ok(None) => return self.ended(),
@@ -178,6 +195,10 @@ impl Source {
         if self.query.follow { End::Lost("its journal's stream ended".to_owned()) } else { End::Over }
     }
 
+    fn no_cursor() -> End {
+        End::Lost("it sent a line with a cursor that no journal has".to_owned())
+    }
+
     fn failed(error: &JournalError) -> End {
         Self::refused_or_lost(refusal(error))
     }
@@ -195,6 +216,27 @@ impl Source {
             End::Refused(body)
         } else {
             End::Lost(body.message)
+        }
+    }
+}
+
+/// Whether a text can be a place in a journal (`s=...;i=...`). Line breaks would end a field of the
+/// event that carries it, and `,` and `~` would make it the place of another machine as well.
+fn is_cursor(text: &str) -> bool {
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"=;-_".contains(&byte);
+    (1..=CURSOR_BYTES_MAX).contains(&text.len()) && text.bytes().all(allowed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cursor_is_what_journald_writes() {
+        assert!(is_cursor("s=6d9a;i=1f;b=77;m=1;t=64d;x=a"));
+        let long = "s".repeat(CURSOR_BYTES_MAX + 1);
+        for not in ["", "s=1\nid: 2", "s=1\r", "s=1\0", "s=1,aa~s=2", "s=\u{fc}", &long] {
+            assert!(!is_cursor(not), "{not:?}");
         }
     }
 }
