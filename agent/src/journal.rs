@@ -19,6 +19,10 @@ mod journalctl;
 
 pub use journalctl::Journalctl;
 
+/// The most that is held of lines whose order or number is known only at their end, in bytes of
+/// memory. Ten thousand ordinary lines are some 5 MB, and lines of 48 KiB exist.
+pub const HELD_BYTES_MAX: usize = 32 * 1024 * 1024;
+
 /// Which lines are wanted.
 #[derive(Debug, Clone, Default)]
 pub struct Query {
@@ -137,6 +141,12 @@ pub enum JournalError {
         /// How many are given at most.
         limit: u32,
     },
+    /// The last lines, as many as are wanted, are too long to be held.
+    #[error(
+        "the last lines, as many as were asked for, are more than {} MiB; ask for fewer, or for all since a time",
+        HELD_BYTES_MAX >> 20
+    )]
+    TooMuch,
     /// The user that flotillad runs as may read no journal, and has none of their own.
     #[error(
         "this user may not read the machine's journal and has none of their own: journald keeps one for each user \
@@ -194,6 +204,19 @@ impl Cursor {
         let same_run = self.field('s').is_some() && self.field('s') == other.field('s');
         let field = if same_run { 'i' } else { 't' };
         self.number(field) > other.number(field)
+    }
+}
+
+impl LogEntry {
+    /// Returns how much memory the line takes, in bytes.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        let message = match &self.message {
+            LogMessage::Text(text) => text.len(),
+            LogMessage::Bytes(bytes) => bytes.len(),
+        };
+        let others = [self.identifier.as_ref(), self.invocation.as_ref(), Some(&self.cursor.0)];
+        size_of::<Self>() + message + others.into_iter().flatten().map(String::len).sum::<usize>()
     }
 }
 

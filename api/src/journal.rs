@@ -96,8 +96,9 @@ pub struct JournalQuery {
     #[serde(default)]
     pub follow: bool,
     /// How many of the newest lines of each machine to begin with; absent for all since `since`,
-    /// which goes before it.
+    /// which goes before it. At most 10,000.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[param(maximum = 10_000)]
     pub lines: Option<u32>,
     /// Not before this time (RFC 3339).
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -113,6 +114,12 @@ pub struct JournalQuery {
     /// time, in milliseconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hold_ms: Option<u64>,
+}
+
+impl JournalQuery {
+    /// The most of `lines`: they may have to be held before the first is known. Whoever wants more
+    /// wants all since a time.
+    pub const LINES_MAX: u32 = 10_000;
 }
 
 /// How far a merged stream has come: the cursor of the last line sent, for each machine.

@@ -52,6 +52,12 @@ impl Wanted {
         if query.priority.is_some_and(|priority| priority > 7) {
             return Err(ApiError::bad_request("priority is not between 0 (emergency) and 7 (debug)"));
         }
+        if query.lines.is_some_and(|lines| lines > JournalQuery::LINES_MAX) {
+            return Err(ApiError::bad_request(format!(
+                "lines is above {}, the most of each machine's newest that are given; ask for all since a time",
+                JournalQuery::LINES_MAX
+            )));
+        }
         Ok(Self { selectors, query })
     }
 
@@ -141,9 +147,10 @@ fn place(machine: &str, cursor: &str) -> String {
 
 fn refusal(error: &JournalError) -> ErrorBody {
     let kind = match error {
-        JournalError::NoUnit | JournalError::Pattern { .. } | JournalError::TooManyMatches { .. } => {
-            ErrorKind::BadRequest
-        }
+        JournalError::NoUnit
+        | JournalError::Pattern { .. }
+        | JournalError::TooManyMatches { .. }
+        | JournalError::TooMuch => ErrorKind::BadRequest,
         _ => ErrorKind::Unavailable,
     };
     ErrorBody { kind, message: chain(error), details: Vec::new() }

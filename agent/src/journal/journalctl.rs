@@ -26,7 +26,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::codec::{FramedRead, LinesCodec, LinesCodecError};
 
 use super::{
-    Cursor, JournalError, LogEntry, LogSource, Query,
+    Cursor, HELD_BYTES_MAX, JournalError, LogEntry, LogSource, Query,
     command::{From, arguments, beginning, end},
     decode::{Origin, cursor, decode},
 };
@@ -254,7 +254,7 @@ impl Reader {
         };
         let said = tokio::spawn(last_words(stderr));
         let mut read = FramedRead::new(stdout, LinesCodec::new_with_max_length(LINE_BYTES));
-        let (mut lines, mut held) = (0, Vec::new());
+        let (mut lines, mut held, mut bytes) = (0, Vec::new(), 0);
         let backwards = self.from.is_backwards(&self.query);
         while let Some(line) = read.next().await {
             let told = match line {
@@ -267,6 +267,11 @@ impl Reader {
             lines += 1;
             let Some(told) = told else { continue };
             if backwards {
+                bytes += told.as_ref().map_or(0, LogEntry::bytes);
+                if bytes > HELD_BYTES_MAX {
+                    let _ = self.sender.send(Err(JournalError::TooMuch)).await;
+                    return Ok(End::Unheard);
+                }
                 held.push(told);
             } else if self.sender.send(told).await.is_err() {
                 return Ok(End::Unheard);

@@ -47,7 +47,7 @@ pub(crate) struct Args {
     follow: bool,
 
     /// How many of each machine's newest lines to begin with [default: 10 with --follow, else all]
-    #[arg(long, short = 'n', value_name = "N")]
+    #[arg(long, short = 'n', value_name = "N", value_parser = clap::value_parser!(u32).range(..=i64::from(JournalQuery::LINES_MAX)))]
     lines: Option<u32>,
 
     /// Only lines since this time: 2026-11-22 14:00, 14:00, -5min, today

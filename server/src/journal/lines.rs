@@ -2,7 +2,7 @@
 
 use std::{collections::VecDeque, sync::Arc};
 
-use flotilla_agent::journal::{Cursor, JournalError, LogEntry, Query};
+use flotilla_agent::journal::{Cursor, HELD_BYTES_MAX, JournalError, LogEntry, Query};
 use flotilla_api::journal::{JournalLine, JournalPosition};
 use futures_util::{
     Stream, StreamExt as _,
@@ -106,17 +106,63 @@ impl Lines {
     }
 }
 
-/// Reads a stream to its end and keeps its last lines, and what went wrong.
+/// Reads a stream to its end and keeps its last lines, and what went wrong. If they are too long to be
+/// held, that is all it says.
 async fn newest(
     mut stream: BoxStream<'static, Result<LogEntry, JournalError>>,
     lines: usize,
 ) -> impl Stream<Item = Result<LogEntry, JournalError>> {
-    let mut kept = VecDeque::new();
+    let bytes_of = |read: &Result<LogEntry, JournalError>| read.as_ref().map_or(0, LogEntry::bytes);
+    let (mut kept, mut bytes, mut lacks) = (VecDeque::new(), 0, false);
     while let Some(read) = stream.next().await {
+        bytes += bytes_of(&read);
         kept.push_back(read);
-        if kept.len() > lines {
-            kept.pop_front();
+        while kept.len() > lines || bytes > HELD_BYTES_MAX {
+            // What is behind the last lines when all are read does not lack.
+            lacks |= kept.len() <= lines;
+            bytes -= kept.pop_front().as_ref().map_or(0, bytes_of);
         }
     }
+    if lacks && kept.len() < lines {
+        kept = VecDeque::from([Err(JournalError::TooMuch)]);
+    }
     stream::iter(kept)
+}
+
+#[cfg(test)]
+mod tests {
+    use flotilla_agent::journal::LogMessage;
+
+    use super::*;
+
+    fn entry(i: u64, bytes: usize) -> LogEntry {
+        LogEntry {
+            unit: "a.service".parse().expect("valid"),
+            cursor: Cursor(format!("s=a;i={i:x}")),
+            realtime_us: i,
+            monotonic_us: i,
+            priority: None,
+            pid: None,
+            identifier: None,
+            message: LogMessage::Text("x".repeat(bytes)),
+            invocation: None,
+        }
+    }
+
+    /// The numbers of the newest of lines that are as long as given; none if they are too much.
+    async fn numbers(lengths: &[usize], lines: usize) -> Option<Vec<u64>> {
+        let entries: Vec<_> = (0..).zip(lengths).map(|(i, bytes)| Ok(entry(i, *bytes))).collect();
+        let kept: Vec<_> = newest(stream::iter(entries).boxed(), lines).await.collect().await;
+        kept.into_iter().map(|read| read.ok().map(|entry| entry.realtime_us)).collect()
+    }
+
+    #[tokio::test]
+    async fn the_newest_lines_are_kept_as_far_as_they_can_be_held() {
+        let long = HELD_BYTES_MAX / 3;
+        assert_eq!(numbers(&[1, 1, 1], 2).await, Some(vec![1, 2]));
+        assert_eq!(numbers(&[1, long, long], 5).await, Some(vec![0, 1, 2]));
+        assert_eq!(numbers(&[long; 4], 5).await, None, "the first would be missing unsaid");
+        assert_eq!(numbers(&[long, long, long, 1, 1], 2).await, Some(vec![3, 4]));
+        assert_eq!(numbers(&[HELD_BYTES_MAX + 1], 1).await, None);
+    }
 }

@@ -18,12 +18,17 @@ use tokio::time::Instant;
 /// at once.
 const HELD_MAX: usize = 20_000;
 
+/// The most memory of lines held back, in bytes; past it the earliest goes at once. Units can write
+/// lines of 48 KiB, and 20,000 of those would be a gigabyte.
+const HELD_BYTES_MAX: usize = 32 * 1024 * 1024;
+
 /// The lines that are held back.
 #[derive(Debug)]
 pub(super) struct Merge {
     hold: Duration,
     machines: BTreeMap<MachineId, Source>,
     held: usize,
+    bytes: usize,
 }
 
 #[derive(Debug, Default)]
@@ -36,7 +41,7 @@ struct Source {
 impl Merge {
     /// Makes a merge that holds lines back for so long at most.
     pub(super) const fn new(hold: Duration) -> Self {
-        Self { hold, machines: BTreeMap::new(), held: 0 }
+        Self { hold, machines: BTreeMap::new(), held: 0, bytes: 0 }
     }
 
     /// Begins to wait for a machine's lines.
@@ -56,8 +61,9 @@ impl Merge {
 
     /// Takes in a machine's next line.
     pub(super) fn push(&mut self, machine: MachineId, line: JournalLine, now: Instant) {
-        self.machines.entry(machine).or_default().lines.push_back((now, line));
         self.held += 1;
+        self.bytes += bytes(&line);
+        self.machines.entry(machine).or_default().lines.push_back((now, line));
     }
 
     /// Tells whether lines of a machine are held back.
@@ -69,12 +75,14 @@ impl Merge {
     pub(super) fn pop(&mut self, now: Instant) -> Option<(MachineId, JournalLine)> {
         let (machine, arrived) = self.earliest()?;
         let all_shown = self.machines.values().all(|source| !source.open || !source.lines.is_empty());
-        if !(all_shown || now >= arrived + self.hold || self.held > HELD_MAX) {
+        let too_much = self.held > HELD_MAX || self.bytes > HELD_BYTES_MAX;
+        if !(all_shown || now >= arrived + self.hold || too_much) {
             return None;
         }
         let source = self.machines.get_mut(&machine)?;
         let (_, line) = source.lines.pop_front()?;
         self.held -= 1;
+        self.bytes -= bytes(&line);
         if source.lines.is_empty() && !source.open {
             self.machines.remove(&machine);
         }
@@ -98,6 +106,13 @@ impl Merge {
             .min_by_key(|(machine, (_, line))| (line.realtime_us, **machine))
             .map(|(machine, (arrived, _))| (*machine, *arrived))
     }
+}
+
+/// How much memory a line takes, in bytes.
+fn bytes(line: &JournalLine) -> usize {
+    let texts = [&line.unit, &line.host, &line.machine, &line.message, &line.cursor];
+    let others = [line.identifier.as_ref(), line.invocation.as_ref()].into_iter().flatten();
+    size_of::<JournalLine>() + texts.into_iter().chain(others).map(String::len).sum::<usize>()
 }
 
 #[cfg(test)]
@@ -143,6 +158,21 @@ mod tests {
         merge.push(machine(2), line(2, 20), now);
         assert_eq!(drain(&mut merge, now), [10, 20]);
         assert_eq!(drain(&mut merge, now + HOLD), [30], "nobody waits longer than the hold");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn no_more_is_held_than_memory_is_given_for() {
+        let now = Instant::now();
+        let mut merge = Merge::new(HOLD);
+        merge.open(machine(1));
+        merge.open(machine(2));
+        for at in 1..=4 {
+            let message = "x".repeat(HELD_BYTES_MAX / 3);
+            merge.push(machine(1), JournalLine { message, ..line(1, at) }, now);
+        }
+        assert_eq!(drain(&mut merge, now), [1, 2], "the other machine is not waited for at any price");
+        assert_eq!(drain(&mut merge, now + HOLD), [3, 4]);
+        assert_eq!((merge.held, merge.bytes), (0, 0));
     }
 
     #[tokio::test(start_paused = true)]

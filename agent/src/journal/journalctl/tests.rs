@@ -179,3 +179,19 @@ async fn a_user_who_may_read_no_journal_is_told_what_to_do() {
     let all: Vec<_> = journal.follow(query(&["a.service"])).collect().await;
     assert!(matches!(all[..], [Err(JournalError::MayNotRead)]));
 }
+
+#[tokio::test]
+async fn last_lines_that_match_are_refused_when_they_cannot_be_held() {
+    let dir = tempfile::tempdir().unwrap();
+    // Ten lines of four million bytes, newest first.
+    let script = r#"
+for i in a 9 8 7 6 5 4 3 2 1; do
+  printf '{"__CURSOR":"s=a;i=%s;t=1","__REALTIME_TIMESTAMP":"1","_SYSTEMD_UNIT":"a.service","MESSAGE":"' $i
+  head -c 4000000 /dev/zero | tr '\0' x
+  printf '"}\n'
+done"#;
+    let grep = Some("x".to_owned());
+    let query = Query { follow: false, lines: Some(10), grep, ..query(&["a.service"]) };
+    let all: Vec<_> = scripted(&dir, script).follow(query).collect().await;
+    assert!(matches!(all.as_slice(), [Err(JournalError::TooMuch)]), "{} lines", all.len());
+}
