@@ -1,8 +1,8 @@
 //! Who asks.
 //!
 //! A peer is a process on this machine (unix socket), or whoever holds a
-//! certificate of this cluster (TLS). A machine may speak for a user: then the
-//! user counts.
+//! certificate of this cluster (TLS). A machine may speak for any user, and is
+//! believed: then the user counts. So a machine's key is worth every user's.
 
 use std::sync::Arc;
 

@@ -3,7 +3,7 @@
 //! A request may be sent to any machine. What needs the cluster's state is
 //! answered by a seat, so a machine without one forwards the request there; what
 //! is about one machine is answered by that machine. Either way the user's
-//! identity goes along, and a machine's certificate alone may read, and nothing else.
+//! identity goes along; a machine that asks in nobody's name may read, and nothing else.
 //!
 //! Nothing here decides anything: reads come from the engine's
 //! [`StateReader`](flotilla_engine::StateReader), writes go through the

@@ -1,29 +1,25 @@
 //! Listeners: the unix socket, TCP with mutual TLS, and loopback without any.
 
+mod handshakes;
+
 use std::{
     io,
     net::SocketAddr,
     os::unix::fs::{FileTypeExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
-    sync::Arc,
     time::Duration,
 };
 
 use axum::{Router, extract::connect_info::Connected, serve::IncomingStream, serve::Listener};
 use tokio::{
     net::{TcpListener, TcpStream, UnixListener, UnixStream},
-    sync::{Semaphore, mpsc},
+    sync::mpsc,
 };
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use tokio_util::sync::CancellationToken;
 
+use self::handshakes::{HANDSHAKES_MAX, accept_all};
 use crate::{Peer, TlsError, TlsFiles};
-
-/// How long a TLS handshake may take. Across the world it takes half a second.
-const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// How many handshakes may be under way at once; further peers wait in the kernel's queue.
-const HANDSHAKES_MAX: usize = 256;
 
 /// How long to wait after a failed accept: as a rule the process is out of descriptors, and some
 /// come free.
@@ -232,68 +228,6 @@ impl Listener for TlsPeers {
         tracing::trace!(address = %self.address, "asked for the listener's own address");
         Ok(Peer::Anonymous)
     }
-}
-
-/// Accepts connections and shakes hands with each in a task of its own, so that a peer that is slow,
-/// or wants to be, delays nobody.
-async fn accept_all(
-    listener: TcpListener,
-    acceptor: TlsAcceptor,
-    ready: mpsc::Sender<(TlsStream<TcpStream>, Peer)>,
-    stop: CancellationToken,
-) {
-    let places = Arc::new(Semaphore::new(HANDSHAKES_MAX));
-    loop {
-        let accepted = tokio::select! {
-            accepted = accept_one(&listener, &places) => accepted,
-            () = stop.cancelled() => return,
-        };
-        let Some((stream, address, place)) = accepted else { continue };
-        let (acceptor, ready) = (acceptor.clone(), ready.clone());
-        tokio::spawn(async move {
-            match tokio::time::timeout(HANDSHAKE_TIMEOUT, shake_hands(&acceptor, stream)).await {
-                Ok(Ok(peer)) => {
-                    let _server_is_stopping = ready.send(peer).await;
-                }
-                Ok(Err(why)) => tracing::warn!(
-                    %address, why,
-                    "a connection was turned away; it needs a certificate of this cluster's CA (flotctl ca issue \
-                     user|machine)"
-                ),
-                Err(_) => {
-                    tracing::warn!(%address, "a connection was turned away: its handshake took too long")
-                }
-            }
-            drop(place);
-        });
-    }
-}
-
-async fn accept_one(
-    listener: &TcpListener,
-    places: &Arc<Semaphore>,
-) -> Option<(TcpStream, SocketAddr, tokio::sync::OwnedSemaphorePermit)> {
-    let place = Arc::clone(places).acquire_owned().await.ok()?;
-    match listener.accept().await {
-        Ok((stream, address)) => Some((stream, address, place)),
-        Err(e) => {
-            retry(&e).await;
-            None
-        }
-    }
-}
-
-async fn shake_hands(
-    acceptor: &TlsAcceptor,
-    stream: TcpStream,
-) -> Result<(TlsStream<TcpStream>, Peer), String> {
-    let _without_it_only_slower = stream.set_nodelay(true);
-    let stream = acceptor.accept(stream).await.map_err(|e| e.to_string())?;
-    let (_, session) = stream.get_ref();
-    let certificate = session.peer_certificates().and_then(<[_]>::first);
-    let certificate = certificate.ok_or_else(|| "it showed no certificate".to_owned())?;
-    let peer = Peer::of_certificate(certificate)?;
-    Ok((stream, peer))
 }
 
 async fn retry(error: &io::Error) {
