@@ -6,7 +6,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::{
     deps,
-    process::{cargo, run, say},
+    process::{capture, cargo, run, say},
     test, tidy,
 };
 
@@ -25,11 +25,15 @@ const CHECKS: &[Check] = &[
     Check { name: "test", run: || test::main(&[]) },
 ];
 
+/// The parts of the toolchain that are not always there: what cargo calls each, and its name.
+const COMPONENTS: [(&str, &str); 2] = [("fmt", "rustfmt"), ("clippy", "clippy")];
+
 /// Runs every check, also after one failed, and says which did.
 pub fn main(arguments: &[String]) -> Result<()> {
     if let Some(argument) = arguments.first() {
         bail!("unknown argument {argument:?}; `cargo xtask ci` takes none");
     }
+    complete(|part| capture(cargo().args([part, "--version"])).is_ok())?;
     let mut failed = Vec::new();
     let mut summary = Vec::new();
     for Check { name, run } in CHECKS {
@@ -47,6 +51,21 @@ pub fn main(arguments: &[String]) -> Result<()> {
     }
     if !failed.is_empty() {
         bail!("failed: {}", failed.join(", "));
+    }
+    Ok(())
+}
+
+/// Makes sure that the toolchain has what the checks need.
+fn complete(has: impl Fn(&str) -> bool) -> Result<()> {
+    let missing: Vec<&str> =
+        COMPONENTS.iter().filter(|(part, _)| !has(part)).map(|(_, name)| *name).collect();
+    if !missing.is_empty() {
+        bail!(
+            "this Rust has no {}; `rustup component add {}` installs it (without rustup, as on Debian: apt-get install \
+             rustfmt rust-clippy)",
+            missing.join(" and no "),
+            missing.join(" ")
+        );
     }
     Ok(())
 }
@@ -78,4 +97,18 @@ fn clippy() -> Result<()> {
 fn docs() -> Result<()> {
     let mut doc = cargo();
     run(doc.env("RUSTDOCFLAGS", "-Dwarnings").args(["doc", "--workspace", "--no-deps", "--locked"]))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_toolchain_lacks_is_named_with_what_installs_it() {
+        assert!(complete(|_| true).is_ok());
+        let error = complete(|part| part == "fmt").unwrap_err().to_string();
+        assert!(error.contains("no clippy;") && error.contains("`rustup component add clippy`"), "{error}");
+        let error = complete(|_| false).unwrap_err().to_string();
+        assert!(error.contains("`rustup component add rustfmt clippy`"), "{error}");
+    }
 }
