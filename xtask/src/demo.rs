@@ -7,7 +7,7 @@
 use std::{
     fs,
     path::PathBuf,
-    process::{Command, Stdio},
+    process::Command,
     time::{Duration, Instant},
 };
 
@@ -82,13 +82,12 @@ fn up() -> Result<()> {
     deps::lab(Image::Plain)?;
     step("2. Building flotilla (the first time takes some minutes)");
     lab::build(&["flotillad", "flotctl", "flotilla-lab"])?;
-    let is_up = lab::command().arg("status").stdout(Stdio::null()).stderr(Stdio::null()).status();
-    if is_up.is_ok_and(|status| status.success()) {
-        bail!("a lab is up already; end it with `cargo xtask demo --down`, then try again");
-    }
 
     step("3. Booting three machines, each with its own systemd, and an etcd beside them");
-    in_lab(&["up", "--machines", "3", "--etcd", "1"])?;
+    // It refuses where a lab lives, and removes what one left that died.
+    in_lab(&["up", "--machines", "3", "--etcd", "1"]).context(
+        "no machines; if a lab is up already, end it with `cargo xtask demo --down`, then try again",
+    )?;
     let shown = show(start);
     if shown.is_err() {
         eprintln!("The machines are left as they are: `cargo xtask lab logs m1` shows a journal,");
