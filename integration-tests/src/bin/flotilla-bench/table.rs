@@ -38,6 +38,17 @@ impl Table {
         self.rows.push(Row { what: what.into(), flotilla: format!("{value:.1} {unit}"), systemd, goal });
     }
 
+    /// Adds a row whose figure has to be at least `least`.
+    pub fn at_least(
+        &mut self,
+        what: impl Into<String>,
+        (value, least, unit): (f64, f64, &str),
+        systemd: String,
+    ) {
+        let goal = Some((format!("at least {least} {unit}"), value >= least));
+        self.rows.push(Row { what: what.into(), flotilla: format!("{value:.1} {unit}"), systemd, goal });
+    }
+
     /// Adds a row of a rate, which has to be that share of systemd's own.
     pub fn rate(&mut self, what: impl Into<String>, flotilla: f64, systemd: f64, share: f64) {
         let ratio = flotilla / systemd;
@@ -99,9 +110,12 @@ mod tests {
         let mut table = Table::new("start");
         table.at_most("p99", (100.0, 100.0, "ms"), String::new());
         table.rate("rate", 70.0, 100.0, 0.7);
+        table.at_least("lines", (500.0, 500.0, "lines/s"), String::new());
         assert_eq!(table.missed(), Vec::<String>::new());
         table.at_most("p50", (f64::NAN, 30.0, "ms"), String::new());
         table.rate("none", 0.0, 0.0, 0.7);
-        assert_eq!(table.missed().len(), 2, "{table}");
+        table.at_least("lines", (499.0, 500.0, "lines/s"), String::new());
+        table.at_least("lines", (f64::NAN, 500.0, "lines/s"), String::new());
+        assert_eq!(table.missed().len(), 4, "{table}");
     }
 }
