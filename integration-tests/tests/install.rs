@@ -3,9 +3,9 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on fails")]
 
-use std::{path::Path, time::Duration};
+use std::{env, path::Path, time::Duration};
 
-use flotilla_integration_tests::{LIMIT, binary, eventually, lab_directory, lab_with};
+use flotilla_integration_tests::{LIMIT, eventually, lab_directory, lab_with};
 use flotilla_lab::{Lab, Machine, wait_formed};
 
 /// Where the archive is unpacked on a machine.
@@ -67,6 +67,12 @@ fn three_machines_become_a_cluster_as_the_readme_says() {
         assert!(places.contains(machine.name()), "{places}");
     }
 
+    // The README's next steps, from where the archive was unpacked.
+    let next = "flotctl start examples/hello.service && flotctl start examples/web@{1,2,3}.service && \
+                flotctl start examples/disk-watch.service && flotctl destroy 'web@*' hello disk-watch";
+    m1.run(&["bash", "-c", &format!("cd {UNPACKED} && {next}")]).unwrap();
+    m1.shell("man=/usr/share/man; test -f $man/man1/flotctl.1 && test -f $man/man8/flotillad.8").unwrap();
+
     upgrade(m2);
     cold_boot(&lab, m1);
 }
@@ -125,15 +131,18 @@ fn install() -> String {
     format!("PREFIX=/usr {UNPACKED}/install")
 }
 
-/// Puts the archive's content on a machine.
+/// Unpacks what `cargo xtask dist` packs, with the programs of this build, on a machine.
 fn unpack(machine: &Machine) {
-    for program in ["flotillad", "flotctl"] {
-        machine.copy_in(&binary(program).unwrap(), &format!("{UNPACKED}/{program}")).unwrap();
-    }
-    let dist = Path::new(env!("CARGO_MANIFEST_DIR")).join("../dist");
-    for file in ["install", "flotillad.service", "flotilla-handover.service"] {
-        machine.copy_in(&dist.join(file), &format!("{UNPACKED}/{file}")).unwrap();
-    }
+    let Some(archive) = env::var_os("FLOTILLA_ARCHIVE") else {
+        panic!("no archive; run the test with `cargo xtask test install`")
+    };
+    machine.copy_in(Path::new(&archive), "/root/flotilla.tar.gz").unwrap();
+    machine
+        .shell(&format!(
+            "mkdir {UNPACKED} && tar -xzf /root/flotilla.tar.gz --strip-components=1 -C {UNPACKED}"
+        ))
+        .unwrap();
+    machine.run(&["rm", "/root/flotilla.tar.gz"]).unwrap();
 }
 
 /// Runs `flotctl cluster init` on a machine, copies the folders to the others, and returns the

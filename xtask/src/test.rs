@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, anyhow, bail};
 
 use crate::{
-    deps,
+    deps, dist,
     image::Image,
     process::{cargo, is_root, run, run_watched, say},
     workspace,
@@ -114,6 +114,12 @@ fn run_target(target: &Target, rest: &[String]) -> Outcome {
         .env("FLOTILLA_ETCD", workspace::etcd())
         .env("FLOTILLA_LAB_DIRECTORY", workspace::lab())
         .env("FLOTILLA_BINARIES", workspace::target().join("debug"));
+    if target.archive {
+        match dist::pack(&workspace::target().join("debug"), "-debug") {
+            Ok(archive) => _ = command.env("FLOTILLA_ARCHIVE", archive),
+            Err(error) => return Outcome::Failed(error),
+        }
+    }
     if !rest.is_empty() {
         command.arg("--").args(rest);
     }

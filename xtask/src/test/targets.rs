@@ -33,6 +33,8 @@ pub struct Target {
     pub about: String,
     /// What it needs.
     pub needs: Needs,
+    /// Whether it is about the archive of `cargo xtask dist`.
+    pub archive: bool,
     /// The feature behind which plain `cargo test` does not see it.
     pub feature: Option<String>,
 }
@@ -56,6 +58,7 @@ pub fn all() -> Result<Vec<Target>> {
         name: "unit".into(),
         about: "every crate's own tests".into(),
         needs: Needs::Nothing,
+        archive: false,
         feature: None,
     }];
     for member in workspace::MEMBERS {
@@ -97,6 +100,7 @@ fn target_of(package: &str, table: &str) -> Option<Target> {
         name: name.to_owned(),
         about: about.to_owned(),
         needs,
+        archive: about.contains("(of the archive)"),
         feature: Some(format!("{package}/{feature}")),
     })
 }
@@ -150,6 +154,8 @@ name = "not a target"
     fn the_real_manifests_are_understood() {
         let targets = all().unwrap();
         assert!(targets.iter().any(|target| target.name == "lab" && target.needs == Needs::Lab));
+        let of_the_archive: Vec<&Target> = targets.iter().filter(|target| target.archive).collect();
+        assert!(matches!(of_the_archive.as_slice(), [one] if one.name == "install"), "{of_the_archive:?}");
         assert!(features().unwrap().contains("flotilla-integration-tests/lab"));
     }
 }
