@@ -2,11 +2,13 @@
 //!
 //! A value that cannot be understood is reported under its key and hides no other;
 //! a read that fails is an error and never an empty answer. Nothing here writes, and
-//! nothing here is for following changes (that is [`stream`](crate::stream)).
+//! nothing here is for following changes (that is [`stream`](crate::stream)); the one wait is for a
+//! seat, by whoever has nobody to ask.
 
 use std::{collections::BTreeMap, sync::Arc};
 
 use flotilla_units::{ContentHash, MachineId, UnitName};
+use futures_util::StreamExt as _;
 
 use crate::{
     keys::{Bucket, Key, Keys},
@@ -14,7 +16,9 @@ use crate::{
         Cluster, LeaderRecord, MachineRecord, MachineSettings, ManifestBucket, Record, RecordError,
         ReportBucket, ReportHead, SeatRecord, UnitRecord,
     },
-    store::{KeyRange, KeyValue, LeaseId, RangeRequest, Revision, Store, StoreError},
+    store::{
+        KeyRange, KeyValue, LeaseId, RangeRequest, Revision, Store, StoreError, WatchEvent, WatchMessage,
+    },
     windows,
 };
 
@@ -143,6 +147,27 @@ impl Registry {
             _ => None,
         })
         .await
+    }
+
+    /// Waits until a seat is taken, or written anew, after a revision: that of a read of them.
+    ///
+    /// # Cancellation
+    /// Nothing is lost by dropping it.
+    ///
+    /// # Errors
+    /// The store failed.
+    pub async fn seat_taken(&self, after: Revision) -> Result<(), ReadError> {
+        let range = self.keys.all_of("engine/seats");
+        let failed = |source| ReadError::Store { key: range.start.clone(), source };
+        let mut watch = self.store.watch(range.clone(), Revision(after.0 + 1)).await.map_err(failed)?;
+        while let Some(message) = watch.next().await {
+            if let WatchMessage::Events { events, .. } = message.map_err(failed)?
+                && events.iter().any(|event| matches!(event, WatchEvent::Put(_)))
+            {
+                return Ok(());
+            }
+        }
+        Err(failed(StoreError::WatchEnded("it ended without a word".to_owned())))
     }
 
     /// Reads one unit.

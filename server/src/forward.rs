@@ -1,11 +1,11 @@
 //! Forwarding: to a seat what needs the cluster's state, to a machine what is about it.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use axum::{
     body::{Body, Bytes, to_bytes},
     extract::{Request, State},
-    http::{HeaderMap, HeaderName, HeaderValue, Method, header},
+    http::{HeaderMap, HeaderName, HeaderValue, Method, header, request::Parts},
     middleware::Next,
     response::Response,
 };
@@ -14,7 +14,9 @@ use flotilla_api::{
     client::{Client, ClientError},
     error::ErrorKind,
 };
+use flotilla_registry::{reads::Listing, records::SeatRecord};
 use flotilla_units::MachineId;
+use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::{error::ApiError, identity::User, node::Node};
 
@@ -25,11 +27,26 @@ pub(crate) const BODY_BYTES_MAX: usize = 16 << 20;
 /// How often a request is passed on: to a seat, and from there to the machine that it is about.
 const HOPS_MAX: u32 = 2;
 
+/// How long a request waits for a seat while nobody has one: after a restart, or after the store was
+/// away. An engine looks again after 5 s at the latest, and two machines that both wait this long are
+/// still within the 15 s that a client gives a request.
+const SEAT_WITHIN: Duration = Duration::from_secs(5);
+
+/// How soon seats that refused a connection are asked again: a flotillad is back from a restart in less.
+const SEATS_AGAIN: Duration = Duration::from_millis(250);
+
 /// What is passed on of a request.
 const PASSED_ON: [HeaderName; 4] =
     [header::ACCEPT, header::CONTENT_TYPE, header::IF_MATCH, HeaderName::from_static("last-event-id")];
 
-/// Answers here if there is a seat, else lets a seat answer.
+/// Where a request about the cluster is answered.
+enum Seat {
+    Here,
+    /// At one of these URLs.
+    There(Vec<String>),
+}
+
+/// Answers here if there is a seat, else lets a seat answer; for a moment it waits that there is one.
 pub(crate) async fn to_seat(
     State(node): State<Arc<Node>>,
     user: User,
@@ -40,38 +57,79 @@ pub(crate) async fn to_seat(
         return Ok(next.run(request).await);
     }
     if hops(&request) > 0 {
-        return Err(ApiError::unavailable(format!("{} was asked as a seat and has none", node.host)));
+        // Whoever passed it on has read of a seat here: the state arrives a moment later.
+        return match timeout(SEAT_WITHIN, seated(&node)).await {
+            Ok(()) => Ok(next.run(request).await),
+            Err(_) => Err(ApiError::unavailable(format!("{} was asked as a seat and has none", node.host))),
+        };
     }
-    let seats = seats(&node).await?;
+    let until = Instant::now() + SEAT_WITHIN;
     let parcel = Parcel::take(request).await?;
-    let mut last = None;
-    for url in &seats {
-        let client = node.peers.at(url)?.on_behalf_of(user.name());
-        match parcel.send(&client).await {
-            Ok(response) => return Ok(response),
-            // Nothing was sent, so another seat may be asked, also to change something.
-            Err(e @ ClientError::Unreachable { sent: false, .. }) => last = Some(e),
-            Err(e) => return Err(parcel.outcome(e)),
+    loop {
+        let seats = match timeout_at(until, find_seat(&node)).await {
+            Ok(found) => match found? {
+                Seat::Here => return Ok(next.run(parcel.unpack()).await),
+                Seat::There(seats) => seats,
+            },
+            Err(_) => return Err(no_seat(&node)),
+        };
+        let mut last = None;
+        for url in &seats {
+            let client = node.peers.at(url)?.on_behalf_of(user.name());
+            match parcel.send(&client).await {
+                Ok(response) => return Ok(response),
+                // Nothing was sent, so another seat may be asked, also to change something.
+                Err(e @ ClientError::Unreachable { sent: false, .. }) => last = Some(e),
+                Err(e) => return Err(parcel.outcome(e)),
+            }
         }
+        // Those that have seats may be starting, or gone, with their seats to be taken by others.
+        let again = Instant::now() + SEATS_AGAIN;
+        if let Some(e) = last.filter(|_| again >= until) {
+            return Err(e.into());
+        }
+        let _nor_here = timeout_at(again, seated(&node)).await;
     }
-    Err(last.map_or_else(
-        || {
-            // What keeps this machine's engine from a seat is as a rule what keeps the others'.
-            let own: String = node.health.borrow().not_ready.iter().map(|why| format!("; {} is {why}", node.host)).collect();
-            ApiError::unavailable(format!(
-                "no engine has a seat, so nobody knows the cluster's state{own}; is flotillad running with the \
-                 engine's role on any machine?"
-            ))
-        },
-        Into::into,
+}
+
+fn no_seat(node: &Node) -> ApiError {
+    // What keeps this machine's engine from a seat is as a rule what keeps the others'.
+    let why = node.health.borrow().not_ready.clone();
+    let own: String = why.iter().map(|why| format!("; {} is {why}", node.host)).collect();
+    ApiError::unavailable(format!(
+        "no engine has a seat, so nobody knows the cluster's state{own}; is flotillad running with the engine's \
+         role on any machine?"
     ))
 }
 
-/// Returns where the seats' APIs are, the leader's own included.
-async fn seats(node: &Node) -> Result<Vec<String>, ApiError> {
-    let seats = node.operations.registry().seats().await?;
+/// Waits until there is a seat: here, or at another machine that can be asked.
+async fn find_seat(node: &Node) -> Result<Seat, ApiError> {
+    loop {
+        let seats = node.operations.registry().seats().await?;
+        let revision = seats.revision;
+        let others = apis(node, seats);
+        if !others.is_empty() {
+            return Ok(Seat::There(others));
+        }
+        tokio::select! {
+            () = seated(node) => return Ok(Seat::Here),
+            taken = node.operations.registry().seat_taken(revision) => taken?,
+        }
+    }
+}
+
+/// Waits until there is a seat here; for ever where no engine runs.
+async fn seated(node: &Node) {
+    let mut readers = node.readers.clone();
+    if readers.wait_for(Option::is_some).await.is_err() {
+        std::future::pending::<()>().await;
+    }
+}
+
+/// Returns where the APIs of the seats are, but for this machine's own.
+fn apis(node: &Node, seats: Listing<u8, SeatRecord>) -> Vec<String> {
     let others = seats.found.into_values().filter(|seat| seat.record.machine != node.machine);
-    Ok(others.filter_map(|seat| seat.record.api).collect())
+    others.filter_map(|seat| seat.record.api).collect()
 }
 
 /// Returns a client for another machine that asks it on behalf of a user.
@@ -116,6 +174,8 @@ fn hops(request: &Request) -> u32 {
 
 /// A request, read whole so that it can be sent more than once.
 struct Parcel {
+    /// As it came.
+    parts: Parts,
     method: Method,
     path_and_query: String,
     headers: HeaderMap,
@@ -137,7 +197,12 @@ impl Parcel {
         }
         headers.insert(HeaderName::from_static(FORWARDED), HeaderValue::from(hops));
         let path_and_query = parts.uri.path_and_query().map_or_else(|| "/".to_owned(), ToString::to_string);
-        Ok(Self { method: parts.method, path_and_query, headers, body })
+        Ok(Self { method: parts.method.clone(), parts, path_and_query, headers, body })
+    }
+
+    /// Makes the request of it that it was.
+    fn unpack(self) -> Request {
+        Request::from_parts(self.parts, Body::from(self.body))
     }
 
     async fn send(&self, client: &Client) -> Result<Response, ClientError> {

@@ -10,7 +10,10 @@ use axum::{
 };
 use flotilla_api::{cluster::Version, error::ErrorKind};
 
-use crate::{error::ApiError, node::Node};
+use crate::{
+    error::{ApiError, chain},
+    node::Node,
+};
 
 /// Says which flotillad answers.
 #[utoipa::path(get, path = "/v1/version", responses((status = OK, body = Version)))]
@@ -41,15 +44,22 @@ pub(super) async fn readyz(State(node): State<Arc<Node>>) -> Response {
 
 /// Returns what keeps the engine that runs here from its part, if one runs and something does.
 ///
-/// One that waits because all seats are taken is well. One that has none for want of a store is not,
+/// One that waits because others have seats is well. One that has none for want of a store is not,
 /// and the store is asked there and then; while it has a seat its state follows the store anyway.
+/// Where nobody has a seat, nobody takes orders.
 async fn engine_not_ready(node: &Node) -> Option<String> {
     node.hold.as_ref()?;
-    match node.reader() {
-        Some(reader) => reader.standstill().map(|why| format!("engine: {why}")),
-        None => {
-            let error = node.operations.registry().store().status().await.err()?;
-            Some(format!("engine: it has no seat, and the store does not answer: {error}"))
+    if let Some(reader) = node.reader() {
+        return reader.standstill().map(|why| format!("engine: {why}"));
+    }
+    match node.operations.registry().seats().await {
+        Err(error) => {
+            Some(format!("engine: it has no seat, and the store does not answer: {}", chain(&error)))
+        }
+        Ok(seats) => {
+            let others = seats.found.values().any(|seat| seat.record.machine != node.machine);
+            let unreadable = !seats.unreadable.is_empty();
+            (!others && !unreadable).then(|| "engine: neither it nor any other has a seat yet".to_owned())
         }
     }
 }

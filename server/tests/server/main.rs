@@ -1,0 +1,6 @@
+//! The API as programs see it: a real server and a real engine over a store in memory.
+#![allow(missing_docs, clippy::unwrap_used, clippy::panic)]
+
+mod seats;
+mod streams;
+mod world;
