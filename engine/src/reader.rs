@@ -213,12 +213,24 @@ impl StateReader {
         hot.state.content(hash)?.file().ok().map(|file| file.text().to_owned())
     }
 
-    /// Lists all machines that live, or whose manifest or settings are in the store.
+    /// Lists machines that live, or whose manifest or settings are in the store: those that a filter
+    /// lets through, after an id, at most `limit` (and [`PAGE_MAX`]).
     #[must_use]
-    pub fn machines(&self) -> Page<MachineRow, MachineId> {
+    pub fn machines(
+        &self,
+        after: Option<MachineId>,
+        limit: usize,
+        lets_through: impl Fn(&MachineRow) -> bool,
+    ) -> Page<MachineRow, MachineId> {
         let hot = self.shared.read();
-        let rows = hot.state.machines().keys().filter_map(|id| machine_row(&hot.state, *id)).collect();
-        Page { rows, revision: hot.state.revision(), next: None }
+        let state = &hot.state;
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let ids = state.machines().range((from, Bound::Unbounded)).map(|(id, _)| *id);
+        let mut all = ids.filter_map(|id| machine_row(state, id)).filter(|row| lets_through(row));
+        let limit = limit.clamp(1, PAGE_MAX);
+        let rows: Vec<_> = all.by_ref().take(limit).collect();
+        let next = if all.next().is_some() { rows.last().map(|row| row.id) } else { None };
+        Page { rows, revision: state.revision(), next }
     }
 
     /// Returns a machine.

@@ -22,7 +22,7 @@ use axum::{
     response::Response,
     routing::get,
 };
-use utoipa::openapi::{Info, OpenApi};
+use utoipa::openapi::{ContentBuilder, Info, OpenApi, Ref, ResponseBuilder};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{error::ApiError, forward, metrics, node::Node};
@@ -49,10 +49,23 @@ pub fn router(node: Arc<Node>) -> Router {
 pub fn openapi() -> OpenApi {
     let (anywhere, seat) = parts();
     let mut document = seat.into_openapi();
+    let items = document.paths.paths.values_mut();
+    for operation in items.flat_map(|item| [&mut item.get, &mut item.post]).flatten() {
+        operation.responses.responses.insert("503".to_owned(), unavailable().into());
+    }
     document.merge(anywhere.into_openapi());
     document.info = Info::new("flotilla", "v1");
     document.info.description = Some("systemd units on many machines as if they were one".to_owned());
     document
+}
+
+/// What every route that needs a seat may answer.
+fn unavailable() -> utoipa::openapi::Response {
+    let body = ContentBuilder::new().schema(Some(Ref::from_schema_name("ErrorBody"))).build();
+    ResponseBuilder::new()
+        .description("no engine has a seat, or the store or a machine does not answer")
+        .content("application/json", body)
+        .build()
 }
 
 /// Returns the routes that any machine answers, and those that need a seat.

@@ -15,7 +15,6 @@ use crate::{error::ApiError, forward, identity::User, node::Node, rows};
 /// Says how the cluster is.
 #[utoipa::path(get, path = "/v1/cluster", responses(
     (status = OK, body = ClusterStatus),
-    (status = SERVICE_UNAVAILABLE, body = ErrorBody),
 ))]
 pub(super) async fn cluster(
     State(node): State<Arc<Node>>,
@@ -28,7 +27,7 @@ pub(super) async fn cluster(
 /// Ends a mass-loss hold: what is lost is lost, and its units may start elsewhere.
 #[utoipa::path(post, path = "/v1/cluster/release-hold", responses(
     (status = NO_CONTENT, description = "the leader goes on"),
-    (status = SERVICE_UNAVAILABLE, body = ErrorBody),
+    (status = FORBIDDEN, body = ErrorBody),
 ))]
 pub(super) async fn release_hold(
     State(node): State<Arc<Node>>,

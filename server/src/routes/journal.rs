@@ -48,6 +48,7 @@ pub(super) async fn journal(
 #[utoipa::path(get, path = "/v1/machines/{id}/journal", params(("id" = String, Path), JournalQuery), responses(
     (status = OK, body = JournalEvent, content_type = "text/event-stream"),
     (status = NOT_FOUND, body = ErrorBody),
+    (status = SERVICE_UNAVAILABLE, body = ErrorBody, description = "its machine or the store does not answer"),
 ))]
 pub(super) async fn machine_journal(
     State(node): State<Arc<Node>>,

@@ -10,7 +10,7 @@ use axum::{
 use flotilla_api::{
     error::ErrorBody,
     machine::Machine,
-    page::{ListQuery, Page},
+    page::{ListQuery, PAGE_ITEMS_MAX, Page},
     unit::UnitStatus,
 };
 use flotilla_units::{Glob, MachineId, SourceName};
@@ -18,10 +18,10 @@ use serde::Deserialize;
 
 use crate::{error::ApiError, forward, identity::User, node::Node, routes::status, rows};
 
-/// Lists machines.
+/// Lists machines, one page, by id.
 #[utoipa::path(get, path = "/v1/machines", params(ListQuery), responses(
     (status = OK, body = Page<Machine>),
-    (status = SERVICE_UNAVAILABLE, body = ErrorBody),
+    (status = BAD_REQUEST, body = ErrorBody),
 ))]
 pub(super) async fn list_machines(
     State(node): State<Arc<Node>>,
@@ -30,16 +30,21 @@ pub(super) async fn list_machines(
 ) -> Result<Json<Page<Machine>>, ApiError> {
     let reader = node.seat()?;
     let patterns = patterns(query.pattern.as_deref())?;
+    let from: Option<MachineId> = query.from.as_deref().map(id).transpose()?;
+    let limit = query.limit.unwrap_or(PAGE_ITEMS_MAX);
     let cluster = reader.cluster();
-    let page = reader.machines();
-    let matches = |machine: &Machine| {
-        let names = [machine.host.as_deref().unwrap_or_default(), &machine.id.to_string()].map(str::to_owned);
-        patterns.is_empty()
-            || patterns.iter().any(|pattern| names.iter().any(|name| pattern.matches(name)))
-            || patterns.iter().any(|pattern| names[1].starts_with(pattern.as_str()))
-    };
-    let items = page.rows.into_iter().map(|row| rows::machine(row, &cluster)).filter(matches).collect();
-    Ok(Json(Page { items, revision: page.revision.0, next: None }))
+    let page = reader.machines(from, limit, |row| {
+        let host = row.record.as_ref().map_or("", |record| &record.host);
+        let id = row.id.to_string();
+        let matches = |glob: &Glob| glob.matches(host) || glob.matches(&id) || id.starts_with(glob.as_str());
+        patterns.is_empty() || patterns.iter().any(matches)
+    });
+    let items = page.rows.into_iter().map(|row| rows::machine(row, &cluster)).collect();
+    Ok(Json(Page { items, revision: page.revision.0, next: page.next.map(|id| id.to_string()) }))
+}
+
+fn id(text: &str) -> Result<MachineId, ApiError> {
+    text.parse().map_err(|e| ApiError::bad_request(format!("{e}")))
 }
 
 fn patterns(text: Option<&str>) -> Result<Vec<Glob>, ApiError> {
@@ -60,7 +65,11 @@ pub(super) struct StatusQuery {
 /// Shows what `systemctl status` would show of a unit on one machine.
 #[utoipa::path(get, path = "/v1/machines/{id}/units/{unit}/status",
     params(("id" = String, Path), ("unit" = String, Path), StatusQuery),
-    responses((status = OK, body = UnitStatus), (status = NOT_FOUND, body = ErrorBody)))]
+    responses(
+        (status = OK, body = UnitStatus),
+        (status = NOT_FOUND, body = ErrorBody),
+        (status = SERVICE_UNAVAILABLE, body = ErrorBody, description = "its machine or the store does not answer"),
+    ))]
 pub(super) async fn machine_status(
     State(node): State<Arc<Node>>,
     user: User,
@@ -68,7 +77,7 @@ pub(super) async fn machine_status(
     Query(query): Query<StatusQuery>,
     request: Request,
 ) -> Result<Response, ApiError> {
-    let id: MachineId = id.parse().map_err(|e| ApiError::bad_request(format!("{e}")))?;
+    let id = self::id(&id)?;
     if id != node.machine {
         return forward::request_to_machine(&node, id, &user, request).await;
     }

@@ -21,6 +21,7 @@ use crate::{error::ApiError, identity::User, node::Node, select::Selector};
 /// shows what comes of it.
 #[utoipa::path(post, path = "/v1/orders", request_body = Order, responses(
     (status = OK, body = Outcome),
+    (status = FORBIDDEN, body = ErrorBody),
     (status = NOT_FOUND, body = ErrorBody),
     (status = CONFLICT, body = ErrorBody),
 ))]

@@ -110,6 +110,7 @@ pub(super) async fn get_why(
 /// Takes units in, all of them or none; they run nowhere yet.
 #[utoipa::path(post, path = "/v1/units", request_body = Submit, responses(
     (status = OK, body = Outcome),
+    (status = FORBIDDEN, body = ErrorBody),
     (status = CONFLICT, body = ErrorBody),
     (status = UNPROCESSABLE_ENTITY, body = ErrorBody),
 ))]
