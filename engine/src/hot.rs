@@ -73,7 +73,9 @@ pub struct EngineStatus {
     pub hold: Option<String>,
     /// Nothing is decided: why.
     pub standstill: Option<String>,
-    /// What the store said when it was asked or written to last, if that failed.
+    /// What keeps the state from following the store, while something does.
+    pub behind: Option<String>,
+    /// What the store said to this engine's campaign or to the leader's last write, if that failed.
     pub trouble: Option<String>,
 }
 

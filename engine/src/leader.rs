@@ -111,6 +111,7 @@ impl Term<'_> {
         hot.fresh = Changes::default();
         hot.engine.hold = None;
         hot.engine.standstill = None;
+        hot.engine.trouble = None;
         // The next leader holds by what it has seen; until then `why` sees the lost as they are.
         let Hot { state, model, .. } = &mut *hot;
         model.hold(false);

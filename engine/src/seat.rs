@@ -13,7 +13,7 @@
 //!        └─────────────────────────────────────────────────────┘ seat lost
 //! ```
 
-use std::{sync::Arc, time::Duration};
+use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use flotilla_registry::{
     election::{Candidate, ElectionError},
@@ -43,6 +43,10 @@ use crate::{
 /// How long giving up lead and seat may take when the engine stops. Ten seconds: two calls, and
 /// their leases end by themselves otherwise.
 const GOODBYE: Duration = CALL_TIMEOUT.saturating_mul(2);
+
+/// After how long a campaign counts as sound: one that fails does so within a call's time, and any
+/// other goes on for as long as somebody else leads.
+const SOUND_AFTER: Duration = CALL_TIMEOUT.saturating_add(Duration::from_secs(1));
 
 /// How often the engine's task counts its progress. Two seconds, as the agent's loop: a fifth of
 /// the shortest watchdog that makes sense.
@@ -137,6 +141,13 @@ pub fn run(config: EngineConfig, stop: CancellationToken) -> Engine {
     Engine { reader, release, progress, task }
 }
 
+/// Takes back what an earlier campaign met, once the present one goes on; never returns.
+async fn sounds(shared: &Shared) -> Infallible {
+    sleep(SOUND_AFTER).await;
+    shared.tell(|engine| engine.trouble = None);
+    std::future::pending().await
+}
+
 /// Counts; never returns.
 async fn count(turns: &watch::Sender<u64>) {
     loop {
@@ -214,8 +225,13 @@ impl Seated {
         let EngineConfig { store, keys, timing, witness, .. } = &self.config;
         let mut changes =
             ChangeStream::new(Arc::clone(store), keys, keys.everything(), witness.clone(), timing);
+        let mut behind = false;
         loop {
-            match changes.next().await {
+            let change = changes.next().await;
+            if change.is_ok() && std::mem::take(&mut behind) {
+                shared.tell(|engine| engine.behind = None);
+            }
+            match change {
                 Ok(Change::Reset { kvs, revision }) => {
                     shared.reset(revision, &kvs);
                     self.tell.send_replace(Some(StateReader::new(Arc::clone(shared))));
@@ -229,7 +245,8 @@ impl Seated {
                 Err(error) => {
                     warn!(%error, "the cluster state does not follow the store for now");
                     let text = error.to_string();
-                    shared.tell(|engine| engine.trouble = Some(text));
+                    behind = true;
+                    shared.tell(|engine| engine.behind = Some(text));
                 }
             }
         }
@@ -254,6 +271,7 @@ impl Seated {
             let elected = tokio::select! {
                 () = stop.cancelled() => return,
                 elected = campaign => elected,
+                never = sounds(shared) => match never {},
             };
             let leadership = match elected {
                 Ok(leadership) => leadership,
@@ -271,6 +289,7 @@ impl Seated {
                 }
             };
             backoff.reset();
+            shared.tell(|engine| engine.trouble = None);
             let term = Term {
                 store: Arc::clone(store),
                 shared,

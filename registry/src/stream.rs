@@ -65,7 +65,8 @@ pub enum Change {
         /// The changes, of different keys.
         events: Vec<WatchEvent>,
     },
-    /// All changes up to this revision have been delivered.
+    /// All changes up to this revision have been delivered. Also the word that the stream goes on after an
+    /// error, when there is no other.
     Progress(Revision),
 }
 
@@ -132,6 +133,7 @@ impl ChangeStream {
             accepted: *witness.acceptances().borrow(),
             acceptances: witness.acceptances(),
             witness,
+            interrupted: false,
             state: State::Check,
             watching_since: None,
             lasting: timing.retry_max,
@@ -189,6 +191,8 @@ struct Follower {
     wait: Duration,
     /// The revision up to which the consumer has everything; `None` before the first `Reset`.
     delivered: Option<Revision>,
+    /// The consumer was told of an error, and not yet that it is over.
+    interrupted: bool,
     state: State,
     /// Since when the state is `Watching`.
     watching_since: Option<Instant>,
@@ -205,7 +209,7 @@ impl Follower {
                 sleep(std::mem::take(&mut self.wait)).await;
             }
             let stepped = match &mut self.state {
-                State::Check => self.check().await.map(|()| None),
+                State::Check => self.check().await,
                 State::List { revision } => {
                     let revision = *revision;
                     self.list(revision).await.map(Some)
@@ -243,7 +247,7 @@ impl Follower {
     }
 
     /// Reads the store's revision and cluster record; then resumes the watch, or lists.
-    async fn check(&mut self) -> Result<(), Trouble> {
+    async fn check(&mut self) -> Result<Option<Change>, Trouble> {
         // Marked as seen before the check, so that none is missed; what was delivered before one may
         // be of another store.
         let times = *self.acceptances.borrow_and_update();
@@ -260,17 +264,21 @@ impl Follower {
         if let Err(went_back) = self.witness.check(&before, answer.revision, cluster.as_ref()) {
             return Err(Trouble::WentBack(went_back));
         }
-        self.state = match self.delivered {
-            None => State::List { revision: answer.revision },
+        match self.delivered {
+            None => {
+                self.state = State::List { revision: answer.revision };
+                Ok(None)
+            }
             Some(delivered) => {
                 let from = Revision(delivered.0 + 1);
                 let watch = self.store.watch(self.range.clone(), from).await?;
                 debug!(range = %self.range.start, from = from.0, "watching again");
                 self.watching_since = Some(Instant::now());
-                State::Watching(watch)
+                self.state = State::Watching(watch);
+                let goes_on = std::mem::take(&mut self.interrupted);
+                Ok(goes_on.then_some(Change::Progress(delivered)))
             }
-        };
-        Ok(())
+        }
     }
 
     /// Reads all keys as of a revision and watches from the next one on.
@@ -281,6 +289,7 @@ impl Follower {
         self.state = State::Watching(watch);
         self.watching_since = Some(Instant::now());
         self.delivered = Some(revision);
+        self.interrupted = false;
         Ok(Change::Reset { kvs, revision })
     }
 
@@ -337,11 +346,13 @@ impl Follower {
                 None
             }
             Trouble::Store(source) => {
+                self.interrupted = true;
                 self.wait = self.backoff.next_wait();
                 let from = self.range.start.clone();
                 Some(StreamError::Store { from, wait: self.wait, source })
             }
             Trouble::Record(source) => {
+                self.interrupted = true;
                 self.wait = self.backoff.next_wait();
                 Some(StreamError::Record { wait: self.wait, source })
             }

@@ -185,7 +185,8 @@ pub(crate) fn machine(row: MachineRow, cluster: &ClusterRow) -> Machine {
 pub(crate) fn cluster(row: ClusterRow, store: Result<StoreStatus, String>) -> ClusterStatus {
     let record = row.cluster.as_deref();
     let mut problems = row.problems;
-    problems.extend([row.engine.standstill, row.engine.hold, row.engine.trouble].into_iter().flatten());
+    let engine = row.engine;
+    problems.extend([engine.standstill, engine.hold, engine.behind, engine.trouble].into_iter().flatten());
     if row.leader.is_none() {
         problems.push("no engine leads; nothing is placed or moved".to_owned());
     }

@@ -136,6 +136,34 @@ async fn a_transaction_that_the_store_refuses_keeps_nothing_else_from_being_writ
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_kept_a_seat_that_does_not_lead_is_told_while_it_does_and_not_for_ever() {
+    let mut cluster = Cluster::start(2, 1).await;
+    let other = 1 - cluster.leader().unwrap();
+    let told = |cluster: &Cluster| {
+        let engine = cluster.host(other).engine.reader().unwrap().cluster().engine;
+        assert!(!engine.leads);
+        engine.behind.or(engine.trouble)
+    };
+    cluster.host(other).faults.set_link(Link::Cut);
+    cluster.until("it is told", |cluster| told(cluster).is_some()).await;
+    cluster.host(other).faults.set_link(Link::Up);
+    // Nothing happens in the cluster that would tell it so.
+    cluster.until("it is taken back", |cluster| told(cluster).is_none()).await;
+
+    // Its campaign fails, and then another leads again.
+    let old = cluster.leader().unwrap();
+    cluster.host(other).faults.refuse(Some(&id(900 + other).to_string()));
+    cluster.host(old).faults.set_link(Link::Cut);
+    let reader = cluster.host(other).engine.reader().unwrap();
+    let trouble = || reader.cluster().engine.trouble;
+    cluster.until("the campaign fails", |_| trouble().is_some()).await;
+    cluster.host(old).faults.set_link(Link::Up);
+    cluster.until("the old one leads again", |cluster| cluster.leader() == Some(old)).await;
+    cluster.until("that is no trouble any more", |_| trouble().is_none()).await;
+    assert!(!reader.cluster().engine.leads);
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_operator_accepts_a_store_whose_cluster_record_was_deleted_under_the_leader() {
     let mut cluster = Cluster::start(1, 2).await;
     cluster.running(&["a.service"]).await;
