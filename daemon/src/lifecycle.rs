@@ -22,6 +22,11 @@ use crate::{
 /// How long the roles have to end after they were told to. Below the service's `TimeoutStopSec=`.
 const STOP_TIMEOUT: Duration = Duration::from_secs(20);
 
+/// How long READY waits for the engine of a machine that is a cluster by itself. It takes some tens of
+/// milliseconds, or the 4 s of a lead whose end is awaited; past ten seconds something is wrong, which
+/// `/readyz` tells, and the API has to be there to ask it.
+const ORDERS_WITHIN: Duration = Duration::from_secs(10);
+
 /// How many times the watchdog is fed within its time: two may be missed.
 const FEEDINGS: u32 = 3;
 
@@ -76,13 +81,21 @@ pub(crate) async fn run(config: &Config) -> anyhow::Result<()> {
 /// Tells systemd when the daemon is ready and how it is, and feeds its watchdog with the progress
 /// of the roles' loops: a daemon one of whose loops stands still is started anew.
 async fn tell_systemd(running: Running) {
-    let Running { mut agent, engine } = running;
-    // Ready once what runs was read; no unit's start is waited for. An engine has nothing to read
-    // first: it may wait for its store, or for a seat, as long as that takes.
+    let Running { mut agent, engine, alone } = running;
+    // Ready once what runs was read; no unit's start is waited for. In a cluster an engine has nothing to
+    // read first: it may wait for its store, or for a seat, as long as that takes, and others take orders.
     if let Some(outlook) = &mut agent
         && outlook.ready.wait_for(|ready| *ready).await.is_err()
     {
         return;
+    }
+    if let Some(mut alone) = alone
+        && timeout(ORDERS_WITHIN, alone.takes_orders()).await.is_err()
+    {
+        warn!(
+            seconds = ORDERS_WITHIN.as_secs(),
+            "no order can be taken yet, and nobody else takes any; `flotctl cluster` says what is in the way"
+        );
     }
     notify(&[NotifyState::Ready]);
     let watchdog = sd_notify::watchdog_enabled();

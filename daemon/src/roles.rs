@@ -9,14 +9,16 @@ use flotilla_agent::{
     Facts,
     systemd::{DbusSystemd, Layout, SystemdError},
 };
+use flotilla_engine::{StateReader, state::Life};
 use flotilla_registry::{
     store::Store,
     witness::{SharedWitness, Witness},
 };
+use flotilla_units::MachineId;
 use tokio::{sync::watch, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
-use crate::config::Config;
+use crate::config::{Config, StoreConfig};
 
 mod agent;
 mod api;
@@ -41,6 +43,47 @@ pub(crate) struct Running {
     pub(crate) agent: Option<flotilla_agent::Outlook>,
     /// What grows as long as the engine goes on, where this daemon has one.
     pub(crate) engine: Option<watch::Receiver<u64>>,
+    /// What has to be there before orders are taken, where this machine is a cluster by itself: no
+    /// other takes them meanwhile.
+    pub(crate) alone: Option<Alone>,
+}
+
+/// A machine that is a cluster by itself, and the engine on it.
+#[derive(Debug)]
+pub(crate) struct Alone {
+    machine: MachineId,
+    readers: watch::Receiver<Option<StateReader>>,
+}
+
+impl Alone {
+    /// Waits until the engine has a seat and has seen its machine: orders are taken from then on.
+    pub(crate) async fn takes_orders(&mut self) {
+        loop {
+            let reader = self.readers.borrow_and_update().clone();
+            if let Some(reader) = reader
+                && self.is_seen_by(&reader).await
+            {
+                return;
+            }
+            if self.readers.changed().await.is_err() {
+                // The engine has ended, and the daemon is about to.
+                std::future::pending::<()>().await;
+            }
+        }
+    }
+
+    /// Waits until a seat has seen the machine; `false` if the seat is lost before.
+    async fn is_seen_by(&self, reader: &StateReader) -> bool {
+        let mut rung = reader.changed();
+        loop {
+            if reader.machine(self.machine).is_some_and(|row| row.life == Life::Present) {
+                return true;
+            }
+            if rung.changed().await.is_err() {
+                return false;
+            }
+        }
+    }
 }
 
 impl Shared {
@@ -104,6 +147,9 @@ pub(crate) async fn start(
     let (readers, hold) = if shared.config.roles.engine {
         let engine = engine::start(shared, witness.clone(), tasks);
         running.engine = Some(engine.progress);
+        let alone = shared.config.roles.agent && matches!(shared.config.store, StoreConfig::Embedded(_));
+        running.alone =
+            alone.then(|| Alone { machine: shared.config.machine, readers: engine.readers.clone() });
         (engine.readers, Some(engine.hold))
     } else {
         (watch::Sender::new(None).subscribe(), None)

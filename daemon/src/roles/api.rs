@@ -49,7 +49,10 @@ pub(crate) async fn start(
             );
         }
     }
-    let (health, metrics) = (watch::Sender::new(Health::default()), Metrics::default());
+    // Until the agent has said a word it is not registered.
+    let not_ready: Vec<String> =
+        agent.iter().map(|_| "not registered: it has just started".to_owned()).collect();
+    let (health, metrics) = (watch::Sender::new(Health { not_ready }), Metrics::default());
     let systemd = Arc::clone(&shared.systemd);
     metrics.counter("systemd_reloads", "Reloads of systemd asked for; each stalls it", move || {
         systemd.reloads()
