@@ -16,7 +16,7 @@ use crate::{
 pub fn main(arguments: &[String]) -> Result<()> {
     if arguments.is_empty() {
         bail!(
-            "what is to be measured? `cargo xtask bench start`, `idle`, `journal`, or several; `--help` says more"
+            "what is to be measured? `cargo xtask bench start`, `idle`, `journal`, `destroy`, or several; `--help` says more"
         );
     }
     if arguments.iter().any(|word| matches!(word.as_str(), "--help" | "-h" | "--version" | "-V")) {

@@ -1,17 +1,17 @@
 //! A hundred running units are destroyed by one command.
+//!
+//! How long it takes is printed here and judged by `cargo xtask bench destroy`: a test beside others on a
+//! busy computer is no place for a figure.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use flotilla_integration_tests::{Cluster, LIMIT, SAYS_STOPPED, eventually};
 use flotilla_lab::Machine;
 
 use crate::{alone, start_instances};
 
-/// How long a hundred units may take to be gone.
-const GOAL: Duration = Duration::from_secs(5);
-
 #[test]
-fn a_hundred_running_units_are_destroyed_within_five_seconds() {
+fn a_hundred_running_units_are_destroyed_and_each_is_stopped_once() {
     let _alone = alone();
     let cluster = Cluster::up("destroy", 3, 1).unwrap();
     let m1 = cluster.machine("m1").unwrap();
@@ -36,7 +36,10 @@ fn a_hundred_running_units_are_destroyed_within_five_seconds() {
         .unwrap();
     }
     assert_eq!(cluster.invocations().unwrap().len(), 0);
-    let left = cluster.units(m1, "gone@*").unwrap();
-    assert!(left.iter().all(|unit| unit.name.is_template()), "{left:?}");
-    assert!(took < GOAL, "{took:?}");
+    // The machine that is asked may hear of it later than the one that the order went to.
+    eventually(LIMIT, "only the template to be left", || {
+        let left = cluster.units(m1, "gone@*")?;
+        Ok(left.iter().all(|unit| unit.name.is_template()).then_some(()))
+    })
+    .unwrap();
 }

@@ -4,6 +4,7 @@
 //! benchmark and taken down after it. Every figure stands beside its baseline of the same run on
 //! the same machines, since absolute ones say more about the computer than about flotilla.
 
+mod destroy;
 mod idle;
 mod journal;
 mod probe;
@@ -46,6 +47,8 @@ enum Benchmark {
     Idle,
     /// How late the lines of a followed journal are
     Journal,
+    /// How long it takes until running units are gone
+    Destroy,
 }
 
 fn main() -> ExitCode {
@@ -67,6 +70,7 @@ fn run(arguments: &Arguments) -> Result<ExitCode> {
             Benchmark::Start => start::measure(&lab)?,
             Benchmark::Idle => idle::measure(&lab)?,
             Benchmark::Journal => journal::measure(&lab)?,
+            Benchmark::Destroy => destroy::measure(&lab)?,
         };
         print!("{table}");
         missed.extend(table.missed());
