@@ -1,7 +1,7 @@
 //! Every route of the OpenAPI document, requested on a real machine: its status, its kind of
 //! content, and the shape of what it answers.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, thread};
 
 use flotilla_integration_tests::{LIMIT, eventually};
 use serde_json::Value;
@@ -12,12 +12,17 @@ use crate::{
     world::World,
 };
 
+/// An answer that the document has: path, method and status.
+type Answer = (String, String, String);
+
 /// A request: method and path as the document spells them, what is asked, with what, and the answer.
 type Request<'a> = (&'a str, &'a str, String, Option<&'a str>, u16);
 
-/// Statuses that no row asks for: a daemon without a cluster is shown where it loses its store, and
-/// a machine's own certificate, which may only read, in the server's tests.
-const ELSEWHERE: [&str; 2] = ["403", "503"];
+/// What [`unavailable`] asks for, while there is no store.
+const WITHOUT_A_STORE: &str = "503";
+
+/// A machine that there is not.
+const NOBODY: &str = "0123456789abcdef0123456789abcdef";
 
 /// Takes as long to stop as it is let.
 const GATED: &str = "[Service]\nExecStart=/bin/sleep infinity\nExecStop=/bin/sh -c 'until test -e /run/go; do sleep 0.05; done'\n";
@@ -32,12 +37,12 @@ pub fn every_route(world: &World) {
     let mut asked = BTreeSet::new();
     for (method, path, target, body, status) in requests(world.machine().id()) {
         let reply = socket.ask(method, &target, body);
-        assert_eq!(reply.status, status, "{method} {target}: {reply:?}");
-        let operation = &document["paths"][path][method.to_ascii_lowercase()];
-        let answer = &operation["responses"][status.to_string()];
-        assert!(answer.is_object(), "the document has no {status} for {method} {path}");
-        check_reply(&document, answer, &reply, &format!("{method} {target}"));
-        asked.insert((path.to_owned(), method.to_ascii_lowercase(), status.to_string()));
+        asked.insert(check_reply(&document, (method, path, status), &reply));
+    }
+    // Whoever claims to speak for somebody else may nothing, unless it is a machine.
+    for (method, path, target, body) in with_status(&document, "403", world.machine().id()) {
+        let reply = socket.ask_on_behalf(method, &target, body, "root");
+        asked.insert(check_reply(&document, (method, path, 403), &reply));
     }
     // The one answer that never ends.
     let schema =
@@ -52,14 +57,46 @@ pub fn every_route(world: &World) {
     .unwrap();
 
     let mut missing = documented(&document);
-    missing.retain(|answer| !asked.contains(answer) && !ELSEWHERE.contains(&answer.2.as_str()));
+    missing.retain(|answer| !asked.contains(answer) && answer.2 != WITHOUT_A_STORE);
     assert!(missing.is_empty(), "answers of the document that no row asks for: {missing:?}");
     let page = socket.ask("GET", "/openapi.json", None);
     assert_eq!(serde_json::from_str::<Value>(&page.body).unwrap(), document, "the document is served");
 }
 
+/// Asks everything that the document says may be unavailable, of a daemon without a store, all at once.
+pub fn unavailable(world: &World) {
+    let (document, socket) = (document(), Socket::of(world.machine()));
+    let asked = with_status(&document, WITHOUT_A_STORE, NOBODY);
+    assert!(asked.len() > 10, "{asked:?}");
+    thread::scope(|scope| {
+        for (method, path, target, body) in asked {
+            let (document, socket) = (&document, &socket);
+            scope.spawn(move || {
+                let reply = socket.ask(method, &target, body);
+                check_reply(document, (method, path, 503), &reply);
+            });
+        }
+    });
+}
+
+/// The requests whose answer may have a status, by the document, each once.
+fn with_status(
+    document: &Value,
+    status: &str,
+    machine: &str,
+) -> Vec<(&'static str, &'static str, String, Option<&'static str>)> {
+    let rows = requests(machine);
+    let documented = documented(document).into_iter().filter(|(_, _, of)| of == status);
+    let row = |(path, method, _): Answer| {
+        let row = rows.iter().find(|row| row.1 == path && row.0.eq_ignore_ascii_case(&method));
+        let (method, path, target, body, _) = row.unwrap_or_else(|| panic!("no row asks {method} {path}"));
+        (*method, *path, target.clone(), *body)
+    };
+    documented.map(row).collect()
+}
+
 /// The document's paths, methods and statuses.
-fn documented(document: &Value) -> BTreeSet<(String, String, String)> {
+fn documented(document: &Value) -> BTreeSet<Answer> {
     let mut found = BTreeSet::new();
     for (path, operations) in document["paths"].as_object().unwrap() {
         for (method, operation) in operations.as_object().unwrap() {
@@ -72,7 +109,6 @@ fn documented(document: &Value) -> BTreeSet<(String, String, String)> {
 }
 
 fn requests(machine: &str) -> Vec<Request<'static>> {
-    const NOBODY: &str = "0123456789abcdef0123456789abcdef";
     let get = |path: &'static str, target: String, status| ("GET", path, target, None, status);
     let post = |path: &'static str, body, status| ("POST", path, path.to_owned(), body, status);
     let unit = |path: &'static str, name: &str, status| get(path, path.replace("{name}", name), status);
@@ -88,6 +124,7 @@ fn requests(machine: &str) -> Vec<Request<'static>> {
         post("/v1/cluster/release-hold", None, 204),
         post("/v1/accept-store", None, 204),
         plain("/v1/machines"),
+        get("/v1/machines", "/v1/machines?from=m1".to_owned(), 400),
         plain("/v1/units"),
         get("/v1/units", "/v1/units?pattern=web@*&limit=1".to_owned(), 200),
         get("/v1/units", "/v1/units?pattern=%5B".to_owned(), 400),
@@ -127,7 +164,18 @@ fn requests(machine: &str) -> Vec<Request<'static>> {
     ]
 }
 
-fn check_reply(document: &Value, answer: &Value, reply: &Reply, what: &str) {
+/// Fails unless an answer has this status, and is what the document says; returns which it was.
+fn check_reply(document: &Value, (method, path, status): (&str, &str, u16), reply: &Reply) -> Answer {
+    let what = &format!("{method} {path}");
+    assert_eq!(reply.status, status, "{what}: {reply:?}");
+    let key = (path.to_owned(), method.to_ascii_lowercase(), status.to_string());
+    let answer = &document["paths"][path][&key.1]["responses"][&key.2];
+    assert!(answer.is_object(), "the document has no {status} for {what}");
+    check_content(document, answer, reply, what);
+    key
+}
+
+fn check_content(document: &Value, answer: &Value, reply: &Reply, what: &str) {
     let Some(content) = answer["content"].as_object() else {
         assert_eq!(reply.body, "", "{what}");
         return;

@@ -1,11 +1,12 @@
 //! The API as any program sees it: requests over the unix socket, answers as they come.
 
 use std::{
-    io::{BufRead as _, BufReader, Read as _, Write as _},
+    io::{self, BufRead as _, BufReader, Read as _, Write as _},
     os::unix::net::UnixStream,
     path::PathBuf,
 };
 
+use flotilla_api::ON_BEHALF_OF;
 use flotilla_integration_tests::LIMIT;
 use flotilla_lab::Machine;
 
@@ -40,7 +41,15 @@ impl Socket {
 
     /// Asks, and reads the whole answer.
     pub fn ask(&self, method: &str, target: &str, body: Option<&str>) -> Reply {
-        let (mut reader, status, kind) = self.send(method, target, &[], body);
+        let (mut reader, status, kind) = self.send(method, target, &[], body).unwrap();
+        let mut body = String::new();
+        reader.read_to_string(&mut body).unwrap();
+        Reply { status, kind, body }
+    }
+
+    /// Asks as a machine does for its user.
+    pub fn ask_on_behalf(&self, method: &str, target: &str, body: Option<&str>, user: &str) -> Reply {
+        let (mut reader, status, kind) = self.send(method, target, &[(ON_BEHALF_OF, user)], body).unwrap();
         let mut body = String::new();
         reader.read_to_string(&mut body).unwrap();
         Reply { status, kind, body }
@@ -48,10 +57,19 @@ impl Socket {
 
     /// Opens a stream of events.
     pub fn stream(&self, target: &str, last: Option<&str>) -> Stream {
+        self.try_stream(target, last).unwrap_or_else(|status| panic!("{target}: {status}"))
+    }
+
+    /// Opens a stream of events, or says why there is none.
+    pub fn try_stream(&self, target: &str, last: Option<&str>) -> Result<Stream, String> {
         let headers: Vec<_> = last.iter().map(|id| ("last-event-id", *id)).collect();
-        let (reader, status, kind) = self.send("GET", target, &headers, None);
-        assert_eq!((status, kind.as_str()), (200, "text/event-stream"), "{target}");
-        Stream(reader)
+        let sent = self.send("GET", target, &headers, None);
+        let (reader, status, kind) = sent.map_err(|error| error.to_string())?;
+        if status != 200 {
+            return Err(format!("status {status}"));
+        }
+        assert_eq!(kind, "text/event-stream", "{target}");
+        Ok(Stream(reader))
     }
 
     /// HTTP/1.0, so that the answer ends with the connection.
@@ -61,9 +79,9 @@ impl Socket {
         target: &str,
         headers: &[(&str, &str)],
         body: Option<&str>,
-    ) -> (BufReader<UnixStream>, u16, String) {
-        let mut stream = UnixStream::connect(&self.0).unwrap();
-        stream.set_read_timeout(Some(LIMIT)).unwrap();
+    ) -> io::Result<(BufReader<UnixStream>, u16, String)> {
+        let mut stream = UnixStream::connect(&self.0)?;
+        stream.set_read_timeout(Some(LIMIT))?;
         let mut request = format!("{method} {target} HTTP/1.0\r\nhost: localhost\r\n");
         for (name, value) in headers {
             request.push_str(&format!("{name}: {value}\r\n"));
@@ -72,17 +90,19 @@ impl Socket {
             request
                 .push_str(&format!("content-type: application/json\r\ncontent-length: {}\r\n", body.len()));
         }
-        write!(stream, "{request}\r\n{}", body.unwrap_or_default()).unwrap();
+        write!(stream, "{request}\r\n{}", body.unwrap_or_default())?;
         let mut reader = BufReader::new(stream);
-        let mut line = || {
+        let mut line = || -> io::Result<String> {
             let mut line = String::new();
-            reader.read_line(&mut line).unwrap();
-            line.trim_end().to_owned()
+            if reader.read_line(&mut line)? == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+            Ok(line.trim_end().to_owned())
         };
-        let status = line().split(' ').nth(1).unwrap().parse().unwrap();
+        let status = line()?.split(' ').nth(1).unwrap().parse().unwrap();
         let mut kind = String::new();
         loop {
-            let header = line();
+            let header = line()?;
             if header.is_empty() {
                 break;
             }
@@ -90,7 +110,7 @@ impl Socket {
                 kind = value.split(';').next().unwrap_or(value).to_owned();
             }
         }
-        (reader, status, kind)
+        Ok((reader, status, kind))
     }
 }
 
@@ -101,7 +121,8 @@ impl Stream {
         let mut line = String::new();
         loop {
             line.clear();
-            if self.0.read_line(&mut line).unwrap() == 0 {
+            // A daemon that was killed resets its connections.
+            if self.0.read_line(&mut line).unwrap_or_default() == 0 {
                 return None;
             }
             let line = line.trim_end_matches('\n');

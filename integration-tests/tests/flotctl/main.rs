@@ -12,6 +12,8 @@ mod coverage;
 mod http;
 mod journal;
 mod lists;
+mod machines;
+mod outage;
 mod resume;
 mod schema;
 mod world;
@@ -41,4 +43,16 @@ fn every_route_of_the_api_answers_as_its_document_says() {
     commands::prepare(&world);
     api::every_route(&world);
     resume::nothing_is_lost_over_lost_connections(&world);
+}
+
+#[test]
+fn an_outage_of_the_store_loses_nothing_of_what_is_followed() {
+    let world = World::new("outage");
+    commands::prepare(&world);
+    outage::streams_go_on(&world);
+}
+
+#[test]
+fn a_machines_certificate_alone_reads_what_is_flotillas_and_changes_nothing() {
+    machines::a_certificate_alone();
 }
