@@ -189,7 +189,9 @@ impl Registrar {
 
     /// Creates the key, under a new lease and nonce, with the whole report.
     async fn create(&self, board: &watch::Sender<Board>) -> Result<Registered, RegistrationError> {
-        let session = Session::open(self.store.clone(), self.timing.machine_lease, &self.timing).await?;
+        let session =
+            Session::open("this machine", self.store.clone(), self.timing.machine_lease, &self.timing)
+                .await?;
         let nonce = format!("{:032x}", rand::random::<u128>());
         let identity = Identity { nonce, leases: vec![session.lease()] };
         // Before the key: an agent that dies in between finds its own nonce in the store.
@@ -224,7 +226,7 @@ impl Registrar {
         acknowledged: Acknowledged,
         board: &watch::Sender<Board>,
     ) -> Result<Registered, RegistrationError> {
-        let session = Session::adopt(self.store.clone(), old.lease, &self.timing).await?;
+        let session = Session::adopt("this machine", self.store.clone(), old.lease, &self.timing).await?;
         let record = self.filled(&identity, session.lease(), Duration::from_secs(old.lease_ttl_s));
         let (created, seen) = (kv.create_revision, Revision::default());
         let mut registered = Registered { session, identity, record, created, acknowledged, seen };

@@ -211,8 +211,13 @@ impl Candidate {
         sight: &Sight,
         cluster: Option<Cluster>,
     ) -> Result<Option<Leadership>, ElectionError> {
-        let session =
-            crate::session::Session::open(self.store.clone(), self.timing.leader_lease, &self.timing).await?;
+        let session = crate::session::Session::open(
+            "the lead",
+            self.store.clone(),
+            self.timing.leader_lease,
+            &self.timing,
+        )
+        .await?;
         let term = random_id();
         let (leader_key, cluster_key) = (self.keys.spell(&Key::Leader), self.keys.spell(&Key::Cluster));
         let cluster = with_term(cluster, &term, sight.before.left_behind);

@@ -138,7 +138,8 @@ impl SeatSeeker {
 
     /// Claims a seat that is free, or was last written at a revision; `None` if somebody was faster.
     async fn claim(&self, number: u8, over: Option<Revision>) -> Result<Option<Seat>, StoreError> {
-        let session = Session::open(self.store.clone(), self.timing.seat_lease, &self.timing).await?;
+        let session =
+            Session::open("the seat", self.store.clone(), self.timing.seat_lease, &self.timing).await?;
         let key = self.keys.spell(&Key::Seat(number));
         let as_seen = match over {
             Some(revision) => Compare::ModRevision(key.clone(), revision),

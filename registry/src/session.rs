@@ -69,6 +69,8 @@ pub enum LostReason {
 /// Dropping it is [`Session::detach`]: renewing stops, and the lease runs out by itself.
 #[derive(Debug)]
 pub struct Session {
+    /// Whose lease it is, for the log.
+    of: &'static str,
     store: Arc<dyn Store>,
     timing: Timing,
     handle: SessionHandle,
@@ -195,15 +197,20 @@ impl SessionState {
 }
 
 impl Session {
-    /// Grants a lease and keeps it alive.
+    /// Grants a lease and keeps it alive; the log names it by whom it is of.
     ///
     /// # Errors
     /// What the store said; a lease whose grant was not answered runs out by itself.
-    pub async fn open(store: Arc<dyn Store>, ttl: Duration, timing: &Timing) -> Result<Self, StoreError> {
+    pub async fn open(
+        of: &'static str,
+        store: Arc<dyn Store>,
+        ttl: Duration,
+        timing: &Timing,
+    ) -> Result<Self, StoreError> {
         let sent = Instant::now();
         let (lease, granted) = store.lease_grant(ttl).await?;
-        debug!(?lease, ?granted, "lease granted");
-        Ok(Self::start(store, lease, sent, granted, timing))
+        debug!(of, ?lease, ?granted, "lease granted");
+        Ok(Self::start(of, store, lease, sent, granted, timing))
     }
 
     /// Goes on with a lease that exists already: an agent that was started again, or a store that
@@ -211,20 +218,32 @@ impl Session {
     ///
     /// # Errors
     /// [`StoreError::LeaseNotFound`] if it has ended meanwhile; else what the store said.
-    pub async fn adopt(store: Arc<dyn Store>, lease: LeaseId, timing: &Timing) -> Result<Self, StoreError> {
+    pub async fn adopt(
+        of: &'static str,
+        store: Arc<dyn Store>,
+        lease: LeaseId,
+        timing: &Timing,
+    ) -> Result<Self, StoreError> {
         let sent = Instant::now();
         let ttl = store.lease_keep_alive(lease, CALL_TIMEOUT).await?;
         if ttl.is_zero() {
             return Err(StoreError::LeaseNotFound(lease));
         }
-        debug!(?lease, ?ttl, "lease adopted");
-        Ok(Self::start(store, lease, sent, ttl, timing))
+        debug!(of, ?lease, ?ttl, "lease adopted");
+        Ok(Self::start(of, store, lease, sent, ttl, timing))
     }
 
-    fn start(store: Arc<dyn Store>, lease: LeaseId, sent: Instant, ttl: Duration, timing: &Timing) -> Self {
+    fn start(
+        of: &'static str,
+        store: Arc<dyn Store>,
+        lease: LeaseId,
+        sent: Instant,
+        ttl: Duration,
+        timing: &Timing,
+    ) -> Self {
         let (states, state) = watch::channel(SessionState::Held { renewed_at: sent, ttl });
         let stop = CancellationToken::new();
-        let keep_alive = KeepAlive { store: store.clone(), lease, timing: timing.clone(), states };
+        let keep_alive = KeepAlive { of, store: store.clone(), lease, timing: timing.clone(), states };
         let stopped = stop.clone();
         tokio::spawn(async move {
             let states = keep_alive.states.clone();
@@ -232,6 +251,7 @@ impl Session {
             states.send_replace(SessionState::Lost(why.unwrap_or(LostReason::Released)));
         });
         Self {
+            of,
             store,
             timing: timing.clone(),
             handle: SessionHandle { lease, state },
@@ -285,13 +305,13 @@ impl Session {
         let (lease, granted) =
             self.store.lease_grant(ttl).await.map_err(|source| HandOverError::Grant { ttl, source })?;
         // Kept alive from now on: the caller's move may take longer than the lease.
-        let new = Self::start(self.store.clone(), lease, sent, granted, &self.timing);
+        let new = Self::start(self.of, self.store.clone(), lease, sent, granted, &self.timing);
         let from = self.lease();
         move_keys(lease, granted).await.map_err(|source| HandOverError::Move { from, to: lease, source })?;
         let old = std::mem::replace(self, new);
         if let Err(error) = old.revoke().await {
             // Nobody renews it any more, so it runs out by itself.
-            warn!(lease = ?from, %error, "the lease handed over from was not revoked");
+            warn!(of = self.of, lease = ?from, %error, "the lease handed over from was not revoked");
         }
         Ok(())
     }
@@ -314,6 +334,7 @@ impl Session {
 
 /// The task's side of a session.
 struct KeepAlive {
+    of: &'static str,
     store: Arc<dyn Store>,
     lease: LeaseId,
     timing: Timing,
@@ -348,7 +369,7 @@ impl KeepAlive {
                 Ok(Err(error)) => {
                     let left = (renewed_at + ttl).saturating_duration_since(Instant::now());
                     warn!(
-                        lease = ?self.lease, %error, seconds = left.as_secs_f32(),
+                        of = self.of, lease = ?self.lease, %error, seconds = left.as_secs_f32(),
                         "the lease was not renewed and is tried again; it ends in so many seconds"
                     );
                     due = Instant::now() + self.timing.renewal_retry(ttl);

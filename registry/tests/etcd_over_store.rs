@@ -83,7 +83,8 @@ impl Cache {
 async fn a_stream_and_a_session_survive_a_restart_of_etcd() {
     let mut server = Server::start().await;
     let store = server.store();
-    let session = Session::open(store.clone(), Duration::from_secs(10), &Timing::default()).await.unwrap();
+    let session =
+        Session::open("the test", store.clone(), Duration::from_secs(10), &Timing::default()).await.unwrap();
     let put = put_leased("/flotilla/machines/m", "alive", session.lease());
     store.txn(Txn { then: vec![put], ..Txn::default() }).await.unwrap();
     write(&store, "/flotilla/units/a", "1").await;
@@ -105,7 +106,7 @@ async fn a_frozen_etcd_loses_the_session_in_time_and_the_stream_goes_on_after_it
     let server = Server::start().await;
     let store = server.store();
     let ttl = Duration::from_secs(6);
-    let session = Session::open(store.clone(), ttl, &Timing::default()).await.unwrap();
+    let session = Session::open("the test", store.clone(), ttl, &Timing::default()).await.unwrap();
     write(&store, "/flotilla/units/a", "1").await;
     let (mut stream, mut cache) = (stream(&store), Cache::default());
     cache.follow_until(&mut stream, "/flotilla/units/a", "1").await;

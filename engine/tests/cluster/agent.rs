@@ -98,7 +98,8 @@ impl Agent {
 
     async fn one_lease(&mut self) -> Result<(), StoreError> {
         let timing = Timing::default();
-        let session = Session::open(Arc::clone(&self.store), timing.machine_lease, &timing).await?;
+        let session =
+            Session::open("the test", Arc::clone(&self.store), timing.machine_lease, &timing).await?;
         self.incarnations += 1;
         let nonce = format!("{}-{}", self.id.short(), self.incarnations);
         let key = self.keys.spell(&Key::Machine(self.id));

@@ -48,7 +48,7 @@ async fn each_member_in_turn(loss: Loss) {
     let mut servers = Server::start_three().await;
     let store = store_over(servers.iter().map(Server::url));
     let timing = Timing::default();
-    let lead = Session::open(store.clone(), timing.leader_lease, &timing).await.unwrap();
+    let lead = Session::open("the test", store.clone(), timing.leader_lease, &timing).await.unwrap();
     let mut follower = Follower::new(&store).await;
     for index in 0..servers.len() {
         let others = servers.iter().enumerate().filter(|(other, _)| *other != index);

@@ -18,7 +18,7 @@ fn is_held(state: SessionState) -> bool {
 #[tokio::test(start_paused = true)]
 async fn a_session_outlives_its_lease_many_times() {
     let (store, faults) = store(1);
-    let session = Session::open(store.clone(), TTL, &Timing::default()).await.unwrap();
+    let session = Session::open("the test", store.clone(), TTL, &Timing::default()).await.unwrap();
     put(&*store, "k", "v", Some(session.lease())).await;
     let before = faults.calls();
     for _ in 0..100 {
@@ -33,7 +33,7 @@ async fn a_session_outlives_its_lease_many_times() {
 #[tokio::test(start_paused = true)]
 async fn no_answer_for_a_ttl_from_before_the_last_renewal_is_lost() {
     let (store, faults) = store(2);
-    let session = Session::open(store.clone(), TTL, &Timing::default()).await.unwrap();
+    let session = Session::open("the test", store.clone(), TTL, &Timing::default()).await.unwrap();
     put(&*store, "k", "v", Some(session.lease())).await;
     // Renewals take a second from here: the time counts from before they are sent.
     faults.slow(Duration::from_secs(1), Duration::from_secs(1));
@@ -68,7 +68,7 @@ async fn no_answer_for_a_ttl_from_before_the_last_renewal_is_lost() {
 #[tokio::test(start_paused = true)]
 async fn a_short_cut_makes_it_uncertain_and_held_again() {
     let (store, faults) = store(3);
-    let session = Session::open(store, TTL, &Timing::default()).await.unwrap();
+    let session = Session::open("the test", store, TTL, &Timing::default()).await.unwrap();
     faults.set_link(Link::Cut);
     sleep(Duration::from_secs(6)).await;
     assert!(matches!(session.state(), SessionState::Uncertain { .. }));
@@ -82,7 +82,7 @@ async fn a_short_cut_makes_it_uncertain_and_held_again() {
 #[tokio::test(start_paused = true)]
 async fn a_lease_that_somebody_ended_is_lost() {
     let (store, _) = store(4);
-    let session = Session::open(store.clone(), TTL, &Timing::default()).await.unwrap();
+    let session = Session::open("the test", store.clone(), TTL, &Timing::default()).await.unwrap();
     store.lease_revoke(session.lease()).await.unwrap();
     assert_eq!(soon("the loss", session.lost()).await, LostReason::Ended);
 }
@@ -91,26 +91,26 @@ async fn a_lease_that_somebody_ended_is_lost() {
 async fn detaching_leaves_the_lease_and_another_adopts_it() {
     let (store, _) = store(5);
     let timing = Timing::default();
-    let session = Session::open(store.clone(), TTL, &timing).await.unwrap();
+    let session = Session::open("the test", store.clone(), TTL, &timing).await.unwrap();
     let handle = session.handle();
     put(&*store, "k", "v", Some(session.lease())).await;
     let lease = session.detach();
     assert_eq!(soon("the release", handle.lost()).await, LostReason::Released);
     sleep(TTL / 2).await;
-    let adopted = Session::adopt(store.clone(), lease, &timing).await.unwrap();
+    let adopted = Session::adopt("the test", store.clone(), lease, &timing).await.unwrap();
     sleep(TTL * 3).await;
     assert!(is_held(adopted.state()) && get(&*store, "k").await.is_some());
     drop(adopted);
     sleep(TTL * 2).await;
     assert!(get(&*store, "k").await.is_none());
-    let gone = Session::adopt(store, lease, &timing).await;
+    let gone = Session::adopt("the test", store, lease, &timing).await;
     assert!(matches!(gone, Err(StoreError::LeaseNotFound(id)) if id == lease));
 }
 
 #[tokio::test(start_paused = true)]
 async fn revoking_removes_the_keys_at_once() {
     let (store, _) = store(6);
-    let session = Session::open(store.clone(), TTL, &Timing::default()).await.unwrap();
+    let session = Session::open("the test", store.clone(), TTL, &Timing::default()).await.unwrap();
     put(&*store, "k", "v", Some(session.lease())).await;
     session.revoke().await.unwrap();
     assert!(get(&*store, "k").await.is_none());
@@ -119,7 +119,7 @@ async fn revoking_removes_the_keys_at_once() {
 #[tokio::test(start_paused = true)]
 async fn keys_are_handed_over_to_a_lease_of_another_length() {
     let (store, _) = store(7);
-    let mut session = Session::open(store.clone(), TTL, &Timing::default()).await.unwrap();
+    let mut session = Session::open("the test", store.clone(), TTL, &Timing::default()).await.unwrap();
     let old = session.lease();
     put(&*store, "moved", "v", Some(old)).await;
     put(&*store, "forgotten", "v", Some(old)).await;
@@ -150,7 +150,7 @@ async fn keys_are_handed_over_to_a_lease_of_another_length() {
 #[tokio::test(start_paused = true)]
 async fn a_hand_over_that_fails_leaves_the_session_as_it_was() {
     let (store, faults) = store(8);
-    let mut session = Session::open(store.clone(), TTL, &Timing::default()).await.unwrap();
+    let mut session = Session::open("the test", store.clone(), TTL, &Timing::default()).await.unwrap();
     let old = session.lease();
     put(&*store, "k", "v", Some(old)).await;
     let failed = session
