@@ -1,8 +1,12 @@
 //! How a route says no.
 
+use std::sync::Arc;
+
 use axum::{
     Json,
+    extract::Request,
     http::StatusCode,
+    middleware::Next,
     response::{IntoResponse, Response},
 };
 use flotilla_agent::systemd::SystemdError;
@@ -16,6 +20,22 @@ use flotilla_units::{NameError, Problems};
 /// An answer that is not a success.
 #[derive(Debug)]
 pub(crate) struct ApiError(pub(crate) ErrorBody);
+
+/// What an answer with a fault of ours leaves to be logged where the request is known.
+#[derive(Debug, Clone)]
+struct InternalError(Arc<str>);
+
+/// Logs faults of ours, with the request that met them.
+pub(crate) async fn log_internal(request: Request, next: Next) -> Response {
+    let (method, uri) = (request.method().clone(), request.uri().clone());
+    let response = next.run(request).await;
+    if let Some(InternalError(error)) = response.extensions().get() {
+        // Without the query: it may be long, and the path says what was asked.
+        let path = uri.path();
+        tracing::error!(%method, path, %error, "internal error answering a request; please report it");
+    }
+    response
+}
 
 impl ApiError {
     pub(crate) fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
@@ -45,10 +65,12 @@ impl ApiError {
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let status = StatusCode::from_u16(self.0.kind.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        if self.0.kind == ErrorKind::Internal {
-            tracing::error!(error = %self.0, "internal error answering a request; please report it");
+        let internal = (self.0.kind == ErrorKind::Internal).then(|| InternalError(self.0.to_string().into()));
+        let mut response = (status, Json(self.0)).into_response();
+        if let Some(internal) = internal {
+            response.extensions_mut().insert(internal);
         }
-        (status, Json(self.0)).into_response()
+        response
     }
 }
 
@@ -122,6 +144,47 @@ impl From<ClientError> for ApiError {
         match error {
             ClientError::Refused(body) => Self(body),
             other => Self::unavailable(chain(&other)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{io::Write, sync::Mutex};
+
+    use axum::{Router, body::Body, middleware::from_fn, routing::get};
+    use tower::ServiceExt as _;
+
+    use super::*;
+
+    #[derive(Clone, Default)]
+    struct Log(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Log {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.lock().expect("nobody panics").write(bytes)
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[tokio::test]
+    async fn a_fault_of_ours_is_logged_with_its_request() {
+        let log = Log::default();
+        let writer = log.clone();
+        let subscriber =
+            tracing_subscriber::fmt().with_writer(move || writer.clone()).with_ansi(false).finish();
+        let _logged = tracing::subscriber::set_default(subscriber);
+        let fault = get(async || ApiError::new(ErrorKind::Internal, "a record makes no sense"));
+        let router = Router::new().route("/v1/x", fault).layer(from_fn(log_internal));
+        let request = Request::get("/v1/x?pattern=long").body(Body::empty()).expect("valid");
+        let answer = router.oneshot(request).await.expect("an answer");
+        assert_eq!(answer.status(), 500);
+        let text = String::from_utf8(log.0.lock().expect("nobody panics").clone()).expect("text");
+        for part in ["method=GET", "path=\"/v1/x\"", "error=a record makes no sense"] {
+            assert!(text.contains(part), "{part} in {text}");
         }
     }
 }

@@ -25,7 +25,11 @@ use axum::{
 use utoipa::openapi::{ContentBuilder, Info, OpenApi, Ref, ResponseBuilder};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use crate::{error::ApiError, forward, metrics, node::Node};
+use crate::{
+    error::{self, ApiError},
+    forward, metrics,
+    node::Node,
+};
 
 /// Makes the API's router.
 pub fn router(node: Arc<Node>) -> Router {
@@ -41,6 +45,7 @@ pub fn router(node: Arc<Node>) -> Router {
         .layer(DefaultBodyLimit::max(forward::BODY_BYTES_MAX))
         .layer(from_fn_with_state(Arc::clone(&node), metrics::count))
         .layer(from_fn(plain_refusals))
+        .layer(from_fn(error::log_internal))
         .with_state(node)
 }
 
