@@ -365,10 +365,14 @@ async fn follow(streams: impl Fn() -> ChangeStream + Send, witness: SharedWitnes
 /// Brings systemd's hints to the owner loop: first everything there is, then what changes.
 async fn listen(systemd: Arc<dyn Systemd>, news: mpsc::Sender<News>, seed: u64) {
     let mut failures = 0;
+    let mut told = Told::default();
     loop {
         match read_all(&*systemd).await {
             Ok((present, mut changes)) => {
                 failures = 0;
+                if told.is_over() {
+                    info!("this machine's systemd answers again");
+                }
                 if news.send(News::Present(present)).await.is_err() {
                     return;
                 }
@@ -379,12 +383,37 @@ async fn listen(systemd: Arc<dyn Systemd>, news: mpsc::Sender<News>, seed: u64) 
                 }
                 warn!("no more change signals from systemd; subscribing again and reading all units");
             }
-            Err(error) => {
-                warn!(%error, "this machine's systemd does not answer; nothing is started or stopped here until it does")
+            Err(error) if told.is_due(Instant::now()) => {
+                warn!(%error, "this machine's systemd does not answer; nothing is started or stopped here until it does");
             }
+            Err(error) => debug!(%error, "this machine's systemd still does not answer"),
         }
         failures += 1;
         sleep(backoff(failures, seed).min(Duration::from_secs(5))).await;
+    }
+}
+
+/// How often the same trouble is told while it lasts. A minute: it is tried again every few seconds, and
+/// a night of that would leave nothing else in the journal.
+const TELL_EVERY: Duration = Duration::from_secs(60);
+
+/// When a trouble that lasts was told last.
+#[derive(Debug, Default)]
+struct Told(Option<Instant>);
+
+impl Told {
+    /// Tells whether it is to be told now, and takes it for told then.
+    fn is_due(&mut self, now: Instant) -> bool {
+        let due = self.0.is_none_or(|last| now.duration_since(last) >= TELL_EVERY);
+        if due {
+            self.0 = Some(now);
+        }
+        due
+    }
+
+    /// Notes that it is over; tells whether it was told.
+    fn is_over(&mut self) -> bool {
+        self.0.take().is_some()
     }
 }
 
@@ -399,6 +428,16 @@ async fn read_all(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_trouble_that_lasts_is_told_once_a_minute_and_a_new_one_at_once() {
+        let (begun, mut told) = (Instant::now(), Told::default());
+        let mut at = |second| told.is_due(begun + Duration::from_secs(second));
+        let due: Vec<u64> = (0..130).step_by(5).filter(|second| at(*second)).collect();
+        assert_eq!(due, [0, 60, 120]);
+        assert!(told.is_over() && !told.is_over());
+        assert!(told.is_due(begun + Duration::from_secs(131)));
+    }
 
     #[tokio::test]
     async fn a_task_that_panics_or_just_ends_is_named() {
