@@ -17,6 +17,7 @@ use tracing::{error, info, warn};
 use crate::{
     config::Config,
     roles::{self, Running, Shared},
+    tasks::Tasks,
 };
 
 /// How long the roles have to end after they were told to. Below the service's `TimeoutStopSec=`.
@@ -39,17 +40,13 @@ pub(crate) async fn run(config: &Config) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate()).context("SIGTERM cannot be listened to")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("SIGINT cannot be listened to")?;
     let shared = Shared::open(config, stop.clone()).await?;
-    let mut tasks = JoinSet::new();
+    let mut tasks = Tasks::default();
     let running = roles::start(&shared, &mut tasks).await?;
     let mut side = JoinSet::new();
     side.spawn(tell_systemd(running));
 
     let result = tokio::select! {
-        ended = tasks.join_next() => match ended {
-            Some(Ok(result)) => result,
-            Some(Err(panic)) => Err(panic).context("a role ended unexpectedly"),
-            None => Err(anyhow::anyhow!("no role is switched on; there is nothing to do")),
-        },
+        ended = tasks.next() => ended.unwrap_or_else(|| Err(anyhow::anyhow!("no role is switched on; there is nothing to do"))),
         _ = terminate.recv() => Ok(()),
         _ = interrupt.recv() => Ok(()),
     };
@@ -58,8 +55,7 @@ pub(crate) async fn run(config: &Config) -> anyhow::Result<()> {
     stop.cancel();
     let rest = async {
         let mut result = result;
-        while let Some(ended) = tasks.join_next().await {
-            let ended = ended.context("a role ended unexpectedly").flatten();
+        while let Some(ended) = tasks.next().await {
             if let (Ok(()), Err(_)) = (&result, &ended) {
                 result = ended;
             }
@@ -70,6 +66,7 @@ pub(crate) async fn run(config: &Config) -> anyhow::Result<()> {
         Ok(result) => result,
         Err(_) => {
             warn!(
+                running = tasks.running(),
                 seconds = STOP_TIMEOUT.as_secs(),
                 "not everything ended in time; units run on, and what was not written is read at the next start"
             );

@@ -17,6 +17,7 @@ mod lifecycle;
 mod logging;
 mod roles;
 mod stores;
+mod tasks;
 
 fn main() -> ExitCode {
     let args = Args::read();

@@ -1,6 +1,6 @@
 //! What a daemon does, one module per role.
 //!
-//! To add a role: a module here with a `start` that takes [`Shared`] and a [`JoinSet`] to run in, a
+//! To add a role: a module here with a `start` that takes [`Shared`] and the [`Tasks`] to run in, a
 //! switch in [`Roles`](crate::config::Roles), and a call in [`start`].
 
 use std::{path::Path, sync::Arc};
@@ -15,10 +15,13 @@ use flotilla_registry::{
     witness::{SharedWitness, Witness},
 };
 use flotilla_units::MachineId;
-use tokio::{sync::watch, task::JoinSet};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::config::{Config, StoreConfig};
+use crate::{
+    config::{Config, StoreConfig},
+    tasks::Tasks,
+};
 
 mod agent;
 mod api;
@@ -29,7 +32,8 @@ mod engine;
 pub(crate) struct Shared {
     pub(crate) config: Config,
     pub(crate) store: Arc<dyn Store>,
-    pub(crate) systemd: Arc<DbusSystemd>,
+    /// This machine's systemd, where this daemon is its agent: an engine has nothing to ask it.
+    pub(crate) systemd: Option<Arc<DbusSystemd>>,
     /// What the machine found out about itself.
     pub(crate) facts: Facts,
     /// Cancelled for an orderly stop.
@@ -92,21 +96,8 @@ impl Shared {
     /// # Errors
     /// There is no systemd to talk to, or the store's configuration can never work.
     pub(crate) async fn open(config: &Config, stop: CancellationToken) -> anyhow::Result<Self> {
-        let layout = match &config.user {
-            None => Layout::system(),
-            Some(user) => Layout::user(&user.runtime, &user.home),
-        };
-        let layout = Layout { run: config.run.clone(), ..layout };
-        let systemd = DbusSystemd::open(layout, config.machine).await;
-        let systemd = systemd.map_err(|error| {
-            let what = match error {
-                SystemdError::File { .. } => "flotilla's directories cannot be used",
-                _ => "this machine's systemd cannot be reached",
-            };
-            anyhow::Error::new(error).context(what)
-        });
         Ok(Self {
-            systemd: Arc::new(systemd?),
+            systemd: if config.roles.agent { Some(Arc::new(open_systemd(config).await?)) } else { None },
             store: crate::stores::open(&config.store).await?,
             facts: Facts::read(Path::new("/")),
             config: config.clone(),
@@ -120,27 +111,38 @@ impl Shared {
     }
 }
 
+async fn open_systemd(config: &Config) -> anyhow::Result<DbusSystemd> {
+    let layout = match &config.user {
+        None => Layout::system(),
+        Some(user) => Layout::user(&user.runtime, &user.home),
+    };
+    let layout = Layout { run: config.run.clone(), ..layout };
+    DbusSystemd::open(layout, config.machine).await.map_err(|error| {
+        let what = match error {
+            SystemdError::File { .. } => "flotilla's directories cannot be used",
+            _ => "this machine's systemd cannot be reached",
+        };
+        anyhow::Error::new(error).context(what)
+    })
+}
+
+async fn look_after(systemd: Arc<DbusSystemd>, stop: CancellationToken) -> anyhow::Result<()> {
+    match stop.run_until_cancelled(systemd.abandoned()).await {
+        None => Ok(()),
+        Some(()) => anyhow::bail!("the task that looks after the connections to systemd ended unexpectedly"),
+    }
+}
+
 /// Starts every role that is switched on, and the API of whatever runs. A role that ends with an
 /// error ends the daemon.
 ///
 /// # Errors
 /// A role cannot start.
-pub(crate) async fn start(
-    shared: &Shared,
-    tasks: &mut JoinSet<anyhow::Result<()>>,
-) -> anyhow::Result<Running> {
+pub(crate) async fn start(shared: &Shared, tasks: &mut Tasks) -> anyhow::Result<Running> {
     let mut running = Running::default();
-    let (systemd, stop) = (Arc::clone(&shared.systemd), shared.stop.clone());
-    tasks.spawn(async move {
-        match stop.run_until_cancelled(systemd.abandoned()).await {
-            None => Ok(()),
-            Some(()) => {
-                anyhow::bail!("the task that looks after the connections to systemd ended unexpectedly")
-            }
-        }
-    });
-    if shared.config.roles.agent {
-        running.agent = Some(agent::start(shared, tasks));
+    if let Some(systemd) = &shared.systemd {
+        tasks.spawn("the connections to systemd", look_after(Arc::clone(systemd), shared.stop.clone()));
+        running.agent = Some(agent::start(shared, Arc::clone(systemd), tasks));
     }
     let witness = running.agent.as_ref().map(|outlook| outlook.witness.clone());
     let witness = witness.unwrap_or_else(|| SharedWitness::new(Witness::default()));

@@ -49,8 +49,8 @@ pub struct Node {
     pub journal: Arc<dyn LogSource>,
     /// Which units of this machine are flotilla's: of no other is anything shown.
     pub known: Known,
-    /// What systemd says of this machine's units.
-    pub status: Arc<dyn StatusSource>,
+    /// What systemd says of this machine's units, where its agent runs here.
+    pub status: Option<Arc<dyn StatusSource>>,
     /// The other machines.
     pub peers: Peers,
     /// Counters and gauges.

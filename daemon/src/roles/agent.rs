@@ -6,19 +6,21 @@ use std::{
 };
 
 use anyhow::Context as _;
-use flotilla_agent::{Agent, Outlook, Settings, address_towards};
+use flotilla_agent::{Agent, Outlook, Settings, address_towards, systemd::DbusSystemd};
 use flotilla_registry::timing::Timing;
-use tokio::task::JoinSet;
 
 use super::Shared;
-use crate::config::{Config, StoreConfig};
+use crate::{
+    config::{Config, StoreConfig},
+    tasks::Tasks,
+};
 
 /// Starts the agent.
-pub(crate) fn start(shared: &Shared, tasks: &mut JoinSet<anyhow::Result<()>>) -> Outlook {
-    let (store, systemd) = (Arc::clone(&shared.store), Arc::clone(&shared.systemd));
+pub(crate) fn start(shared: &Shared, systemd: Arc<DbusSystemd>, tasks: &mut Tasks) -> Outlook {
+    let store = Arc::clone(&shared.store);
     let agent = Agent::new(settings(shared), store, shared.config.keys.clone(), systemd);
     let (outlook, stop) = (agent.outlook(), shared.stop.clone());
-    tasks.spawn(async move { agent.run(stop).await.context("the agent ended") });
+    tasks.spawn("the agent", async move { agent.run(stop).await.context("the agent ended") });
     outlook
 }
 

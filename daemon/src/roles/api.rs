@@ -7,11 +7,11 @@ use flotilla_agent::{Known, Outlook, Registration, journal::Journalctl};
 use flotilla_engine::{HoldRelease, StateReader};
 use flotilla_registry::{operations::Operations, reads::Registry, timing::Timing, witness::SharedWitness};
 use flotilla_server::{Health, Metrics, Node, Peers, TlsFiles};
-use tokio::{sync::watch, task::JoinSet};
+use tokio::sync::watch;
 use tracing::{info, warn};
 
 use super::Shared;
-use crate::config::TlsConfig;
+use crate::{config::TlsConfig, tasks::Tasks};
 
 /// Who may open the socket besides root, as the distribution's package makes it.
 const GROUP: &str = "flotilla";
@@ -34,7 +34,7 @@ pub(crate) async fn start(
     shared: &Shared,
     agent: Option<Outlook>,
     seat: SeatHere,
-    tasks: &mut JoinSet<anyhow::Result<()>>,
+    tasks: &mut Tasks,
 ) -> anyhow::Result<()> {
     let config = &shared.config;
     let files = config.api.tls.as_ref().map(files);
@@ -53,10 +53,11 @@ pub(crate) async fn start(
     let not_ready: Vec<String> =
         agent.iter().map(|_| "not registered: it has just started".to_owned()).collect();
     let (health, metrics) = (watch::Sender::new(Health { not_ready }), Metrics::default());
-    let systemd = Arc::clone(&shared.systemd);
-    metrics.counter("systemd_reloads", "Reloads of systemd asked for; each stalls it", move || {
-        systemd.reloads()
-    });
+    if let Some(systemd) = shared.systemd.clone() {
+        metrics.counter("systemd_reloads", "Reloads of systemd asked for; each stalls it", move || {
+            systemd.reloads()
+        });
+    }
     let known = agent.as_ref().map_or_else(Known::default, |outlook| outlook.known.clone());
     let registry = Registry::new(Arc::clone(&shared.store), config.keys.clone());
     let node = Arc::new(Node {
@@ -69,13 +70,13 @@ pub(crate) async fn start(
         witness: seat.witness,
         journal: Arc::new(Journalctl::new(config.user.is_some(), known.clone())),
         known,
-        status: Arc::clone(&shared.systemd) as _,
+        status: shared.systemd.clone().map(|systemd| systemd as _),
         peers: Peers::new(files.as_ref().map(TlsFiles::identity).transpose()?),
         metrics: metrics.clone(),
         health: health.subscribe(),
     });
     if let Some(outlook) = agent {
-        tasks.spawn(tell_health(outlook, health, metrics, shared.stop.clone()));
+        tasks.spawn("the account of health", tell_health(outlook, health, metrics, shared.stop.clone()));
     }
     listen(shared, files.as_ref(), &node, tasks).await
 }
@@ -84,7 +85,7 @@ async fn listen(
     shared: &Shared,
     files: Option<&TlsFiles>,
     node: &Arc<Node>,
-    tasks: &mut JoinSet<anyhow::Result<()>>,
+    tasks: &mut Tasks,
 ) -> anyhow::Result<()> {
     let api = &shared.config.api;
     let router = flotilla_server::router(Arc::clone(node));
@@ -95,7 +96,7 @@ async fn listen(
     let group = group_id(&groups, GROUP).filter(|_| shared.config.user.is_none());
     let serving =
         flotilla_server::serve_unix(&api.socket, group, router.clone(), shared.stop.clone()).await?;
-    tasks.spawn(async move { serving.await.context("the API's socket failed") });
+    tasks.spawn("the API", async move { serving.await.context("the API's socket failed") });
     info!(socket = %api.socket.display(), "the API answers");
     for address in api.listen.iter().copied() {
         let (router, stop) = (router.clone(), shared.stop.clone());
@@ -105,10 +106,11 @@ async fn listen(
                 "insecure-loopback is on: every process of this machine is root through this address"
             );
             let serving = flotilla_server::serve_insecure_loopback(address, router, stop).await?;
-            tasks.spawn(async move { serving.await.context("the API's loopback listener failed") });
+            tasks
+                .spawn("the API", async move { serving.await.context("the API's loopback listener failed") });
         } else if let Some(files) = files {
             let serving = flotilla_server::serve_tls(address, files, router, stop).await?;
-            tasks.spawn(async move { serving.await.context("the API's listener failed") });
+            tasks.spawn("the API", async move { serving.await.context("the API's listener failed") });
             info!(%address, "the API answers with TLS");
         }
     }

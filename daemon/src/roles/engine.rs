@@ -5,9 +5,10 @@ use std::sync::Arc;
 use anyhow::Context as _;
 use flotilla_engine::{EngineConfig, HoldRelease, StateReader};
 use flotilla_registry::{timing::Timing, witness::SharedWitness};
-use tokio::{sync::watch, task::JoinSet};
+use tokio::sync::watch;
 
 use super::Shared;
+use crate::tasks::Tasks;
 
 /// What the engine leaves to the others.
 pub(super) struct EngineHere {
@@ -20,11 +21,7 @@ pub(super) struct EngineHere {
 }
 
 /// Starts the engine.
-pub(crate) fn start(
-    shared: &Shared,
-    witness: SharedWitness,
-    tasks: &mut JoinSet<anyhow::Result<()>>,
-) -> EngineHere {
+pub(crate) fn start(shared: &Shared, witness: SharedWitness, tasks: &mut Tasks) -> EngineHere {
     let config = EngineConfig {
         store: Arc::clone(&shared.store),
         keys: shared.config.keys.clone(),
@@ -36,6 +33,6 @@ pub(crate) fn start(
     let engine = flotilla_engine::run(config, shared.stop.clone());
     let here =
         EngineHere { readers: engine.readers(), hold: engine.hold_release(), progress: engine.progress() };
-    tasks.spawn(async move { engine.ended().await.context("the engine ended unexpectedly") });
+    tasks.spawn("the engine", async move { engine.ended().await.context("the engine ended unexpectedly") });
     here
 }

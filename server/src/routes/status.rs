@@ -97,10 +97,10 @@ pub(super) async fn of_this_machine(
     unit: &UnitName,
     lines: u32,
 ) -> Result<UnitStatus, ApiError> {
-    if !node.known.has(unit) {
-        return Err(ApiError::not_found(format!("flotilla has, and had, no unit {unit} on {}", node.host)));
-    }
-    let asked = timeout(SYSTEMD_TIMEOUT, node.status.status(unit)).await;
+    let source = node.status.as_ref().filter(|_| node.known.has(unit)).ok_or_else(|| {
+        ApiError::not_found(format!("flotilla has, and had, no unit {unit} on {}", node.host))
+    })?;
+    let asked = timeout(SYSTEMD_TIMEOUT, source.status(unit)).await;
     let status = asked.map_err(|_| {
         ApiError::unavailable(format!(
             "the systemd of {} does not answer; if `systemctl list-jobs` hangs there too, look at the machine's load \

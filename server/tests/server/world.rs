@@ -175,7 +175,7 @@ impl World {
             witness: SharedWitness::default(),
             journal: Arc::new(journal.clone()),
             known: Known::default(),
-            status: Arc::new(NoStatus),
+            status: Some(Arc::new(NoStatus)),
             peers: Peers::new(None),
             metrics: Metrics::default(),
             health: watch::Sender::new(Health::default()).subscribe(),
