@@ -25,6 +25,7 @@
 mod batch;
 mod compaction;
 mod plan;
+mod ranges;
 mod step;
 mod tokens;
 

@@ -48,7 +48,8 @@ pub struct Page<T, K> {
 pub struct UnitRow {
     /// Its name.
     pub name: UnitName,
-    /// Its record; `None` if it cannot be read, or if only entries are left of it.
+    /// Its record, or what its range says of it; `None` if it cannot be read, or if only entries are left
+    /// of it.
     pub record: Option<Arc<UnitRecord>>,
     /// The content that it has, or that its template gives it.
     pub hash: Option<ContentHash>,
@@ -139,7 +140,7 @@ pub struct ClusterRow {
     pub seats: Vec<(u8, Arc<SeatRecord>)>,
     /// What this engine does and what keeps it from it.
     pub engine: EngineStatus,
-    /// How many unit records there are.
+    /// How many units there are, templates and instances that only a range speaks for included.
     pub units: usize,
     /// How many machines live.
     pub machines_alive: usize,
@@ -282,8 +283,10 @@ impl StateReader {
         let lost = |m: &&crate::state::Machine| m.life() == Life::Lost && m.entries().next().is_some();
         let mut problems: Vec<String> = state.went_back().map(ToString::to_string).into_iter().collect();
         problems.extend(state.cluster().and_then(Kept::unreadable).map(ToString::to_string));
+        problems.extend(state.range_problems());
         problems.extend(state.machines().values().flat_map(crate::state::Machine::unreadable));
-        let units = state.units().values().filter_map(Kept::unreadable);
+        let own = state.units().values().filter(|kept| !kept.is_derived());
+        let units = own.filter_map(Kept::unreadable);
         problems.extend(units.take(PAGE_MAX).map(ToString::to_string));
         ClusterRow {
             cluster: state.cluster().and_then(Kept::record).cloned(),

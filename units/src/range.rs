@@ -10,7 +10,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use crate::{NameError, UnitName, UnitType};
 
 /// The most instances of one range. A hundred thousand: ten on each machine of the largest cluster
-/// there is, and an engine makes that many units of one record in a few tenths of a second.
+/// there is, each of them a unit in the memory of every seat.
 pub const RANGE_MAX: u64 = 100_000;
 
 /// Why a range of instances was refused.

@@ -12,7 +12,7 @@ use std::{
 use flotilla_registry::{
     keys::{Bucket, Key},
     records::{EventChange, ManifestBucket, ManifestEntry, Record as _, VERSION},
-    store::{Compare, KeyRange, Operation, TXN_BYTES_MAX, TXN_OPERATIONS_MAX},
+    store::{Compare, KeyRange, Operation, Revision, TXN_BYTES_MAX, TXN_OPERATIONS_MAX},
 };
 use flotilla_units::{MachineId, UnitName};
 
@@ -80,7 +80,7 @@ impl Warm {
 struct Open {
     buckets: BTreeMap<(MachineId, Bucket), Vec<ManifestEntry>>,
     absent: BTreeSet<MachineId>,
-    destroyed: Vec<(UnitName, Compare)>,
+    destroyed: Vec<(Key, Revision)>,
     units: BTreeSet<UnitName>,
     changes: Vec<EventChange>,
     bytes: usize,
@@ -149,7 +149,7 @@ impl Open {
     fn has_room(&self, state: &ClusterState, plan: &Plan, touched: &BTreeSet<(MachineId, Bucket)>) -> bool {
         let fresh: Vec<_> = touched.iter().filter(|bucket| !self.buckets.contains_key(bucket)).collect();
         let operations = self.buckets.len() + self.absent.len() + self.destroyed.len();
-        let more = fresh.len() + plan.absent.len() + usize::from(plan.destroy.is_some());
+        let more = fresh.len() + plan.absent.len() + plan.destroy.len();
         let old: usize = fresh
             .iter()
             .map(|(machine, bucket)| entries(state, *machine, *bucket).iter().map(entry_bytes).sum::<usize>())
@@ -178,10 +178,7 @@ impl Open {
                 Edit::Drop { token, .. } => entries.retain(|old| old.unit != *unit || old.token != token),
             }
         }
-        if let Some(revision) = plan.destroy {
-            let key = state.keys().spell(&Key::Unit(plan.unit.clone()));
-            self.destroyed.push((plan.unit.clone(), Compare::ModRevision(key, revision)));
-        }
+        self.destroyed.extend(plan.destroy);
         self.absent.extend(plan.absent);
         self.units.insert(plan.unit);
         self.changes.extend(plan.changes);
@@ -209,9 +206,10 @@ impl Open {
         for machine in self.absent {
             transaction.when.push(Compare::Absent(keys.spell(&Key::Machine(machine))));
         }
-        for (unit, compare) in self.destroyed {
-            transaction.when.push(compare);
-            transaction.then.push(Operation::Delete(KeyRange::key(keys.spell(&Key::Unit(unit)))));
+        for (key, written) in self.destroyed {
+            let key = keys.spell(&key);
+            transaction.when.push(Compare::ModRevision(key.clone(), written));
+            transaction.then.push(Operation::Delete(KeyRange::key(key)));
         }
         Some(transaction)
     }

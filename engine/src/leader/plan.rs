@@ -22,6 +22,7 @@
 use std::collections::BTreeSet;
 
 use flotilla_registry::{
+    keys::Key,
     records::{Cluster, Departure, EventChange, ManifestEntry, Token},
     store::Revision,
 };
@@ -79,8 +80,8 @@ pub struct Plan {
     pub edits: Vec<Edit>,
     /// Machines that have to be absent still when it is written.
     pub absent: BTreeSet<MachineId>,
-    /// The unit's record goes too, if it is still at this revision.
-    pub destroy: Option<Revision>,
+    /// Records that go too, each if it is still at this revision: the unit's, its ranges' guard, a range.
+    pub destroy: Vec<(Key, Revision)>,
     /// What is told about it.
     pub changes: Vec<EventChange>,
 }
@@ -111,12 +112,12 @@ impl Edit {
 }
 
 impl Plan {
-    fn new(unit: &UnitName) -> Self {
+    pub(super) fn new(unit: &UnitName) -> Self {
         Self {
             unit: unit.clone(),
             edits: Vec::new(),
             absent: BTreeSet::new(),
-            destroy: None,
+            destroy: Vec::new(),
             changes: Vec::new(),
         }
     }
@@ -124,7 +125,7 @@ impl Plan {
     /// Tells whether there is nothing to write.
     #[must_use]
     pub const fn is_empty(&self) -> bool {
-        self.edits.is_empty() && self.destroy.is_none()
+        self.edits.is_empty() && self.destroy.is_empty()
     }
 
     fn tell(&mut self, kind: &str, machine: Option<MachineId>, why: Option<String>) {
@@ -208,11 +209,17 @@ impl Planning<'_> {
         }
         // What may be in a bucket that cannot be read is not proven gone. A template's record goes after
         // the last of its instances, which may have been made while it was being destroyed.
-        let has_instances = || self.state.instances(unit).next().is_some();
+        let has_instances = || self.state.instances(unit).next().is_some() || self.state.has_ranges(unit);
         if !deleting || stays || self.state.hidden_entry(unit).is_some() || has_instances() {
             return plans;
         }
         let Some(record) = self.state.units().get(unit) else { return plans };
+        if record.is_derived() {
+            // Its range goes as a whole (`ranges`): what does not have to be waited for is noted.
+            let released = |it: &&Placed<'_>| it.entry.departing.is_some() && !it.proven_gone;
+            plans.extend(placed.iter().filter(released).filter_map(|placed| release(unit, placed)));
+            return plans;
+        }
         if plans.iter().filter(|plan| !plan.is_empty()).count() > 1 {
             // Many entries of a global unit need not fit into one transaction: they go first.
             return plans;
@@ -222,7 +229,9 @@ impl Planning<'_> {
         if !last.need_absent(&unproven) {
             return unproven.into_iter().filter_map(|placed| release(unit, placed)).collect();
         }
-        last.destroy = Some(record.mod_revision());
+        last.destroy.push((Key::Unit(unit.clone()), record.mod_revision()));
+        let guard = self.state.range_guard(unit).map(|guard| guard.mod_revision());
+        last.destroy.extend(guard.map(|guard| (Key::RangeGuard(unit.clone()), guard)));
         last.tell("destroyed", None, None);
         vec![last]
     }

@@ -33,6 +33,7 @@ use jiff::Timestamp;
 use super::{
     batch::{Transaction, Warm, pack},
     plan::{Plan, Planning},
+    ranges::Leaving,
     tokens::{LOW, Tokens},
 };
 use crate::{
@@ -91,6 +92,8 @@ pub struct Memory {
     untold: Vec<EventChange>,
     /// Machines changed since the brake looked last.
     machines_changed: bool,
+    /// Ranges of instances that are being destroyed.
+    leaving: Leaving,
     /// Units of transactions that the store refused: each gets one of its own, to tell whose fault it is.
     alone: BTreeSet<UnitName>,
     /// Units whose own transaction the store refused, with when they are tried again, and why.
@@ -136,6 +139,7 @@ impl Memory {
             retry_at: None,
             untold: Vec::new(),
             machines_changed: false,
+            leaving: Leaving::default(),
             alone: BTreeSet::new(),
             aside: BTreeMap::new(),
         }
@@ -373,6 +377,9 @@ fn plan_all(
         }
         plans.extend(of_unit.into_iter().filter(|plan| !plan.is_empty()).map(|plan| (plan, decided.clone())));
     }
+    let waits = |template: &UnitName| memory.aside.get(template).is_some_and(|(until, _)| *until > now);
+    let ends = memory.leaving.plan(state, held, waits);
+    plans.extend(ends.into_iter().map(|plan| (plan, Decided::default())));
     // The core took as done what is not: it is told the truth, and asked again a little later.
     memory.retry_at = (!dropped.is_empty()).then_some(now + RETRY);
     model.sync(state, &Changes { units: dropped, ..Changes::default() });

@@ -16,6 +16,7 @@ pub struct Kept<T> {
     create_revision: Revision,
     mod_revision: Revision,
     record: Result<Arc<T>, Arc<RecordError>>,
+    derived: bool,
 }
 
 impl<T: Record> Kept<T> {
@@ -26,11 +27,28 @@ impl<T: Record> Kept<T> {
             create_revision: kv.create_revision,
             mod_revision: kv.mod_revision,
             record: T::from_kv(kv).map(Arc::new).map_err(Arc::new),
+            derived: false,
         }
     }
 }
 
 impl<T> Kept<T> {
+    /// Makes what stands for a record that has no key of its own, from that of another.
+    pub(super) const fn derived(
+        create_revision: Revision,
+        mod_revision: Revision,
+        record: Result<Arc<T>, Arc<RecordError>>,
+    ) -> Self {
+        Self { create_revision, mod_revision, record, derived: true }
+    }
+
+    /// Tells whether it has no key of its own: its revisions are then another key's, which must not be
+    /// compared under its name.
+    #[must_use]
+    pub const fn is_derived(&self) -> bool {
+        self.derived
+    }
+
     /// Returns the record, unless it is unreadable.
     #[must_use]
     pub fn record(&self) -> Option<&Arc<T>> {

@@ -15,6 +15,7 @@ mod loss;
 mod moves;
 mod placing;
 mod random;
+mod ranges;
 mod replaces;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};

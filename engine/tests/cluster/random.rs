@@ -6,6 +6,7 @@ use flotilla_registry::{
     records::{MachineSettings, Target, VERSION},
     store::faults::Link,
 };
+use flotilla_units::UnitRange;
 use rand::{RngExt as _, SeedableRng as _, rngs::SmallRng};
 
 use crate::{Cluster, unit};
@@ -18,6 +19,7 @@ const STEPS: usize = 60;
 
 const MACHINES: usize = 5;
 const UNITS: usize = 12;
+const INSTANCES: u64 = 8;
 
 #[test]
 fn random_scenarios_keep_the_invariants() {
@@ -52,7 +54,7 @@ async fn one_thing(cluster: &mut Cluster, random: &mut SmallRng) {
     let name = format!("u{}.service", random.random_range(0..UNITS));
     let names = [unit(&name)];
     // Refusals (a unit that is not there, or is being destroyed) are part of life.
-    match random.random_range(0..15) {
+    match random.random_range(0..18) {
         0..=3 => {
             let options = ["", "Conflicts=u1.service", "MachineOf=u2.service"][random.random_range(0..3)];
             let text = crate::service(options);
@@ -88,8 +90,29 @@ async fn one_thing(cluster: &mut Cluster, random: &mut SmallRng) {
             let engine = random.random_range(0..3);
             cluster.host(engine).faults.late_writes(1, Duration::from_secs(8));
         }
-        _ => cluster.host(random.random_range(0..3)).faults.lose_replies(1),
+        14 => cluster.host(random.random_range(0..3)).faults.lose_replies(1),
+        _ => about_instances(cluster, random).await,
     }
+}
+
+/// Orders instances of a template, by a range of them or by name.
+async fn about_instances(cluster: &Cluster, random: &mut SmallRng) {
+    let text = crate::service("");
+    let _ = cluster.operations.submit(&[(unit("web@.service"), text)], "test").await;
+    let from = random.random_range(0..INSTANCES);
+    let to = (from + random.random_range(0..4)).min(INSTANCES - 1);
+    let range = UnitRange::new(unit("web@.service"), from, to).expect("a range");
+    let one = [unit(&format!("web@{from}.service"))];
+    let operations = &cluster.operations;
+    let _ = match random.random_range(0..10) {
+        0..=3 => operations.set_target_in(&range, Target::Launched, random.random_bool(0.5), "test").await,
+        4 => operations.set_target_in(&range, Target::Inactive, false, "test").await,
+        5 => operations.destroy_in(&range, "test").await,
+        6 => operations.set_target(&one, Target::Inactive, false, "test").await,
+        7 => operations.restart(&one, "test").await,
+        8 => operations.destroy(&one, "test").await,
+        _ => operations.destroy(&[unit("web@.service")], "test").await,
+    };
 }
 
 /// Heals everything and waits until what is wanted is so.

@@ -21,6 +21,7 @@ use std::time::Duration;
 
 use flotilla_agent::systemd::fake::{Behaviour, Exit};
 use flotilla_registry::{records::Target, store::faults::Link};
+use flotilla_units::UnitRange;
 use rand::{RngExt as _, SeedableRng as _, rngs::SmallRng};
 
 use cluster::{Cluster, slow, unit};
@@ -37,6 +38,7 @@ const LATE: Duration = Duration::from_secs(8);
 const MACHINES: usize = 5;
 const HOSTS: usize = 3;
 const UNITS: usize = 10;
+const INSTANCES: u64 = 8;
 
 #[tokio::test(start_paused = true)]
 async fn thirty_units_start_survive_a_machine_and_are_destroyed() {
@@ -130,7 +132,8 @@ async fn user_does_something(cluster: &mut Cluster, random: &mut SmallRng) {
     let name = format!("u{}.service", random.random_range(0..UNITS));
     let names = [unit(&name)];
     // Refusals (a unit that is not there, or is being destroyed) are part of life.
-    match random.random_range(0..9) {
+    match random.random_range(0..11) {
+        9 | 10 => about_instances(cluster, random).await,
         0..=3 => {
             let all =
                 ["", "Conflicts=u1.service", "MachineOf=u2.service", "MachineMetadata=zone=a", "Global=true"];
@@ -150,6 +153,26 @@ async fn user_does_something(cluster: &mut Cluster, random: &mut SmallRng) {
         }
         _ => cluster.drain(random.random_range(1..=MACHINES), random.random_bool(0.3)).await,
     }
+}
+
+/// Orders instances of a template, by a range of them or by name.
+async fn about_instances(cluster: &Cluster, random: &mut SmallRng) {
+    let template = unit("web@.service");
+    let text = "[Service]\nExecStart=/bin/true\n".to_owned();
+    let _ = cluster.operations.submit(&[(template.clone(), text)], "test").await;
+    let from = random.random_range(0..INSTANCES);
+    let to = (from + random.random_range(0..4)).min(INSTANCES - 1);
+    let one = [unit(&format!("web@{from}.service"))];
+    let range = UnitRange::new(template, from, to).expect("a range");
+    let operations = &cluster.operations;
+    let _ = match random.random_range(0..9) {
+        0..=3 => operations.set_target_in(&range, Target::Launched, random.random_bool(0.5), "test").await,
+        4 => operations.set_target_in(&range, Target::Inactive, false, "test").await,
+        5 => operations.destroy_in(&range, "test").await,
+        6 => operations.set_target(&one, Target::Loaded, false, "test").await,
+        7 => operations.restart(&one, "test").await,
+        _ => operations.destroy(&one, "test").await,
+    };
 }
 
 async fn something_breaks(cluster: &mut Cluster, random: &mut SmallRng) {

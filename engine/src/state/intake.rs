@@ -1,0 +1,235 @@
+//! Takes single keys of a revision into the cluster state, and notes what they change.
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use flotilla_registry::{
+    keys::{Bucket, Key},
+    records::{
+        MachineRecord, MachineSettings, ManifestBucket, ManifestEntry, ReportBucket, ReportHead, UnitRecord,
+        UnitReport,
+    },
+    store::KeyValue,
+};
+use flotilla_units::{ContentHash, MachineId, UnitName};
+
+use super::{
+    Changes, ClusterState, Content, Event, Machine,
+    kept::{Kept, is_unreadable, readable},
+    ranges::RangeKey,
+};
+
+impl ClusterState {
+    pub(super) fn put(&mut self, kv: &KeyValue, changes: &mut Changes) {
+        match self.keys.read(&kv.key) {
+            Some(Key::Cluster) => self.cluster = Some(Kept::read(kv)),
+            Some(Key::Leader) => self.leader = Some(Kept::read(kv)),
+            Some(Key::Seat(number)) => {
+                self.seats.insert(number, Kept::read(kv));
+            }
+            Some(Key::Content(hash)) => {
+                self.contents.insert(hash, Content::read(hash, &kv.value));
+                self.touch_users(hash, changes);
+            }
+            Some(Key::Unit(name)) => self.set_unit(&name, Some(Kept::read(kv)), changes),
+            Some(Key::Machine(id)) => self.set_record(id, Some(Kept::read(kv)), changes),
+            Some(Key::MachineSettings(id)) => self.set_settings(id, Some(Kept::read(kv)), changes),
+            Some(Key::Manifest(id, bucket)) => self.set_manifest(id, bucket, Some(Kept::read(kv)), changes),
+            Some(Key::ReportHead(id)) => self.set_head(id, Some(Kept::read(kv)), changes),
+            Some(Key::Report(id, bucket)) => self.set_report(id, bucket, Some(Kept::read(kv)), changes),
+            Some(Key::Event { .. }) => {
+                let record = Kept::read(kv);
+                self.forget_event(&kv.key);
+                self.event_revisions.insert(kv.key.clone(), kv.mod_revision);
+                self.events.insert(kv.mod_revision, Event { key: kv.key.clone(), record });
+            }
+            Some(Key::RangeGuard(template)) => self.set_guard(template, Some(Kept::read(kv))),
+            Some(Key::Range { template, from, to }) => {
+                self.set_range(RangeKey { template, from, to }, Some(Kept::read(kv)));
+            }
+            // A key that this version does not know is a newer one's.
+            None => {}
+        }
+    }
+
+    pub(super) fn delete(&mut self, key: &str, changes: &mut Changes) {
+        match self.keys.read(key) {
+            Some(Key::Cluster) => self.cluster = None,
+            Some(Key::Leader) => self.leader = None,
+            Some(Key::Seat(number)) => {
+                self.seats.remove(&number);
+            }
+            Some(Key::Content(hash)) => {
+                self.contents.remove(&hash);
+                self.touch_users(hash, changes);
+            }
+            Some(Key::Unit(name)) => self.set_unit(&name, None, changes),
+            Some(Key::Machine(id)) => self.set_record(id, None, changes),
+            Some(Key::MachineSettings(id)) => self.set_settings(id, None, changes),
+            Some(Key::Manifest(id, bucket)) => self.set_manifest(id, bucket, None, changes),
+            Some(Key::ReportHead(id)) => self.set_head(id, None, changes),
+            Some(Key::Report(id, bucket)) => self.set_report(id, bucket, None, changes),
+            Some(Key::Event { .. }) => self.forget_event(key),
+            Some(Key::RangeGuard(template)) => self.set_guard(template, None),
+            Some(Key::Range { template, from, to }) => self.set_range(RangeKey { template, from, to }, None),
+            None => {}
+        }
+    }
+
+    fn forget_event(&mut self, key: &str) {
+        if let Some(revision) = self.event_revisions.remove(key) {
+            self.events.remove(&revision);
+        }
+    }
+
+    fn touch_users(&self, hash: ContentHash, changes: &mut Changes) {
+        for user in self.content_users.get(&hash).into_iter().flatten() {
+            changes.units.extend(self.instances(user).cloned());
+            changes.units.insert(user.clone());
+        }
+    }
+
+    fn set_unit(&mut self, name: &UnitName, kept: Option<Kept<UnitRecord>>, changes: &mut Changes) {
+        let content = |kept: Option<&Kept<UnitRecord>>| readable(kept).and_then(|record| record.current);
+        let was = content(self.units.get(name));
+        let is = content(kept.as_ref());
+        if was != is {
+            if let Some(hash) = was
+                && let Some(users) = self.content_users.get_mut(&hash)
+            {
+                users.remove(name);
+                if users.is_empty() {
+                    self.content_users.remove(&hash);
+                }
+            }
+            if let Some(hash) = is {
+                self.content_users.entry(hash).or_default().insert(name.clone());
+            }
+        }
+        match kept {
+            Some(kept) => self.units.insert(name.clone(), kept),
+            None => {
+                // Its template's record may have waited for it.
+                changes.units.extend(name.template());
+                self.orphan(name);
+                self.units.remove(name)
+            }
+        };
+        if name.is_template() {
+            changes.units.extend(self.instances(name).cloned());
+        }
+        changes.units.insert(name.clone());
+    }
+
+    fn set_record(&mut self, id: MachineId, kept: Option<Kept<MachineRecord>>, changes: &mut Changes) {
+        self.change_machine(id, changes, |machine| {
+            if let Some(record) = readable(kept.as_ref()) {
+                machine.former = Some(Arc::clone(record));
+            }
+            machine.record = kept;
+        });
+    }
+
+    fn set_settings(&mut self, id: MachineId, kept: Option<Kept<MachineSettings>>, changes: &mut Changes) {
+        self.change_machine(id, changes, |machine| machine.settings = kept);
+    }
+
+    fn set_head(&mut self, id: MachineId, kept: Option<Kept<ReportHead>>, changes: &mut Changes) {
+        let machine = self.machines.entry(id).or_default();
+        let before = machine.life();
+        machine.head = kept;
+        if machine.life() == before {
+            // Only what waits for proof can be touched by a head.
+            let departing = machine.entries().filter(|entry| entry.departing.is_some());
+            changes.units.extend(departing.map(|entry| entry.unit.clone()));
+        } else {
+            changes.machines.insert(id);
+            changes.units.extend(machine.entries().map(|entry| entry.unit.clone()));
+        }
+        self.drop_if_nothing(id);
+    }
+
+    fn change_machine(&mut self, id: MachineId, changes: &mut Changes, change: impl FnOnce(&mut Machine)) {
+        let machine = self.machines.entry(id).or_default();
+        let before = machine.life();
+        change(machine);
+        changes.machines.insert(id);
+        if machine.life() != before {
+            changes.units.extend(machine.entries().map(|entry| entry.unit.clone()));
+        }
+        self.drop_if_nothing(id);
+    }
+
+    fn drop_if_nothing(&mut self, id: MachineId) {
+        if self.machines.get(&id).is_some_and(Machine::is_nothing) {
+            self.machines.remove(&id);
+        }
+    }
+
+    fn set_report(
+        &mut self,
+        id: MachineId,
+        bucket: Bucket,
+        kept: Option<Kept<ReportBucket>>,
+        changes: &mut Changes,
+    ) {
+        let machine = self.machines.entry(id).or_default();
+        let slot = &mut machine.report[bucket.number() as usize];
+        let old = std::mem::replace(slot, kept);
+        let units = |kept: Option<&Kept<ReportBucket>>| -> Vec<UnitReport> {
+            readable(kept).map(|bucket| bucket.units.clone()).unwrap_or_default()
+        };
+        let (old, new) = (units(old.as_ref()), units(slot.as_ref()));
+        changes.units.extend(different(&old, &new, |report| &report.unit));
+        self.drop_if_nothing(id);
+    }
+
+    fn set_manifest(
+        &mut self,
+        id: MachineId,
+        bucket: Bucket,
+        kept: Option<Kept<ManifestBucket>>,
+        changes: &mut Changes,
+    ) {
+        let machine = self.machines.entry(id).or_default();
+        let slot = &mut machine.manifest[bucket.number() as usize];
+        let old = std::mem::replace(slot, kept);
+        let was_hidden = is_unreadable(old.as_ref());
+        let is_hidden = is_unreadable(slot.as_ref());
+        let entries = |kept: Option<&Kept<ManifestBucket>>| -> Vec<ManifestEntry> {
+            readable(kept).map(|bucket| bucket.entries.clone()).unwrap_or_default()
+        };
+        let (old, new) = (entries(old.as_ref()), entries(slot.as_ref()));
+        for entry in &old {
+            if let Some(machines) = self.entries.get_mut(&entry.unit) {
+                machines.remove(&id);
+                if machines.is_empty() {
+                    self.entries.remove(&entry.unit);
+                }
+            }
+        }
+        for entry in &new {
+            self.entries.entry(entry.unit.clone()).or_default().insert(id);
+        }
+        changes.units.extend(different(&old, &new, |entry| &entry.unit));
+        if was_hidden || is_hidden {
+            let hidden = self.hidden.entry(bucket).or_default();
+            if is_hidden {
+                hidden.insert(id)
+            } else {
+                hidden.remove(&id)
+            };
+            self.hidden.retain(|_, machines| !machines.is_empty());
+            changes.machines.insert(id);
+            changes.units.extend(self.units.keys().filter(|name| Bucket::of(name) == bucket).cloned());
+        }
+        self.drop_if_nothing(id);
+    }
+}
+
+/// Returns the units of which two sorted buckets say different things.
+fn different<T: PartialEq>(old: &[T], new: &[T], unit: impl Fn(&T) -> &UnitName) -> BTreeSet<UnitName> {
+    let only = |a: &[T], b: &[T]| -> Vec<UnitName> {
+        a.iter().filter(|item| !b.contains(item)).map(|item| unit(item).clone()).collect()
+    };
+    only(old, new).into_iter().chain(only(new, old)).collect()
+}
