@@ -219,6 +219,16 @@ impl Client {
         self.get("v1/version", &()).await
     }
 
+    /// Tells whether the flotillad that answers takes part in its cluster.
+    ///
+    /// # Errors
+    /// Nobody answered. What keeps it from its part is no error here.
+    pub async fn ready(&self) -> Result<bool, ClientError> {
+        let request = self.request(Method::GET, self.url("readyz")?).timeout(REQUEST_TIMEOUT);
+        let response = request.send().await.map_err(|e| self.unreachable(&e))?;
+        Ok(response.status().is_success())
+    }
+
     /// Says how the cluster is.
     ///
     /// # Errors

@@ -26,7 +26,7 @@ use tokio::time::Instant;
 
 use crate::{
     args::{Cli, Command},
-    connection::connect,
+    connection::{Cluster, connect},
     exit::Exit,
 };
 
@@ -49,24 +49,26 @@ pub(crate) async fn run(cli: Cli) -> anyhow::Result<Exit> {
     }
     let begun = Instant::now();
     let cluster = &connect(global).await?;
-    let client = cluster.client();
+    if !matches!(&cli.command, Command::Cluster(args) if args.is_for_one_machine()) {
+        cluster.find_ready().await;
+    }
     match &cli.command {
-        Command::ListMachines(args) => list_machines::run(client, args, output).await?,
-        Command::ListUnits(args) => list_units::run(client, args, output).await?,
-        Command::ListUnitFiles(args) => list_unit_files::run(client, args, output).await?,
-        Command::Submit(args) => submit::run(client, args, output).await?,
+        Command::ListMachines(args) => list_machines::run(cluster, args, output).await?,
+        Command::ListUnits(args) => list_units::run(cluster, args, output).await?,
+        Command::ListUnitFiles(args) => list_unit_files::run(cluster, args, output).await?,
+        Command::Submit(args) => submit::run(cluster.client(), args, output).await?,
         Command::Load(args) => return change::run(cluster, Action::Load, args, output, begun).await,
         Command::Start(args) => return change::run(cluster, Action::Start, args, output, begun).await,
         Command::Stop(args) => return change::run(cluster, Action::Stop, args, output, begun).await,
         Command::Restart(args) => return change::run(cluster, Action::Restart, args, output, begun).await,
         Command::Unload(args) => return change::run(cluster, Action::Unload, args, output, begun).await,
         Command::Destroy(args) => return change::run(cluster, Action::Destroy, args, output, begun).await,
-        Command::Cat(args) => cat::run(client, args, output).await?,
-        Command::Status(args) => return status::run(client, args, output).await,
+        Command::Cat(args) => cat::run(cluster, args, output).await?,
+        Command::Status(args) => return status::run(cluster, args, output).await,
         Command::Journal(args) => journal::run(cluster, args, output).await?,
-        Command::Why(args) => return why::run(client, args, output).await,
+        Command::Why(args) => return why::run(cluster, args, output).await,
         Command::Events(args) => events::run(cluster, args, output).await?,
-        Command::Cluster(args) => cluster::run(client, args, output).await?,
+        Command::Cluster(args) => cluster::run(cluster, args, output).await?,
         Command::Ca(_) | Command::Completion(_) | Command::Man(_) | Command::Version => {}
     }
     Ok(Exit::Done)
@@ -74,14 +76,15 @@ pub(crate) async fn run(cli: Cli) -> anyhow::Result<Exit> {
 
 /// Reads a whole list, page by page.
 async fn all_pages<T>(
+    cluster: &Cluster,
     patterns: &[String],
-    mut page: impl AsyncFnMut(ListQuery) -> Result<Page<T>, ClientError>,
+    page: impl AsyncFn(&Client, &ListQuery) -> Result<Page<T>, ClientError>,
 ) -> anyhow::Result<Vec<T>> {
     let pattern = (!patterns.is_empty()).then(|| patterns.join(","));
     let mut query = ListQuery { pattern, from: None, limit: None };
     let mut items = Vec::new();
     loop {
-        let page = page(query.clone()).await?;
+        let page = cluster.read(async |client| page(client, &query).await).await?;
         items.extend(page.items);
         match page.next {
             Some(next) => query.from = Some(next),
@@ -91,9 +94,9 @@ async fn all_pages<T>(
 }
 
 /// Resolves names and globs to the units that the cluster has.
-async fn matching(client: &Client, patterns: &[String]) -> anyhow::Result<Vec<flotilla_api::unit::Unit>> {
+async fn matching(cluster: &Cluster, patterns: &[String]) -> anyhow::Result<Vec<flotilla_api::unit::Unit>> {
     let patterns: Vec<String> = patterns.iter().map(|pattern| mangle(pattern)).collect();
-    let units = all_pages(&patterns, async |query| client.units(&query).await).await?;
+    let units = all_pages(cluster, &patterns, async |client, query| client.units(query).await).await?;
     for pattern in &patterns {
         let known = units.iter().any(|unit| unit.name.as_str() == pattern);
         if !is_glob(pattern) && !known {
@@ -113,10 +116,10 @@ async fn matching(client: &Client, patterns: &[String]) -> anyhow::Result<Vec<fl
 /// Resolves names and globs to units that can be on a machine: a template matches `web@*` too, and
 /// nobody means it who does not name it.
 async fn matching_instances(
-    client: &Client,
+    cluster: &Cluster,
     patterns: &[String],
 ) -> anyhow::Result<Vec<flotilla_api::unit::Unit>> {
-    let mut units = matching(client, patterns).await?;
+    let mut units = matching(cluster, patterns).await?;
     let named: Vec<String> = patterns.iter().map(|pattern| mangle(pattern)).collect();
     units.retain(|unit| !unit.name.is_template() || named.iter().any(|name| unit.name.as_str() == name));
     if units.is_empty() {

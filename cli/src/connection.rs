@@ -1,8 +1,9 @@
 //! Which flotillad to ask, and as whom.
 //!
 //! From the strongest: options, environment, the configuration file, the unix
-//! socket of this machine. Any flotillad gives the same answer, so a read that was cut
-//! short may go on with the next one. An order is never given twice.
+//! socket of this machine. Any flotillad that takes part in its cluster gives the same
+//! answer, so one that does is looked for first, and a read that got none or was cut
+//! short goes on with the next one. An order is never given twice.
 
 use std::{
     cell::Cell,
@@ -56,6 +57,51 @@ impl Cluster {
         let next = (self.asked.get() + 1) % self.clients.len();
         self.asked.set(next);
         next == 0
+    }
+
+    /// Asks what changes nothing: the next one too, and so on, where one does not answer or has itself
+    /// no answer. Who has one is asked first from then on.
+    ///
+    /// # Errors
+    /// Nobody has an answer; or somebody's is an error that the others have too.
+    pub(crate) async fn read<T>(
+        &self,
+        ask: impl AsyncFn(&Client) -> Result<T, ClientError>,
+    ) -> Result<T, ClientError> {
+        let begin = self.asked.get();
+        let (mut at, mut last) = (begin, None);
+        loop {
+            let error = match ask(&self.clients[at]).await {
+                Err(e) if e.is_unreachable() => e,
+                answer => {
+                    self.asked.set(at);
+                    return answer;
+                }
+            };
+            // Why the cluster has no answer says more than that a machine is away.
+            let error = last.filter(|last: &ClientError| last.kind().is_some()).unwrap_or(error);
+            at = (at + 1) % self.clients.len();
+            if at == begin {
+                return Err(error);
+            }
+            last = Some(error);
+        }
+    }
+
+    /// Turns to the first one that takes part in its cluster, and stays where none says so: one that is cut
+    /// off from the store answers too, but has nothing to say.
+    pub(crate) async fn find_ready(&self) {
+        let all = self.clients.len();
+        if all < 2 {
+            return;
+        }
+        let begin = self.asked.get();
+        for at in (0..all).map(|n| (begin + n) % all) {
+            if let Ok(Ok(true)) = tokio::time::timeout(HERE_WITHIN, self.clients[at].ready()).await {
+                self.asked.set(at);
+                return;
+            }
+        }
     }
 }
 

@@ -2,10 +2,8 @@
 
 use std::io::Write as _;
 
-use flotilla_api::client::Client;
-
 use super::matching;
-use crate::{args::Output, paint, print};
+use crate::{args::Output, connection::Cluster, paint, print};
 
 /// Prints unit files.
 #[derive(Debug, clap::Args)]
@@ -16,11 +14,11 @@ pub(crate) struct Args {
 }
 
 /// Runs the command.
-pub(crate) async fn run(client: &Client, args: &Args, output: Output) -> anyhow::Result<()> {
-    let units = matching(client, &args.units).await?;
+pub(crate) async fn run(cluster: &Cluster, args: &Args, output: Output) -> anyhow::Result<()> {
+    let units = matching(cluster, &args.units).await?;
     let mut contents = Vec::new();
     for unit in &units {
-        contents.push(client.content(unit.name.as_str()).await?);
+        contents.push(cluster.read(async |client| client.content(unit.name.as_str()).await).await?);
     }
     if output == Output::Json {
         return Ok(print::json(&contents)?);

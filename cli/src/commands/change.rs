@@ -157,7 +157,7 @@ async fn finish(
         worst = worst.max(exit);
         if output == Output::Json {
             if exit == Exit::NotActive {
-                report.journal = status::last_lines(cluster.client(), unit).await.unwrap_or_default();
+                report.journal = status::last_lines(cluster, unit).await.unwrap_or_default();
             }
             reports.push(report);
             continue;
@@ -169,7 +169,7 @@ async fn finish(
             Exit::Done => print::line(format_args!("{unit} {detail}"))?,
             Exit::NotActive => {
                 print::tell(format_args!("{unit} {}: {detail}{on}", paint::bad("failed")));
-                status::tell_last_lines(cluster.client(), unit).await;
+                status::tell_last_lines(cluster, unit).await;
             }
             Exit::CannotBePlaced => {
                 print::tell(format_args!("{unit} {}: {detail}", paint::bad("cannot be placed")));

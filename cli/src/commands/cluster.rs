@@ -5,7 +5,7 @@ use std::io::Write as _;
 use flotilla_api::{client::Client, cluster::ClusterStatus};
 
 use super::cluster_init;
-use crate::{args::Output, paint, print, text};
+use crate::{args::Output, connection::Cluster, paint, print, text};
 
 /// Makes a cluster, or shows how it is.
 #[derive(Debug, clap::Args)]
@@ -31,6 +31,11 @@ impl Args {
     pub(crate) const fn is_offline(&self) -> bool {
         matches!(self.command, Some(Command::Init(_)))
     }
+
+    /// Tells whether the command is for the flotillad that answers, and for no other in its place.
+    pub(crate) const fn is_for_one_machine(&self) -> bool {
+        matches!(self.command, Some(Command::AcceptStore))
+    }
 }
 
 /// Runs what needs no cluster.
@@ -42,17 +47,17 @@ pub(crate) fn run_offline(args: &Args, output: Output) -> anyhow::Result<()> {
 }
 
 /// Runs what needs a cluster.
-pub(crate) async fn run(client: &Client, args: &Args, output: Output) -> anyhow::Result<()> {
+pub(crate) async fn run(cluster: &Cluster, args: &Args, output: Output) -> anyhow::Result<()> {
     match &args.command {
-        Some(Command::ReleaseHold) => client.release_hold().await?,
-        Some(Command::AcceptStore) => client.accept_store().await?,
-        Some(Command::Init(_) | Command::Status) | None => show(client, output).await?,
+        Some(Command::ReleaseHold) => cluster.client().release_hold().await?,
+        Some(Command::AcceptStore) => cluster.client().accept_store().await?,
+        Some(Command::Init(_) | Command::Status) | None => show(cluster, output).await?,
     }
     Ok(())
 }
 
-async fn show(client: &Client, output: Output) -> anyhow::Result<()> {
-    let status = client.cluster().await?;
+async fn show(cluster: &Cluster, output: Output) -> anyhow::Result<()> {
+    let status = cluster.read(Client::cluster).await?;
     if output == Output::Json {
         return Ok(print::json(&status)?);
     }

@@ -84,7 +84,7 @@ pub(crate) async fn run(cluster: &Cluster, args: &Args, output: Output) -> anyho
         grep: args.grep.clone(),
         hold_ms: Some(u64::try_from(args.hold.as_millis()).unwrap_or(u64::MAX)),
     };
-    let runs = if args.this_run { Some(runs(cluster.client(), &args.units).await?) } else { None };
+    let runs = if args.this_run { Some(runs(cluster, &args.units).await?) } else { None };
     let mut reading =
         Reading { query, position: Position::default(), began: None, lacks: false, runs, output };
     let mut failures = 0;
@@ -111,8 +111,8 @@ pub(crate) async fn run(cluster: &Cluster, args: &Args, output: Output) -> anyho
 }
 
 /// Returns the invocations that units are in, or were in last, on each of their machines.
-async fn runs(client: &Client, patterns: &[String]) -> anyhow::Result<HashSet<String>> {
-    let units = matching(client, patterns).await?;
+async fn runs(cluster: &Cluster, patterns: &[String]) -> anyhow::Result<HashSet<String>> {
+    let units = matching(cluster, patterns).await?;
     let states =
         units.iter().flat_map(|unit| &unit.placements).filter_map(|placement| placement.state.as_ref());
     let runs: HashSet<String> = states.filter_map(|state| state.invocation.clone()).collect();

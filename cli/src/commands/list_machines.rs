@@ -1,10 +1,11 @@
 //! `flotctl list-machines`.
 
-use flotilla_api::{client::Client, machine::Machine};
+use flotilla_api::machine::Machine;
 
 use super::all_pages;
 use crate::{
     args::Output,
+    connection::Cluster,
     table::{self, Column, ListOptions, Shown, Tabled},
 };
 
@@ -49,8 +50,9 @@ impl Tabled for Machine {
 }
 
 /// Runs the command.
-pub(crate) async fn run(client: &Client, args: &Args, output: Output) -> anyhow::Result<()> {
-    let machines = all_pages(&args.patterns, async |query| client.machines(&query).await).await?;
+pub(crate) async fn run(cluster: &Cluster, args: &Args, output: Output) -> anyhow::Result<()> {
+    let machines =
+        all_pages(cluster, &args.patterns, async |client, query| client.machines(query).await).await?;
     table::show(&machines, &args.list, output)
 }
 

@@ -1,10 +1,11 @@
 //! `flotctl list-unit-files`: what the cluster has been given.
 
-use flotilla_api::{client::Client, unit::Unit};
+use flotilla_api::unit::Unit;
 
 use super::all_pages;
 use crate::{
     args::Output,
+    connection::Cluster,
     order,
     table::{self, Column, ListOptions, Shown, Tabled},
 };
@@ -42,8 +43,8 @@ impl Tabled for Unit {
 }
 
 /// Runs the command.
-pub(crate) async fn run(client: &Client, args: &Args, output: Output) -> anyhow::Result<()> {
-    let units = all_pages(&args.patterns, async |query| client.units(&query).await).await?;
+pub(crate) async fn run(cluster: &Cluster, args: &Args, output: Output) -> anyhow::Result<()> {
+    let units = all_pages(cluster, &args.patterns, async |client, query| client.units(query).await).await?;
     table::show(&units, &args.list, output)
 }
 

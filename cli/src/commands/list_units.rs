@@ -1,14 +1,12 @@
 //! `flotctl list-units`: one line for each unit on each machine.
 
-use flotilla_api::{
-    client::Client,
-    unit::{Placement, Unit},
-};
+use flotilla_api::unit::{Placement, Unit};
 use serde::Serialize;
 
 use super::all_pages;
 use crate::{
     args::Output,
+    connection::Cluster,
     order, print,
     table::{self, Column, ListOptions, Shown, Tabled},
     text,
@@ -72,8 +70,9 @@ impl Tabled for Row {
 }
 
 /// Runs the command.
-pub(crate) async fn run(client: &Client, args: &Args, output: Output) -> anyhow::Result<()> {
-    let mut units = all_pages(&args.patterns, async |query| client.units(&query).await).await?;
+pub(crate) async fn run(cluster: &Cluster, args: &Args, output: Output) -> anyhow::Result<()> {
+    let mut units =
+        all_pages(cluster, &args.patterns, async |client, query| client.units(query).await).await?;
     // A template runs nowhere; list-unit-files shows it.
     units.retain(|unit| !unit.name.is_template());
     if output == Output::Json {

@@ -3,19 +3,30 @@
 use std::{fmt::Write as _, io::Write as _, time::Duration};
 
 use flotilla_api::{
-    client::{Client, ClientError},
+    client::ClientError,
+    error::{ErrorBody, ErrorKind},
     journal::JournalLine,
-    unit::{Unit, UnitStatus},
+    unit::{Placement, Unit, UnitStatus},
 };
 use flotilla_units::UnitName;
+use futures_util::{StreamExt as _, stream};
 use jiff::Timestamp;
 use tokio::time::{Instant, sleep};
 
 use super::matching_instances;
-use crate::{args::Output, exit::Exit, order, paint, print, text};
+use crate::{
+    args::Output,
+    connection::Cluster,
+    exit::{self, Exit},
+    order, paint, print, text,
+};
 
 /// How many journal lines come with a unit that died.
 const LAST_LINES: u32 = 10;
+
+/// How many units are asked for at once: enough that one on a machine that does not answer, which takes
+/// seconds, does not hold up the others one by one, and few enough to be nobody's burden.
+const ASKED_AT_ONCE: usize = 8;
 
 /// How long systemd's last word about a unit is waited for: journald writes it within milliseconds,
 /// on a busy machine in some tenths of a second.
@@ -36,23 +47,35 @@ pub(crate) struct Args {
     lines: u32,
 }
 
-/// Runs the command. As with systemctl, the exit status is 3 when a unit is not active.
-pub(crate) async fn run(client: &Client, args: &Args, output: Output) -> anyhow::Result<Exit> {
-    let units = matching_instances(client, &args.units).await?;
+/// Runs the command. As with systemctl, the exit status is 3 when a unit is not active. A unit whose
+/// status cannot be had hides no other.
+pub(crate) async fn run(cluster: &Cluster, args: &Args, output: Output) -> anyhow::Result<Exit> {
+    let units = matching_instances(cluster, &args.units).await?;
+    let asked = stream::iter(&units).map(|unit| async move { (unit, ask(cluster, unit, args.lines).await) });
+    let mut answers = asked.buffered(ASKED_AT_ONCE);
     let mut all = Vec::new();
-    let mut exit = Exit::Done;
+    let mut worst = Exit::Done;
     let mut first = true;
-    for unit in &units {
-        let statuses = if unit.placements.is_empty() {
-            Vec::new()
-        } else {
-            client.status(unit.name.as_str(), args.lines).await?
+    let mut lost = None;
+    while let Some((unit, answer)) = answers.next().await {
+        let statuses = match answer {
+            Ok(statuses) => statuses,
+            // Where no flotillad answers, none will for the units after it.
+            Err(e @ ClientError::Unreachable { .. }) => {
+                lost = Some(e);
+                break;
+            }
+            Err(e) => {
+                all.push(unknown(unit, &e));
+                let e = anyhow::Error::new(e);
+                worst = worst.max(exit::of(&e));
+                if output != Output::Json {
+                    print::tell(format_args!("{}: {}", unit.name, text::one_line(&e.to_string())));
+                }
+                continue;
+            }
         };
-        if statuses.is_empty()
-            || statuses.iter().any(|s| !matches!(s.active.as_str(), "active" | "reloading"))
-        {
-            exit = Exit::NotActive;
-        }
+        worst = worst.max(exit_of(unit, &statuses));
         if output != Output::Json {
             let mut out = print::out();
             if !std::mem::take(&mut first) {
@@ -65,18 +88,62 @@ pub(crate) async fn run(client: &Client, args: &Args, output: Output) -> anyhow:
     if output == Output::Json {
         print::json(&all)?;
     }
-    Ok(exit)
+    lost.map_or(Ok(worst), |e| Err(e.into()))
+}
+
+/// Asks for a unit's status; of one that is on no machine there is none.
+async fn ask(cluster: &Cluster, unit: &Unit, lines: u32) -> Result<Vec<UnitStatus>, ClientError> {
+    if unit.placements.is_empty() {
+        return Ok(Vec::new());
+    }
+    match cluster.read(async |client| client.status(unit.name.as_str(), lines).await).await {
+        // It has left its machines meanwhile.
+        Err(e) if e.kind() == Some(ErrorKind::NotPlaced) => Ok(Vec::new()),
+        answer => answer,
+    }
+}
+
+fn unknown(unit: &Unit, error: &ClientError) -> UnitStatus {
+    UnitStatus {
+        unit: unit.name.to_string(),
+        description: unit.description.clone().unwrap_or_default(),
+        active: "unknown".to_owned(),
+        problem: Some(error.to_string()),
+        ..UnitStatus::default()
+    }
+}
+
+/// Returns the exit status that a unit's states make. What a lost machine had before the unit left it is
+/// shown, and does not count.
+fn exit_of(unit: &Unit, statuses: &[UnitStatus]) -> Exit {
+    let left = |status: &UnitStatus| {
+        let gone = |p: &Placement| p.departing.is_some() && !p.machine_alive;
+        unit.placements.iter().any(|p| gone(p) && p.machine.to_string() == status.machine)
+    };
+    let active = |status: &&UnitStatus| matches!(status.active.as_str(), "active" | "reloading");
+    let mut counted = statuses.iter().filter(|status| !left(status)).peekable();
+    let any = counted.peek().is_some();
+    if any && counted.all(|status| active(&status)) { Exit::Done } else { Exit::NotActive }
 }
 
 /// Returns the last journal lines of a unit that died, where they can be had.
 ///
 /// The journal has them a moment after systemd has told of the death, so they are asked for until
 /// they end with systemd's own word about it.
-pub(crate) async fn last_lines(client: &Client, unit: &UnitName) -> Result<Vec<JournalLine>, ClientError> {
+///
+/// # Errors
+/// Nobody can be asked for them.
+pub(crate) async fn last_lines(cluster: &Cluster, unit: &UnitName) -> Result<Vec<JournalLine>, ClientError> {
     let end = Instant::now() + LAST_WORD_WITHIN;
     let mut told = false;
     loop {
-        let statuses = client.status(unit.as_str(), LAST_LINES).await?;
+        let statuses = cluster.read(async |client| client.status(unit.as_str(), LAST_LINES).await).await?;
+        if let [UnitStatus { active, problem: Some(why), .. }] = statuses.as_slice()
+            && active == "unknown"
+        {
+            let body = ErrorBody { kind: ErrorKind::Unavailable, message: why.clone(), details: Vec::new() };
+            return Err(body.into());
+        }
         // What the unit printed comes by another way than systemd's word, and may come after it:
         // so once more.
         if told || Instant::now() >= end {
@@ -90,8 +157,8 @@ pub(crate) async fn last_lines(client: &Client, unit: &UnitName) -> Result<Vec<J
 }
 
 /// Tells them beside the output.
-pub(crate) async fn tell_last_lines(client: &Client, unit: &UnitName) {
-    match last_lines(client, unit).await {
+pub(crate) async fn tell_last_lines(cluster: &Cluster, unit: &UnitName) {
+    match last_lines(cluster, unit).await {
         Ok(lines) => {
             for line in lines.iter().flat_map(journal_lines) {
                 print::tell(format_args!("  {line}"));
@@ -134,7 +201,9 @@ fn render(status: &UnitStatus, now: Timestamp) -> String {
     let description = text::one_line(&status.description);
     let _ = writeln!(out, "{} {} - {description}", paint::active(&status.active, mark), status.unit);
     let _ = writeln!(out, "    Machine: {} ({})", text::one_line(&status.host), status.machine);
-    let _ = writeln!(out, "     Loaded: {} ({})", status.load, text::one_line(&status.fragment));
+    if !status.load.is_empty() {
+        let _ = writeln!(out, "     Loaded: {} ({})", status.load, text::one_line(&status.fragment));
+    }
     let _ = writeln!(out, "     Active: {}", active(status, now));
     // What the unit itself, or whoever wrote it, may have said: nothing of it may reach the terminal
     // as anything but text.
@@ -188,7 +257,8 @@ fn render(status: &UnitStatus, now: Timestamp) -> String {
 }
 
 fn active(status: &UnitStatus, now: Timestamp) -> String {
-    let state = paint::active(&status.active, format!("{} ({})", status.active, status.sub));
+    let sub = if status.sub.is_empty() { String::new() } else { format!(" ({})", status.sub) };
+    let state = paint::active(&status.active, format!("{}{sub}", status.active));
     let mut out = state.to_string();
     if status.active == "failed" {
         let _ = write!(out, " ({})", order::death(Some(&status.result), status.exit_status));
@@ -239,6 +309,26 @@ mod tests {
             let status = UnitStatus { invocation: Some("ab".to_owned()), journal, ..UnitStatus::default() };
             assert_eq!(has_last_word(&status), has, "{status:?}");
         }
+    }
+
+    #[test]
+    fn a_status_that_nobody_knows_says_why() {
+        let status = UnitStatus {
+            unit: "hello.service".to_owned(),
+            description: "Says hello".to_owned(),
+            host: "m2".to_owned(),
+            machine: "113f16a7".to_owned(),
+            active: "unknown".to_owned(),
+            problem: Some("machine lost".to_owned()),
+            ..UnitStatus::default()
+        };
+        let plain = anstream::adapter::strip_str(&render(&status, Timestamp::UNIX_EPOCH)).to_string();
+        insta::assert_snapshot!(plain, @r"
+        ○ hello.service - Says hello
+            Machine: m2 (113f16a7)
+             Active: unknown
+            Problem: machine lost
+        ");
     }
 
     #[test]

@@ -2,10 +2,10 @@
 
 use std::io::Write as _;
 
-use flotilla_api::{client::Client, why::Why};
+use flotilla_api::why::Why;
 
 use super::matching_instances;
-use crate::{args::Output, exit::Exit, paint, print, text};
+use crate::{args::Output, connection::Cluster, exit::Exit, paint, print, text};
 
 /// Says why a unit is where it is, or nowhere.
 #[derive(Debug, clap::Args)]
@@ -16,15 +16,15 @@ pub(crate) struct Args {
 }
 
 /// Runs the command. The exit status is 5 when a unit that should be on a machine can be on none.
-pub(crate) async fn run(client: &Client, args: &Args, output: Output) -> anyhow::Result<Exit> {
-    let units = matching_instances(client, &args.units).await?;
+pub(crate) async fn run(cluster: &Cluster, args: &Args, output: Output) -> anyhow::Result<Exit> {
+    let units = matching_instances(cluster, &args.units).await?;
     let mut answers = Vec::new();
     let mut exit = Exit::Done;
     for unit in &units {
         if unit.unplaced.is_some() {
             exit = Exit::CannotBePlaced;
         }
-        answers.push(client.why(unit.name.as_str()).await?);
+        answers.push(cluster.read(async |client| client.why(unit.name.as_str()).await).await?);
     }
     if output == Output::Json {
         print::json(&answers)?;

@@ -24,6 +24,8 @@ pub(crate) struct Request {
 pub(crate) enum Answer {
     /// This.
     Json(Value),
+    /// No: a status, an error's kind, and why.
+    Refusal(u16, &'static str, &'static str),
     /// These events, and then the end of the stream.
     Events(Vec<Value>),
     /// These events, and then nothing more as long as the client stays.
@@ -117,6 +119,11 @@ fn serve(
             write!(stream, "{head}content-length: {}\r\n\r\n{body}", body.len())
         }
         Answer::Events(list) => stream_of(&events(&list), 0),
+        Answer::Refusal(status, kind, message) => {
+            let body = json!({ "kind": kind, "message": message }).to_string();
+            let head = "content-type: application/json\r\nconnection: close\r\n";
+            write!(stream, "HTTP/1.1 {status} No\r\n{head}content-length: {}\r\n\r\n{body}", body.len())
+        }
         // A body that is announced as longer than it is has not ended yet.
         Answer::Broken(list) => stream_of(&events(&list), 1),
         Answer::Lasting(list) => {
@@ -184,6 +191,16 @@ pub(crate) fn placed(name: &str, active: &str, sub: &str) -> Value {
 /// Which flotillad answers.
 pub(crate) fn version() -> Answer {
     Answer::Json(json!({ "version": "1", "host": "m1", "machine": "113f16a7a0f84c4c8a3f9e3b2f4d6c01" }))
+}
+
+/// A flotillad that takes part in its cluster.
+pub(crate) fn ready() -> Answer {
+    Answer::Json(json!("ready"))
+}
+
+/// A flotillad that is cut off: it answers, and has nothing to say.
+pub(crate) fn unavailable() -> Answer {
+    Answer::Refusal(503, "unavailable", "the store does not answer")
 }
 
 /// The answer to an order about these units.

@@ -5,3 +5,5 @@
 mod api;
 mod orders;
 mod output;
+mod reads;
+mod statuses;

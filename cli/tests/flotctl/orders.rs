@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::api::{Answer, Api, Request, command, everything, flotctl, outcome, placed, unit, version};
+use crate::api::{Answer, Api, Request, command, everything, flotctl, outcome, placed, ready, unit, version};
 
 #[test]
 fn what_does_not_run_is_stopped_already() {
@@ -25,6 +25,7 @@ fn what_does_not_run_is_stopped_already() {
 fn starting(watch: Answer) -> impl Fn(&Request) -> Answer {
     move |request| match request.what.as_str() {
         "GET /v1/version" => version(),
+        "GET /readyz" => ready(),
         "POST /v1/units" | "POST /v1/orders" => outcome(&["a.service"]),
         "GET /v1/watch" => watch.clone(),
         "GET /v1/units/a.service/status" => Answer::Json(json!([{
@@ -66,6 +67,7 @@ fn a_journal_goes_on_at_the_next_endpoint() {
     let journal = |answer: Answer| {
         Api::new(move |request| match request.what.as_str() {
             "GET /v1/version" => version(),
+            "GET /readyz" => ready(),
             _ => answer.clone(),
         })
     };

@@ -11,6 +11,7 @@ use flotilla_api::{
     error::{ErrorBody, ErrorKind},
     unit::{Process, UnitStatus},
 };
+use flotilla_engine::{PlacementRow, UnitRow, state::Life};
 use flotilla_units::UnitName;
 use futures_util::future::join_all;
 use tokio::time::timeout;
@@ -24,9 +25,17 @@ const MACHINES_MAX: usize = 100;
 /// The most journal lines that come with a status.
 const LINES_MAX: u32 = 1_000;
 
-/// How long systemd may take to say how a unit is. It takes a millisecond; ten seconds are a machine in
-/// trouble, and still leave time to say so before the client gives up.
-const SYSTEMD_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long systemd may take to say how a unit is. It takes a millisecond; two seconds are a machine in
+/// trouble, and with the journal's last lines still leave time to say so before another machine that
+/// asks gives up.
+const SYSTEMD_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// How long another machine may take to say how a unit is. A connection to one that died a moment ago
+/// says nothing at all; a client gives the whole request 15 s, and it may be forwarded in between.
+const MACHINE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// What is said of a machine whose lease has ended.
+const MACHINE_LOST: &str = "machine lost";
 
 /// Shows what `systemctl status` would show of a unit, one for each machine that has it.
 #[utoipa::path(get, path = "/v1/units/{name}/status",
@@ -40,7 +49,7 @@ pub(super) async fn unit_status(
 ) -> Result<Json<Vec<UnitStatus>>, ApiError> {
     let row = find(&node.seat()?, &name)?;
     let asked = row.placements.iter().take(MACHINES_MAX);
-    let ask = asked.map(|placement| of_a_machine(&node, &user, &row.name, placement, query.lines));
+    let ask = asked.map(|placement| of_a_machine(&node, &user, &row, placement, query.lines));
     let mut statuses = Vec::new();
     let mut refusal = None;
     for (answer, placement) in join_all(ask).await.into_iter().zip(&row.placements) {
@@ -48,13 +57,13 @@ pub(super) async fn unit_status(
             Ok(status) => statuses.push(status),
             // One machine that does not answer hides none of the others.
             Err(e) => {
-                statuses.push(unknown(placement, &row.name, &e));
+                statuses.push(unknown(placement, &row, &e.0.message));
                 refusal = Some(e);
             }
         }
     }
     match refusal {
-        Some(e) if statuses.len() == 1 => Err(e),
+        Some(e) if statuses.len() == 1 && e.0.kind != ErrorKind::Unavailable => Err(e),
         _ if statuses.is_empty() => {
             Err(ApiError::new(ErrorKind::NotPlaced, format!("{} is on no machine", row.name)))
         }
@@ -66,27 +75,37 @@ pub(super) async fn unit_status(
 async fn of_a_machine(
     node: &Arc<Node>,
     user: &User,
-    unit: &UnitName,
-    placement: &flotilla_engine::PlacementRow,
+    row: &UnitRow,
+    placement: &PlacementRow,
     lines: u32,
 ) -> Result<UnitStatus, ApiError> {
+    let unit = &row.name;
     let mut status = if placement.machine == node.machine {
         of_this_machine(node, unit, lines).await?
+    } else if placement.life == Life::Lost {
+        // Where it answered last, as a rule nobody is.
+        return Ok(unknown(placement, row, MACHINE_LOST));
     } else {
         let client = forward::to_machine(node, placement.machine, user).await?;
-        client.machine_status(&placement.machine.to_string(), unit.as_str(), lines).await?
+        let machine = placement.machine.to_string();
+        let asked = timeout(MACHINE_TIMEOUT, client.machine_status(&machine, unit.as_str(), lines)).await;
+        asked.map_err(|_| {
+            let (host, limit) = (placement.host.as_ref().unwrap_or(&machine), MACHINE_TIMEOUT.as_secs());
+            ApiError::unavailable(format!("{host} does not answer within {limit} s"))
+        })??
     };
     status.problem = placement.report.as_ref().and_then(|report| report.problem.clone());
     Ok(status)
 }
 
-fn unknown(placement: &flotilla_engine::PlacementRow, unit: &UnitName, error: &ApiError) -> UnitStatus {
+fn unknown(placement: &PlacementRow, row: &UnitRow, why: &str) -> UnitStatus {
     UnitStatus {
-        unit: unit.to_string(),
+        unit: row.name.to_string(),
+        description: row.description.clone().unwrap_or_default(),
         host: placement.host.clone().unwrap_or_default(),
         machine: placement.machine.to_string(),
         active: "unknown".to_owned(),
-        problem: Some(error.0.message.clone()),
+        problem: Some(why.to_owned()),
         ..UnitStatus::default()
     }
 }
