@@ -53,7 +53,7 @@ pub struct Unit {
     pub at: Timestamp,
     /// Where it is; several for a global unit, or while it moves.
     pub placements: Vec<Placement>,
-    /// Why it is on no machine although it should be, in one line.
+    /// Why it is on no machine that lives although it should be, in one line.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unplaced: Option<String>,
 }

@@ -114,17 +114,40 @@ fn judge(action: Action, unit: &Unit, generation: u64, run: u64) -> Verdict {
     }
     match action {
         Action::Destroy => leaving(unit),
-        Action::Unload if unit.placements.is_empty() => Verdict::Done("unloaded".to_owned()),
-        Action::Unload => leaving(unit),
+        Action::Unload => unloaded(unit),
         Action::Load => placed(unit, stopped),
-        Action::Stop if unit.placements.iter().all(|p| p.departing.is_some()) => leftover(unit),
+        Action::Stop if !unit.placements.iter().any(stays) => leftover(unit),
         Action::Stop => placed(unit, stopped),
         Action::Start | Action::Restart => placed(unit, |placement| started(placement, run)),
     }
 }
 
+/// Tells whether a placement is one by which an order is judged: of a lost machine nothing will be heard,
+/// and what it has goes elsewhere or waits for it.
+const fn stays(placement: &Placement) -> bool {
+    placement.machine_alive && placement.departing.is_none()
+}
+
+/// Names the machines that are lost and that an order is for all the same: it reaches them when they are
+/// back.
+fn missing(unit: &Unit, wanted: impl Fn(&Placement) -> bool) -> String {
+    let lost = unit.placements.iter().filter(|placement| !placement.machine_alive && wanted(placement));
+    lost.map(|placement| format!("; {} is lost", machine(placement))).collect()
+}
+
+/// Judges a unit that is to leave its machines. One that is lost is told when it is back: nobody waits
+/// for that.
+fn unloaded(unit: &Unit) -> Verdict {
+    let told = |placement: &Placement| placement.departing.is_some() && !placement.machine_alive;
+    if unit.placements.iter().all(told) {
+        return Verdict::Done(format!("unloaded{}", missing(unit, |_| true)));
+    }
+    leaving(unit)
+}
+
 fn leaving(unit: &Unit) -> Verdict {
-    let machines: Vec<String> = unit.placements.iter().map(machine).collect();
+    let stopping = unit.placements.iter().filter(|placement| placement.machine_alive);
+    let machines: Vec<String> = stopping.map(machine).collect();
     Verdict::Pending(match machines.as_slice() {
         [] => "waiting for the engine".to_owned(),
         machines => format!("stopping on {}", machines.join(", ")),
@@ -140,13 +163,13 @@ fn leftover(unit: &Unit) -> Verdict {
     };
     match unit.placements.iter().find(runs) {
         Some(placement) => Verdict::Pending(format!("stopping on {}", machine(placement))),
-        None => Verdict::Done("not running".to_owned()),
+        None => Verdict::Done(format!("not running{}", missing(unit, |p| p.departing.is_none()))),
     }
 }
 
-/// Judges a unit by each of its placements: the worst of them counts.
+/// Judges a unit by each of its placements on machines that live: the worst of them counts.
 fn placed(unit: &Unit, judge: impl Fn(&Placement) -> Verdict) -> Verdict {
-    let staying: Vec<&Placement> = unit.placements.iter().filter(|p| p.departing.is_none()).collect();
+    let staying: Vec<&Placement> = unit.placements.iter().filter(|placement| stays(placement)).collect();
     if staying.is_empty() {
         return match &unit.unplaced {
             _ if unit.target == Target::Inactive => {
@@ -165,7 +188,8 @@ fn placed(unit: &Unit, judge: impl Fn(&Placement) -> Verdict) -> Verdict {
             failed => return failed,
         }
     }
-    pending.map_or_else(|| Verdict::Done(done.join("; ")), Verdict::Pending)
+    let done = || done.join("; ") + &missing(unit, |placement| placement.departing.is_none());
+    pending.map_or_else(|| Verdict::Done(done()), Verdict::Pending)
 }
 
 fn stopped(placement: &Placement) -> Verdict {
@@ -368,6 +392,40 @@ mod tests {
         assert_eq!(stop(&moving), Verdict::Pending("stopping on m1".to_owned()));
         moving.placements[0].machine_alive = false;
         assert_eq!(stop(&moving), not_running, "nobody can say more of a lost machine");
+    }
+
+    #[test]
+    fn nobody_waits_for_a_machine_that_is_lost() {
+        let lose = |unit: &mut Unit, n: usize| {
+            (unit.placements[n].machine_alive, unit.placements[n].state) = (false, None);
+        };
+        let running = state("active", "running");
+        let mut global = unit(&[running.clone(), running.clone()]);
+        lose(&mut global, 1);
+        global.placements[1].host = Some("m2".to_owned());
+        assert_eq!(start(&global), Verdict::Done("active on m1; m2 is lost".to_owned()));
+        global.placements[1].departing = Some("its machine was lost".to_owned());
+        assert_eq!(start(&global), Verdict::Done("active on m1".to_owned()), "it has moved");
+
+        let mut bound = unit(&[running]);
+        lose(&mut bound, 0);
+        for action in [Action::Start, Action::Load, Action::Restart] {
+            let judge = |unit: &Unit| judge(action, unit, 3, 2);
+            bound.unplaced = None;
+            assert_eq!(judge(&bound), Verdict::Pending("waiting to be placed".to_owned()), "it may move");
+            bound.unplaced = Some("m1 is lost; 2 machines: no".to_owned());
+            assert_eq!(judge(&bound), Verdict::CannotBePlaced("m1 is lost; 2 machines: no".to_owned()));
+        }
+        let done = |action, unit: &Unit| match judge(action, unit, 3, 2) {
+            Verdict::Done(text) => text,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(done(Action::Stop, &bound), "not running; m1 is lost");
+        bound.target = Target::Inactive;
+        let order = Verdict::Pending("waiting for the engine".to_owned());
+        assert_eq!(judge(Action::Unload, &bound, 3, 2), order, "the engine has not heard of it");
+        bound.placements[0].departing = Some("unloaded".to_owned());
+        assert_eq!(done(Action::Unload, &bound), "unloaded; m1 is lost");
     }
 
     #[test]

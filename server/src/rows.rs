@@ -18,12 +18,14 @@ use flotilla_registry::{
 };
 use jiff::Timestamp;
 
-/// Writes a unit; what it lacks to be placed is asked for only if it is on no machine.
+/// Writes a unit; what it lacks to be placed is asked for only if it is on no machine that lives.
 pub(crate) fn unit(reader: &StateReader, row: UnitRow) -> Unit {
     let record = row.record.as_deref();
     let wanted = record.is_some_and(|record| record.target != records::Target::Inactive && !record.deleting);
-    let placed = row.placements.iter().any(|placement| placement.departing.is_none());
-    let unplaced = if wanted && !placed { unplaced(&reader.why(&row.name)) } else { None };
+    let staying = || row.placements.iter().filter(|placement| placement.departing.is_none());
+    // It keeps its place on a lost machine until another takes it, and none may be able to.
+    let placed = staying().any(|placement| placement.life != Life::Lost);
+    let unplaced = if wanted && !placed { unplaced(&reader.why(&row.name), staying()) } else { None };
     Unit {
         target: record.map_or(Target::Inactive, |record| target(record.target)),
         generation: record.map_or(0, |record| record.generation),
@@ -92,13 +94,16 @@ fn state(report: UnitReport) -> UnitState {
     }
 }
 
-/// Says in one line why a unit is on no machine, if it cannot be put on one as things are.
-fn unplaced(why: &flotilla_engine::Why) -> Option<String> {
+/// Says in one line why a unit is on no machine but those that are lost, if it cannot be put on one as
+/// things are.
+fn unplaced<'a>(why: &flotilla_engine::Why, lost: impl Iterator<Item = &'a PlacementRow>) -> Option<String> {
     let cannot = why.explanation.is_unplaceable();
-    why.problem
-        .clone()
+    let why = (why.problem.clone())
         .or_else(|| why.engine.clone())
-        .or_else(|| cannot.then(|| in_one_line(&why.explanation)))
+        .or_else(|| cannot.then(|| in_one_line(&why.explanation)))?;
+    let host = |placement: &PlacementRow| placement.host.clone().unwrap_or_else(|| placement.machine.short());
+    let lost: String = lost.map(|placement| format!("{} is lost; ", host(placement))).collect();
+    Some(lost + &why)
 }
 
 /// Counts what speaks against a unit, machine by machine: `2 machines: conflicts with web@1.service`.

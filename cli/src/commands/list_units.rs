@@ -112,10 +112,8 @@ impl Row {
 
     /// What is not as it should be, in a few words.
     fn note(&self) -> String {
-        if let Some(why) = self.unit.unplaced.as_ref().filter(|_| self.placement.is_none()) {
-            return format!("not placed: {why}");
-        }
-        let Some(placement) = &self.placement else { return String::new() };
+        let why = self.unit.unplaced.as_ref().map(|why| format!("not placed: {why}"));
+        let Some(placement) = &self.placement else { return why.unwrap_or_default() };
         let state = placement.state.as_ref();
         let mut notes = Vec::new();
         if !placement.machine_alive {
@@ -133,6 +131,8 @@ impl Row {
         if let Some(problem) = state.and_then(|s| s.problem.as_ref()) {
             notes.push(problem.clone());
         }
+        // Where it stays, it lacks no place.
+        notes.extend(why.filter(|_| !placement.machine_alive || placement.departing.is_some()));
         notes.join("; ")
     }
 }
