@@ -44,6 +44,12 @@ const SILENCE_MAX: Duration = Duration::from_secs(45);
 /// one that lost its power or its network is missed after some 11 s.
 const KEEPALIVE: (Duration, Duration, u32) = (Duration::from_secs(5), Duration::from_secs(2), 3);
 
+/// How long the other machine's kernel may leave what was sent to it unacknowledged.
+///
+/// On a network that works it takes milliseconds. A connection kept from before a machine died looks
+/// as good as any until then, and whoever forwards has to turn to another within its client's time.
+const UNACKNOWLEDGED_MAX: Duration = Duration::from_secs(5);
+
 /// Where an API answers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Endpoint {
@@ -176,6 +182,7 @@ impl Client {
             .tcp_keepalive(after)
             .tcp_keepalive_interval(every)
             .tcp_keepalive_retries(times)
+            .tcp_user_timeout(UNACKNOWLEDGED_MAX)
             .no_proxy();
         let refuse =
             |e: reqwest::Error| ClientError::Identity { endpoint: endpoint.to_string(), why: causes(&e) };

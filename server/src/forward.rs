@@ -35,6 +35,10 @@ const SEAT_WITHIN: Duration = Duration::from_secs(5);
 /// How soon seats that refused a connection are asked again: a flotillad is back from a restart in less.
 const SEATS_AGAIN: Duration = Duration::from_millis(250);
 
+/// How long a seat may take to begin an answer to what only reads, before another is asked. Asking a
+/// unit's machines for its status takes it 5 s, and a client gives two of them 15 s.
+const SEAT_ANSWERS_WITHIN: Duration = Duration::from_secs(7);
+
 /// What is passed on of a request.
 const PASSED_ON: [HeaderName; 4] =
     [header::ACCEPT, header::CONTENT_TYPE, header::IF_MATCH, HeaderName::from_static("last-event-id")];
@@ -76,10 +80,10 @@ pub(crate) async fn to_seat(
         let mut last = None;
         for url in &seats {
             let client = node.peers.at(url)?.on_behalf_of(user.name());
-            match parcel.send(&client).await {
+            match parcel.ask_seat(&client).await {
                 Ok(response) => return Ok(response),
-                // Nothing was sent, so another seat may be asked, also to change something.
-                Err(e @ ClientError::Unreachable { sent: false, .. }) => last = Some(e),
+                // Where nothing was sent, or nothing is changed by it, another seat may be asked.
+                Err(e @ ClientError::Unreachable { sent, .. }) if !sent || parcel.reads() => last = Some(e),
                 Err(e) => return Err(parcel.outcome(e)),
             }
         }
@@ -205,6 +209,23 @@ impl Parcel {
         Request::from_parts(self.parts, Body::from(self.body))
     }
 
+    /// Tells whether it changes nothing.
+    fn reads(&self) -> bool {
+        matches!(self.method, Method::GET | Method::HEAD)
+    }
+
+    /// Lets a seat answer, which has some time to begin to if another can be asked instead.
+    async fn ask_seat(&self, client: &Client) -> Result<Response, ClientError> {
+        let stream = self.headers.get(header::ACCEPT).is_some_and(|accept| accept == "text/event-stream");
+        if stream || !self.reads() {
+            return self.send(client).await;
+        }
+        timeout(SEAT_ANSWERS_WITHIN, self.send(client)).await.unwrap_or_else(|_| {
+            let (endpoint, limit) = (client.endpoint().to_string(), SEAT_ANSWERS_WITHIN.as_secs());
+            Err(ClientError::Unreachable { endpoint, why: format!("nothing for {limit} s"), sent: true })
+        })
+    }
+
     async fn send(&self, client: &Client) -> Result<Response, ClientError> {
         let answer = client
             .forward(self.method.clone(), &self.path_and_query, self.headers.clone(), self.body.clone())
@@ -221,7 +242,7 @@ impl Parcel {
 
     /// Says what a failure means: a change that may have arrived is not simply a failure.
     fn outcome(&self, error: ClientError) -> ApiError {
-        let changes = !matches!(self.method, Method::GET | Method::HEAD);
+        let changes = !self.reads();
         match error {
             ClientError::Unreachable { sent: true, endpoint, why } if changes => ApiError::new(
                 ErrorKind::OutcomeUnknown,

@@ -9,11 +9,13 @@ use flotilla_integration_tests::{Cluster, SLEEPER, alone};
 use flotilla_lab::Machine;
 
 mod destroy;
+mod forwarding;
 mod history;
 mod journal;
 mod leader;
 mod loss;
 mod placing;
+mod status;
 mod store;
 mod upgrade;
 mod why;
