@@ -5,7 +5,6 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
-    path::PathBuf,
     sync::Arc,
     time::Duration,
 };
@@ -65,7 +64,6 @@ pub(crate) struct Fleet {
     machine: MachineId,
     systemd: Arc<dyn Systemd>,
     contents: Arc<Contents>,
-    contents_folder: PathBuf,
     clock: Instant,
     seed: u64,
     manifest: Manifest,
@@ -116,7 +114,6 @@ impl Fleet {
             machine: settings.machine,
             systemd,
             contents,
-            contents_folder: settings.state.join("contents"),
             clock,
             seed: settings.seed,
             manifest: Manifest::default(),
@@ -260,8 +257,9 @@ impl Fleet {
             self.order(unit);
         }
         if reset {
-            let (folder, hashes) = (self.contents_folder.clone(), self.manifest.contents());
-            drop(task::spawn_blocking(move || Contents::retain(&folder, &hashes)));
+            self.contents.name_all(self.manifest.contents());
+            let contents = self.contents.clone();
+            drop(task::spawn_blocking(move || contents.sweep()));
         }
         self.manifests.send_replace(self.manifest.clone());
         self.set_seen();
