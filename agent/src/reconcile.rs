@@ -7,12 +7,18 @@
 //!
 //! ```text
 //!  nothing ──install──▶ file ──start──▶ evidence, unmarked ──mark──▶ started
-//!     ▲                  ▲                     │ ▲                      │
-//!     │                  │                     └─┘ job not `done`:      │ systemd's Restart=
-//!     │                  │                         again, with back-off │ decides from here on
-//!     │                  └────────────stop─────────────────────────────┤ newer run or token
+//!     ▲               │  ▲                     │ ▲                      │
+//!     │               │  │                     └─┘ job not `done`:      │ systemd's Restart=
+//!     │               │  │                         again, with back-off │ decides from here on
+//!     │  mark loaded  │  └────────────stop────────────prepare──────────┤ newer run or token
+//!     │               ▼                                                 │
+//!     │             loaded ◀──────────stop─────────────────────────────┤ no longer launched
 //!     └───────remove──────────────────stop─────────────────────────────┘ departing
 //! ```
+//!
+//! A unit that runs is stopped for a new start only once that start is prepared: its text fetched and
+//! room made for its files. One that is only to be loaded is stopped once per order; what a timer, a
+//! socket or a person starts later is theirs.
 //!
 //! What is started is known by its evidence (token and run), which lives exactly as long as the
 //! machine is up. Evidence that matches the order is adopted: nothing is touched. Evidence of a
@@ -71,10 +77,19 @@ pub struct Situation<'a> {
 pub enum Step {
     /// Make the unit's file be the content of this hash.
     Install(ContentHash),
+    /// Make sure, while it still runs, of what its next start needs.
+    Prepare {
+        /// The content that its file has to become, if that is another one.
+        text: Option<ContentHash>,
+        /// What it will be started under.
+        evidence: Evidence,
+    },
     /// Start the unit under this evidence.
     Start(Evidence),
     /// Note that the present evidence's start ended in `done`.
     MarkStarted,
+    /// Note that what ran was stopped for this order, which starts nothing.
+    MarkLoaded(Evidence),
     /// Stop the unit and wait until systemd has forgotten it.
     Stop,
     /// Take away its file and evidence.
@@ -88,7 +103,9 @@ impl Step {
     pub(crate) const fn failure(&self) -> &'static str {
         match self {
             Self::Install(_) => "its file could not be written",
+            Self::Prepare { .. } => "its new start could not be prepared, so it runs on",
             Self::Start(_) => "it could not be started",
+            Self::MarkLoaded(_) => "it could not be noted that it is only loaded",
             Self::MarkStarted => "it could not be noted that it was started",
             Self::Stop => "it could not be stopped",
             Self::Remove => "its files could not be removed",
@@ -181,8 +198,10 @@ fn wish(s: &Situation<'_>) -> Next {
 fn standing(s: &Situation<'_>, order: &ManifestEntry) -> Standing {
     match s.present.and_then(|p| p.evidence.as_ref()) {
         None => Standing::Older,
-        Some(e) if (e.token, e.run) == (order.token, order.run) => Standing::Current { started: e.started },
-        Some(e) if (e.token, e.run) < (order.token, order.run) => Standing::Older,
+        Some(e) if !e.loaded && (e.token, e.run) == (order.token, order.run) => {
+            Standing::Current { started: e.started }
+        }
+        Some(e) if (e.token, e.run) <= (order.token, order.run) => Standing::Older,
         Some(_) => Standing::Newer,
     }
 }
@@ -212,16 +231,20 @@ fn leave(s: &Situation<'_>) -> Option<Next> {
     wanted(s.orders).is_none().then_some(Next::Do(Step::Remove))
 }
 
-/// Has the file there and nothing running.
+/// Has the file there, and what ran before stopped. It is stopped once: what a timer, a socket, a path
+/// or a person starts after that was not started by this order's like, and goes on.
 fn load(s: &Situation<'_>, order: &ManifestEntry) -> Next {
-    if let Some(present) = s.present
-        && (!present.state.at_rest() || s.attempts.unsettled())
-    {
+    let Some(present) = s.present else { return Next::Do(Step::Install(order.hash)) };
+    let loaded = Evidence { loaded: true, ..evidence(order) };
+    let is_noted = present.evidence.as_ref() == Some(&loaded);
+    let runs = !present.state.at_rest() || s.attempts.unsettled();
+    if runs && !is_noted && !s.attempts.stopped() {
         return Next::Do(Step::Stop);
     }
-    match s.present {
-        Some(present) if present.file == Some(order.hash) => Next::Settled,
-        _ => Next::Do(Step::Install(order.hash)),
+    match present.file == Some(order.hash) {
+        false => Next::Do(Step::Install(order.hash)),
+        true if is_noted => Next::Settled,
+        true => Next::Do(Step::MarkLoaded(loaded)),
     }
 }
 
@@ -266,20 +289,26 @@ fn resolve_start(s: &Situation<'_>, order: &ManifestEntry) -> Next {
     }
 }
 
-/// Starts a unit under an order that it was not started under yet: stop, collect, write, start.
+/// Starts a unit under an order that it was not started under yet: prepare, stop, collect, write,
+/// start.
 fn start_anew(s: &Situation<'_>, order: &ManifestEntry) -> Next {
     let Some(present) = s.present else { return Next::Do(Step::Install(order.hash)) };
+    let (ended, stopped) = (present.state.has_ended(), s.attempts.stopped());
+    // Processes that outlive an orderly stop (`KillMode=process`) keep neither systemd nor this agent
+    // from starting their unit anew on the same machine.
+    let at_rest = present.state.at_rest() || (ended && stopped);
     // A failed unit is reset, so that its start limit does not count against the new run.
-    let reset = present.state.active == "failed" && !s.attempts.stopped();
-    if !present.state.at_rest() || reset || s.attempts.unsettled() {
-        return Next::Do(Step::Stop);
+    let reset = present.state.active == "failed" && !stopped;
+    let text = Some(order.hash).filter(|hash| present.file != Some(*hash));
+    if !at_rest || reset || s.attempts.unsettled() {
+        return Next::Do(match ended || s.attempts.prepared() {
+            true => Step::Stop,
+            false => Step::Prepare { text, evidence: evidence(order) },
+        });
     }
-    if present.file != Some(order.hash) {
-        return Next::Do(Step::Install(order.hash));
-    }
-    Next::Do(Step::Start(evidence(order)))
+    Next::Do(text.map_or_else(|| Step::Start(evidence(order)), Step::Install))
 }
 
 const fn evidence(order: &ManifestEntry) -> Evidence {
-    Evidence { token: order.token, run: order.run, hash: order.hash, started: false }
+    Evidence { token: order.token, run: order.run, hash: order.hash, started: false, loaded: false }
 }

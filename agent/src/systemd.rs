@@ -37,6 +37,9 @@ pub struct Evidence {
     pub hash: ContentHash,
     /// A start job for exactly this token and run ended in `done` (`/run/flotilla/started/<unit>`).
     pub started: bool,
+    /// Nothing was started under this token and run: what ran before was stopped for them
+    /// (`FLOTILLA_TARGET=loaded`). What runs all the same, something else on the machine started.
+    pub loaded: bool,
 }
 
 /// A unit's state, as systemd tells it.
@@ -116,7 +119,14 @@ impl UnitState {
     /// left in its control group, and no job queued.
     #[must_use]
     pub fn at_rest(&self) -> bool {
-        matches!(self.active.as_str(), "inactive" | "failed") && self.cgroup_empty && !self.job
+        self.has_ended() && self.cgroup_empty
+    }
+
+    /// Tells whether it has ended for systemd, which would start it again: `inactive` or `failed`, and
+    /// no job queued. Processes may be left of it (`KillMode=process`).
+    #[must_use]
+    pub fn has_ended(&self) -> bool {
+        matches!(self.active.as_str(), "inactive" | "failed") && !self.job
     }
 
     /// Returns the state of a unit that systemd does not know.
@@ -194,6 +204,17 @@ pub enum SystemdError {
         /// Where systemd found it.
         path: String,
     },
+    /// It runs, and flotilla's file is not the one that systemd has it from.
+    #[error(
+        "{unit} runs from {path}, which is this machine's own and hides flotilla's file; flotilla does not stop it. \
+         Run `systemctl stop {unit}`, or remove that file and run `systemctl daemon-reload`"
+    )]
+    Hidden {
+        /// The unit.
+        unit: String,
+        /// Where systemd found it.
+        path: String,
+    },
     /// The unit is loaded, so neither its file nor its evidence may change now.
     #[error("{0} is still loaded; it can be changed or started anew only after it has stopped")]
     StillLoaded(String),
@@ -244,8 +265,19 @@ pub trait Systemd: fmt::Debug + Send + Sync + 'static {
     /// reset and the unit has to be unloaded.
     async fn install(&self, unit: &UnitName, text: &str) -> Result<Option<Present>, SystemdError>;
 
+    /// Makes sure, beside what is in use, of the room for what [`install`](Systemd::install) of `text`
+    /// (if it is to change) and [`start`](Systemd::start) write, and that they would not be refused for
+    /// a unit of the machine's own. Whatever fills the disk afterwards, those two find their room.
+    async fn prepare(
+        &self,
+        unit: &UnitName,
+        text: Option<&str>,
+        evidence: &Evidence,
+    ) -> Result<(), SystemdError>;
+
     /// Writes the evidence (with `started` unset), then starts the unit and waits for the job.
     ///
+    /// Processes that a stop of it left behind do not keep it from starting.
     /// A unit that is active or on its way there keeps the evidence that its processes really
     /// have: with equal token and run the job under way is joined (or there is nothing to do, which
     /// is `done`); with others, and for a unit that is just stopping, it is
@@ -255,8 +287,13 @@ pub trait Systemd: fmt::Debug + Send + Sync + 'static {
     /// Notes that a start for the present evidence ended in `done`.
     async fn mark_started(&self, unit: &UnitName) -> Result<(), SystemdError>;
 
+    /// Writes the evidence of a unit that is only loaded, whether or not it runs.
+    async fn mark_loaded(&self, unit: &UnitName, evidence: &Evidence) -> Result<(), SystemdError>;
+
     /// Stops the unit, waits for the job, and resets it if it failed, so that systemd forgets it.
-    /// A start that is queued, and has not begun, is taken back.
+    /// A start that is queued, and has not begun, is taken back. A unit that became the machine's own
+    /// (`systemctl edit --full`) is [`Hidden`](SystemdError::Hidden) while it runs, and needs no stop
+    /// once it is at rest.
     async fn stop(&self, unit: &UnitName) -> Result<JobResult, SystemdError>;
 
     /// Removes file, links, drop-in and evidence of a unit that is not running and has no job.

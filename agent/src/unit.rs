@@ -10,7 +10,7 @@ use flotilla_registry::{
     records::{ManifestEntry, UnitReport},
     store::Revision,
 };
-use flotilla_units::UnitName;
+use flotilla_units::{ContentHash, UnitName};
 use futures_util::FutureExt as _;
 use tokio::{
     sync::{Notify, mpsc, watch},
@@ -23,7 +23,7 @@ use crate::{
     reconcile::{
         Attempts, Gate, Next, Outcome, Situation, Step, backoff, reconcile, unread, wanted, wants_start,
     },
-    systemd::{JobResult, Present, Systemd},
+    systemd::{Evidence, JobResult, Present, Systemd},
 };
 
 /// How long a job runs before the states it goes through are looked at. 200 ms: most starts are
@@ -77,12 +77,26 @@ pub(crate) struct UnitTask {
     pub(crate) seed: u64,
 }
 
+/// A content and its hash.
+type Text = (ContentHash, Arc<str>);
+
+/// What came of a step.
+struct Performed {
+    outcome: Outcome,
+    /// What is there now, of a step that installs it.
+    seen: Option<Present>,
+    /// What was fetched for a later step.
+    text: Option<Text>,
+}
+
 /// What a task knows between two decisions.
 #[derive(Debug)]
 struct Known {
     orders: Orders,
     present: Option<Present>,
     attempts: Attempts,
+    /// The text that the next install needs, held from before the unit was stopped for it.
+    text: Option<Text>,
     told: Option<(Vec<UnitReport>, Option<Revision>)>,
 }
 
@@ -92,7 +106,8 @@ impl UnitTask {
     pub(crate) async fn run(mut self, seen: Option<Option<Present>>) {
         let mut must_read = seen.is_none();
         let orders = self.orders.borrow_and_update().clone();
-        let mut known = Known { orders, present: seen.flatten(), attempts: Attempts::default(), told: None };
+        let mut known =
+            Known { orders, present: seen.flatten(), attempts: Attempts::default(), text: None, told: None };
         let mut failures = 0;
         loop {
             if must_read {
@@ -191,6 +206,8 @@ impl UnitTask {
             Step::Start(evidence) => {
                 info!(%unit, token = evidence.token.0, run = evidence.run, "starting it");
             }
+            Step::Prepare { .. } => debug!(%unit, "making sure of what its new start needs"),
+            Step::MarkLoaded(_) => debug!(%unit, "noting that it is only loaded"),
             Step::Stop => info!(%unit, "stopping it"),
             Step::Remove => info!(%unit, "removing its files"),
             Step::MarkStarted => debug!(%unit, "noting that it was started"),
@@ -206,7 +223,8 @@ impl UnitTask {
         self.log(&step);
         known.attempts.begin(&step);
         let wanted_runtime = wanted(&known.orders.entries).map(|o| o.unit.clone());
-        let mut action = pin!(perform(&*self.systemd, &self.contents, &self.unit, &step));
+        let held = known.text.clone();
+        let mut action = pin!(perform(&*self.systemd, &self.contents, &self.unit, &step, held));
         let mut orders = self.orders.clone();
         let is_job = matches!(step, Step::Start(_) | Step::Stop);
         loop {
@@ -217,7 +235,7 @@ impl UnitTask {
             };
             tokio::select! {
                 biased;
-                (outcome, seen) = &mut action => {
+                Performed { outcome, seen, text } = &mut action => {
                     known.attempts.end(&step, outcome.clone(), self.clock.elapsed(), self.seed);
                     if let Outcome::Error(why) = &outcome {
                         let source = wanted_runtime.as_ref().map(tracing::field::display);
@@ -229,7 +247,16 @@ impl UnitTask {
                             false
                         }
                         (Step::Install(_), Outcome::Done) => {
+                            known.text = None;
                             known.see(seen);
+                            false
+                        }
+                        (Step::Prepare { .. }, Outcome::Done) => {
+                            known.text = text;
+                            false
+                        }
+                        (Step::MarkLoaded(evidence), Outcome::Done) => {
+                            known.noted(evidence);
                             false
                         }
                         (Step::Start(_), Outcome::Job(JobResult::Done)) => {
@@ -268,6 +295,7 @@ impl Known {
     fn take(&mut self, orders: Orders) {
         if orders.entries != self.orders.entries {
             self.attempts = self.attempts.for_new_orders();
+            self.text = None;
         }
         self.orders = orders;
     }
@@ -279,6 +307,12 @@ impl Known {
         self.present = present;
     }
 
+    fn noted(&mut self, evidence: &Evidence) {
+        if let Some(present) = &mut self.present {
+            present.evidence = Some(evidence.clone());
+        }
+    }
+
     fn marked(&mut self) {
         if let Some(evidence) = self.present.as_mut().and_then(|p| p.evidence.as_mut()) {
             evidence.started = true;
@@ -286,26 +320,56 @@ impl Known {
     }
 }
 
-/// Does what a step says. Of one that installs it also returns what is there then.
+/// Does what a step says, with a text that is held already if that is the one.
 async fn perform(
     systemd: &dyn Systemd,
     contents: &Contents,
     unit: &UnitName,
     step: &Step,
-) -> (Outcome, Option<Present>) {
+    held: Option<Text>,
+) -> Performed {
+    let mut seen = None;
+    let mut text = None;
+    if let Step::Install(hash) | Step::Prepare { text: Some(hash), .. } = step {
+        text = held.filter(|(held, _)| held == hash);
+        if text.is_none() {
+            match contents.get(*hash).await {
+                Ok(fetched) => text = Some((*hash, fetched.into())),
+                Err(error) => {
+                    let why = match step {
+                        Step::Prepare { .. } => unprepared(&error),
+                        _ => error.to_string(),
+                    };
+                    return Performed { outcome: Outcome::Error(why), seen, text };
+                }
+            }
+        }
+    }
+    let words = text.as_ref().map(|(_, words)| &**words);
     let done = match step {
-        Step::Install(hash) => match contents.get(*hash).await {
-            Ok(text) => match systemd.install(unit, &text).await {
-                Ok(present) => return (Outcome::Done, present),
-                Err(error) => Err(error),
-            },
-            Err(error) => return (Outcome::Error(error.to_string()), None),
+        Step::Install(_) => match systemd.install(unit, words.unwrap_or_default()).await {
+            Ok(present) => {
+                seen = present;
+                Ok(Outcome::Done)
+            }
+            Err(error) => Err(error),
+        },
+        Step::Prepare { evidence, .. } => match systemd.prepare(unit, words, evidence).await {
+            Ok(()) => Ok(Outcome::Done),
+            Err(error) => Ok(Outcome::Error(unprepared(&error))),
         },
         Step::MarkStarted => systemd.mark_started(unit).await.map(|()| Outcome::Done),
+        Step::MarkLoaded(evidence) => systemd.mark_loaded(unit, evidence).await.map(|()| Outcome::Done),
         Step::Remove => systemd.remove(unit).await.map(|()| Outcome::Done),
         Step::Start(evidence) => systemd.start(unit, evidence).await.map(Outcome::Job),
         Step::Stop => systemd.stop(unit).await.map(Outcome::Job),
         Step::AskHistory => systemd.history(unit).await.map(Outcome::History),
     };
-    (done.unwrap_or_else(|error| Outcome::Error(error.to_string())), None)
+    let outcome = done.unwrap_or_else(|error| Outcome::Error(error.to_string()));
+    Performed { outcome, seen, text }
+}
+
+/// Says why a unit has not been stopped for its new start.
+fn unprepared(why: &dyn std::fmt::Display) -> String {
+    format!("it runs on as it was, since its new start cannot be prepared: {why}")
 }

@@ -7,11 +7,13 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on fails")]
 
+#[path = "systemd/machine.rs"]
+mod machine;
+
 use std::{
     collections::BTreeSet,
     fs,
     path::Path,
-    process::{Command, Output},
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -23,46 +25,18 @@ use flotilla_agent::{
     Known,
     journal::{JournalError, Journalctl, LogSource as _, Query},
     status::StatusSource as _,
-    systemd::{Change, DbusSystemd, Evidence, JobResult, Layout, Present, Systemd as _, SystemdError},
+    systemd::{Change, DbusSystemd, JobResult, Layout, Systemd as _, SystemdError},
 };
-use flotilla_integration_tests::{LIMIT, SLEEPER, lab_with};
+use flotilla_integration_tests::{LIMIT, SLEEPER};
 use flotilla_registry::records::Token;
 use flotilla_units::{ContentHash, UnitName};
 use futures_util::{StreamExt as _, future::join_all};
 use tokio::time::{sleep, timeout};
 
-/// Set in the machine.
-const INSIDE: &str = "FLOTILLA_TEST_INSIDE";
+use machine::{environment, eventually, evidence, get, hear, in_machine, kill_all, name, open, run, shell};
 
 /// How often the journal's reader is killed while it reads.
 const KILLS: usize = 5;
-
-/// Runs one test in a machine of its own.
-fn in_machine(test: &str, inside: impl Future<Output = ()>) {
-    if std::env::var_os(INSIDE).is_some() {
-        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().worker_threads(2).build();
-        return runtime.unwrap().block_on(inside);
-    }
-    let name = format!("sd{}", &ContentHash::of(test.as_bytes()).to_string()[..6]);
-    let program = std::env::current_exe().unwrap();
-    let installed = format!("/usr/local/bin/{}", program.file_name().unwrap().to_str().unwrap());
-    let lab = lab_with(&name, |options| {
-        (options.machines, options.members) = (1, 0);
-        options.programs.push(program);
-    })
-    .unwrap();
-    let machine = lab.machine("m1").unwrap();
-    let output =
-        machine.exec(&["env", &format!("{INSIDE}=1"), &installed, "--exact", test, "--nocapture"]).unwrap();
-    let said = String::from_utf8_lossy(&output.stdout);
-    // What a test measured is worth seeing.
-    said.lines().filter(|line| line.starts_with("measured:")).for_each(|line| println!("{line}"));
-    assert!(
-        output.status.success() && said.contains("1 passed"),
-        "{test} failed in the machine:\n{said}\n{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
-}
 
 macro_rules! machine_tests {
     ($($(#[$doc:meta])* async fn $name:ident() $body:block)*) => {$(
@@ -72,68 +46,6 @@ macro_rules! machine_tests {
             in_machine(stringify!($name), async $body);
         }
     )*};
-}
-
-async fn open() -> DbusSystemd {
-    let machine = fs::read_to_string("/etc/machine-id").unwrap().trim().parse().unwrap();
-    DbusSystemd::open(Layout::system(), machine).await.unwrap()
-}
-
-fn name(text: &str) -> UnitName {
-    text.parse().unwrap()
-}
-
-fn evidence(token: i64, text: &str) -> Evidence {
-    Evidence { token: Token(token), run: 1, hash: ContentHash::of(text.as_bytes()), started: false }
-}
-
-async fn run(systemd: &DbusSystemd, unit: &UnitName, text: &str, token: i64) -> JobResult {
-    systemd.install(unit, text).await.unwrap();
-    systemd.start(unit, &evidence(token, text)).await.unwrap()
-}
-
-async fn get(systemd: &DbusSystemd, unit: &UnitName) -> Present {
-    systemd.get(unit).await.unwrap().unwrap()
-}
-
-fn shell(line: &str) -> String {
-    let output: Output = Command::new("sh").args(["-c", line]).output().unwrap();
-    assert!(output.status.success(), "{line}: {output:?}");
-    String::from_utf8(output.stdout).unwrap()
-}
-
-/// Kills every process of a name, and returns how many there were.
-fn kill_all(name: &str) -> usize {
-    let processes = fs::read_dir("/proc").unwrap().flatten().filter(|process| {
-        let comm = fs::read_to_string(process.path().join("comm"));
-        comm.is_ok_and(|comm| comm.trim() == name)
-    });
-    // `kill` is the shell's own: what has a program of that name is not in every machine.
-    let kill = |process: fs::DirEntry| {
-        let line = format!("kill -9 {}", process.file_name().to_string_lossy());
-        Command::new("sh").args(["-c", &line]).status().unwrap().success()
-    };
-    processes.map(kill).filter(|killed| *killed).count()
-}
-
-/// Reads a running unit's environment from its main process.
-async fn environment(systemd: &DbusSystemd, unit: &UnitName) -> String {
-    let pid = systemd.status(unit).await.unwrap().main.unwrap().pid;
-    fs::read_to_string(format!("/proc/{pid}/environ")).unwrap().replace('\0', "\n")
-}
-
-async fn eventually(what: &str, mut is_true: impl AsyncFnMut() -> bool) {
-    let began = Instant::now();
-    while !is_true().await {
-        assert!(began.elapsed() < LIMIT, "waited in vain for {what}");
-        sleep(Duration::from_millis(10)).await;
-    }
-}
-
-/// Waits for a change that has to come.
-async fn hear(changes: &mut tokio::sync::mpsc::Receiver<Change>, wanted: &Change) {
-    let heard = async { while changes.recv().await.as_ref() != Some(wanted) {} };
-    timeout(LIMIT, heard).await.unwrap_or_else(|_| panic!("{wanted:?} was never told"));
 }
 
 machine_tests! {
@@ -220,7 +132,14 @@ machine_tests! {
         let state = get(&systemd, &stays).await.state;
         assert!(!state.cgroup_empty, "{state:?}");
         assert!(matches!(systemd.remove(&stays).await, Err(SystemdError::StillLoaded(_))));
-        assert!(matches!(systemd.install(&stays, SLEEPER).await, Err(SystemdError::StillLoaded(_))));
+        // As `systemctl restart` starts it anew, so does flotilla, also from another text.
+        assert_eq!(systemd.start(&stays, &evidence(2, text)).await.unwrap(), JobResult::Done);
+        systemd.stop(&stays).await.unwrap();
+        assert_eq!(run(&systemd, &stays, SLEEPER, 3).await, JobResult::Done);
+        // That one's stop ends all of them.
+        systemd.stop(&stays).await.unwrap();
+        assert!(get(&systemd, &stays).await.state.at_rest());
+        systemd.remove(&stays).await.unwrap();
     }
 
     /// A start that waits for another unit's leaves its unit inactive, for as long as that takes.
@@ -288,7 +207,7 @@ machine_tests! {
             assert!(matches!(systemd.install(&unit, SLEEPER).await, Err(SystemdError::Foreign { .. })), "{unit}");
             assert!(matches!(systemd.start(&unit, &evidence(1, SLEEPER)).await, Err(SystemdError::Foreign { .. })), "{unit}");
             if unit.as_str() != "own@2.service" && unit.as_str() != "masked.service" {
-                assert!(matches!(systemd.stop(&unit).await, Err(SystemdError::Foreign { .. })), "{unit}");
+                assert!(matches!(systemd.stop(&unit).await, Err(SystemdError::Hidden { .. })), "{unit}");
                 assert_eq!(shell(&format!("systemctl is-active {unit}")), "active\n");
             }
             assert_eq!(systemd.get(&unit).await.unwrap(), None);
@@ -310,12 +229,55 @@ machine_tests! {
         // Another agent takes over what runs.
         let systemd = open().await;
         assert_eq!(systemd.list().await.unwrap().len(), 1);
-        systemd.stop(&unit).await.unwrap();
-        assert!(matches!(systemd.start(&unit, &evidence(8, SLEEPER)).await, Err(SystemdError::File { .. })));
+        let longer = format!("{SLEEPER}# {}\n", "x".repeat(9_000));
+        for text in [None, Some(longer.as_str())] {
+            let refused = systemd.prepare(&unit, text, &evidence(8, &longer)).await;
+            assert!(matches!(refused, Err(SystemdError::File { .. })), "so nobody stops it: {refused:?}");
+        }
         let present = get(&systemd, &unit).await;
-        assert_eq!((present.evidence.unwrap().token, present.state.active.as_str()), (Token(7), "inactive"));
+        assert_eq!((present.evidence.unwrap().token, present.state.active.as_str()), (Token(7), "active"));
+        // What was prepared before the disk is full is started on a full disk.
         fs::remove_file("/run/flotilla/full").unwrap();
-        assert_eq!(systemd.start(&unit, &evidence(8, SLEEPER)).await.unwrap(), JobResult::Done);
+        systemd.prepare(&unit, Some(&longer), &evidence(8, &longer)).await.unwrap();
+        shell("dd if=/dev/zero of=/run/flotilla/full bs=4k 2>/dev/null || true");
+        systemd.stop(&unit).await.unwrap();
+        assert_eq!(run(&systemd, &unit, &longer, 8).await, JobResult::Done);
+        assert_eq!(get(&systemd, &unit).await.evidence.unwrap().token, Token(8));
+    }
+
+    async fn a_unit_that_became_the_machines_own_is_removed_once_it_is_at_rest() {
+        let systemd = open().await;
+        let (kept, undone) = (name("kept.service"), name("undone.service"));
+        for unit in [&kept, &undone] {
+            run(&systemd, unit, SLEEPER, 1).await;
+            // As `systemctl edit --full` does.
+            shell(&format!("cp /run/systemd/system/{unit} /etc/systemd/system/{unit}"));
+        }
+        shell("systemctl daemon-reload");
+        for unit in [&kept, &undone] {
+            assert!(matches!(systemd.stop(unit).await, Err(SystemdError::Hidden { .. })), "{unit}");
+            assert!(matches!(systemd.remove(unit).await, Err(SystemdError::Hidden { .. })), "{unit}");
+            assert_eq!(get(&systemd, unit).await.state.active, "active");
+        }
+        // Either of what the error says helps.
+        shell("systemctl stop kept.service; rm /etc/systemd/system/undone.service; systemctl daemon-reload");
+        for unit in [&kept, &undone] {
+            assert_eq!(systemd.stop(unit).await.unwrap(), JobResult::Done);
+            systemd.remove(unit).await.unwrap();
+            assert_eq!(systemd.get(unit).await.unwrap(), None);
+        }
+        assert_eq!(shell("systemctl show --value --property=FragmentPath kept.service"), "/etc/systemd/system/kept.service\n");
+        assert_eq!(shell("systemctl show --value --property=LoadState undone.service"), "not-found\n");
+    }
+
+    async fn what_else_starts_a_loaded_unit_gives_it_its_token() {
+        let (systemd, unit) = (open().await, name("a.service"));
+        systemd.install(&unit, SLEEPER).await.unwrap();
+        systemd.mark_loaded(&unit, &evidence(7, SLEEPER)).await.unwrap();
+        shell("systemctl start a.service");
+        assert!(environment(&systemd, &unit).await.contains("FLOTILLA_TOKEN=7"));
+        assert!(get(&systemd, &unit).await.evidence.is_some_and(|e| e.loaded && !e.started));
+        assert!(matches!(systemd.start(&unit, &evidence(7, SLEEPER)).await, Err(SystemdError::StillLoaded(_))));
     }
 
     async fn history_tells_what_systemd_forgot() {

@@ -45,6 +45,8 @@ pub struct Attempts {
     unsettled: bool,
     /// A stop job ended in `done`, and nothing was started since.
     stopped: bool,
+    /// What the next start needs is there, and nothing was started since.
+    prepared: bool,
     history: Option<Result<History, String>>,
 }
 
@@ -57,8 +59,10 @@ enum Ended {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
     Install,
+    Prepare,
     Start,
     MarkStarted,
+    MarkLoaded,
     Stop,
     Remove,
     AskHistory,
@@ -68,8 +72,10 @@ impl From<&Step> for Kind {
     fn from(step: &Step) -> Self {
         match step {
             Step::Install(_) => Self::Install,
+            Step::Prepare { .. } => Self::Prepare,
             Step::Start(_) => Self::Start,
             Step::MarkStarted => Self::MarkStarted,
+            Step::MarkLoaded(_) => Self::MarkLoaded,
             Step::Stop => Self::Stop,
             Step::Remove => Self::Remove,
             Step::AskHistory => Self::AskHistory,
@@ -104,7 +110,7 @@ impl Attempts {
     pub fn begin(&mut self, step: &Step) {
         if matches!(step, Step::Start(_)) {
             self.unsettled = true;
-            self.stopped = false;
+            (self.stopped, self.prepared) = (false, false);
             self.start = None;
             self.history = None;
         }
@@ -138,6 +144,10 @@ impl Attempts {
                 Some(why)
             }
             (_, Outcome::Error(why)) => Some(why),
+            (Step::Prepare { .. }, Outcome::Done) => {
+                self.prepared = true;
+                None
+            }
             (_, Outcome::Done) => repeated.then(|| format!("{kind:?} had no effect")),
         };
         match failure {
@@ -186,6 +196,11 @@ impl Attempts {
     /// Tells whether this agent stopped the unit, and started nothing since.
     pub(super) const fn stopped(&self) -> bool {
         self.stopped
+    }
+
+    /// Tells whether this agent made sure of what the next start needs.
+    pub(super) const fn prepared(&self) -> bool {
+        self.prepared
     }
 
     /// Returns what the journal said, if it was asked.

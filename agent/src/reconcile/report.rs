@@ -67,6 +67,9 @@ fn of_order(s: &Situation<'_>, order: &ManifestEntry, held_if_gated: bool) -> Un
 }
 
 /// Tells whether nothing of this placement is here, nor can come to be here any more.
+///
+/// Also no file of it: once it is reported gone the engine forgets it, and nobody would ever take
+/// away what were still there.
 fn gone(s: &Situation<'_>, order: &ManifestEntry) -> bool {
     if s.attempts.unsettled() {
         return false;
@@ -76,7 +79,8 @@ fn gone(s: &Situation<'_>, order: &ManifestEntry) -> bool {
         // A newer placement's evidence was written after this one had been stopped. An older one's
         // tells of what this one replaced, and that has to be gone as well.
         Some(evidence) if evidence.token > order.token => true,
-        _ => present.state.at_rest() && s.attempts.stopped(),
+        // A newer placement here takes the files over.
+        _ => wanted(s.orders).is_some() && present.state.at_rest() && s.attempts.stopped(),
     }
 }
 
@@ -101,6 +105,13 @@ fn problem(s: &Situation<'_>, order: &ManifestEntry, held_if_gated: bool) -> Opt
     if let (true, Gate::Closed(why) | Gate::Frozen(why)) = (held_if_gated, s.gate) {
         return Some(why.clone());
     }
+    let clings =
+        |present: &&crate::systemd::Present| present.state.has_ended() && !present.state.cgroup_empty;
+    if order.departing.is_some() && s.attempts.stopped() && s.present.filter(clings).is_some() {
+        let why = "it was stopped, and left processes behind; it is gone when they have ended: kill them, or \
+                   mend its KillMode=";
+        return Some(why.to_owned());
+    }
     s.attempts.problem().map(|(why, tries)| match tries {
         0 | 1 => why.to_owned(),
         _ => format!("{why} (tried {tries} times)"),
@@ -120,7 +131,8 @@ fn stray(s: &Situation<'_>) -> Option<UnitReport> {
     }
     let mut report = blank(s.unit.clone(), present.evidence.as_ref(), present.state.clone());
     report.token = present.evidence.as_ref().map(|e| e.token);
-    report.stray = s.manifest_known;
+    // What a newer order is about to stop is somebody's.
+    report.stray = s.manifest_known && !s.orders.iter().any(|order| Some(order.token) > report.token);
     Some(report)
 }
 

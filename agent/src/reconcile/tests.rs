@@ -38,7 +38,7 @@ fn state(active: &str) -> UnitState {
 }
 
 fn under(token: i64, run: u64, started: bool, active: &str) -> Present {
-    let evidence = Evidence { token: Token(token), run, hash: hash("a"), started };
+    let evidence = Evidence { token: Token(token), run, hash: hash("a"), started, loaded: false };
     Present { unit: unit(), evidence: Some(evidence), file: Some(hash("a")), state: state(active) }
 }
 
@@ -60,8 +60,22 @@ fn decide_at(
     reconcile(&Situation { unit: &unit(), orders, manifest_known: true, present, attempts, gate, now })
 }
 
+/// What has only been loaded under this token and run, and is nevertheless so.
+fn loaded_as(token: i64, run: u64, active: &str) -> Present {
+    let mut present = under(token, run, false, active);
+    present.evidence = present.evidence.map(|evidence| Evidence { loaded: true, ..evidence });
+    present
+}
+
+fn prepare(token: i64, run: u64, text: Option<&str>) -> Next {
+    let evidence = Evidence { token: Token(token), run, hash: hash("a"), started: false, loaded: false };
+    let text = text.map(hash);
+    let hash = text.unwrap_or(evidence.hash);
+    Next::Do(Step::Prepare { text, evidence: Evidence { hash, ..evidence } })
+}
+
 fn start(token: i64, run: u64) -> Next {
-    let evidence = Evidence { token: Token(token), run, hash: hash("a"), started: false };
+    let evidence = Evidence { token: Token(token), run, hash: hash("a"), started: false, loaded: false };
     Next::Do(Step::Start(evidence))
 }
 
@@ -77,6 +91,11 @@ fn after(steps: &[(Step, Outcome)]) -> Attempts {
 
 fn stopped() -> Attempts {
     after(&[(Step::Stop, Outcome::Job(JobResult::Done))])
+}
+
+fn mark_loaded(token: i64) -> Next {
+    let Some(evidence) = loaded_as(token, 1, "inactive").evidence else { unreachable!() };
+    Next::Do(Step::MarkLoaded(evidence))
 }
 
 fn told(start: Option<JobResult>, stopped_by_job: bool) -> Attempts {
@@ -99,7 +118,13 @@ fn every_standing_has_its_next_step() {
         ("crashed, starting", vec![order(1, 1)], Some(under(1, 1, false, "activating")), Settled),
         ("crashed, nothing", vec![order(1, 1)], Some(under(1, 1, false, "inactive")), Do(Step::AskHistory)),
         ("crashed, failed", vec![order(1, 1)], Some(under(1, 1, false, "failed")), Do(Step::AskHistory)),
-        ("newer run, active", vec![order(1, 2)], Some(under(1, 1, true, "active")), Do(Step::Stop)),
+        ("newer run, active", vec![order(1, 2)], Some(under(1, 1, true, "active")), prepare(1, 2, None)),
+        (
+            "newer run and content, active",
+            vec![changed.clone()],
+            Some(under(1, 1, true, "active")),
+            prepare(1, 2, Some("b")),
+        ),
         ("newer run, failed", vec![order(1, 2)], Some(under(1, 1, true, "failed")), Do(Step::Stop)),
         ("newer run, ended", vec![order(1, 2)], Some(under(1, 1, true, "inactive")), start(1, 2)),
         (
@@ -108,11 +133,16 @@ fn every_standing_has_its_next_step() {
             Some(under(1, 1, true, "inactive")),
             Do(Step::Install(hash("b"))),
         ),
-        ("newer token", vec![order(2, 1)], Some(under(1, 1, true, "active")), Do(Step::Stop)),
+        ("newer token", vec![order(2, 1)], Some(under(1, 1, true, "active")), prepare(2, 1, None)),
         ("older token", vec![order(1, 1)], Some(under(2, 1, true, "active")), Settled),
         ("older run", vec![order(1, 1)], Some(under(1, 2, true, "active")), Settled),
         ("load", vec![loaded(1)], None, install()),
-        ("loaded", vec![loaded(1)], Some(bare("inactive")), Settled),
+        ("file there, to be loaded", vec![loaded(1)], Some(bare("inactive")), mark_loaded(1)),
+        ("loaded", vec![loaded(1)], Some(loaded_as(1, 1, "inactive")), Settled),
+        ("loaded, and triggered", vec![loaded(1)], Some(loaded_as(1, 1, "activating")), Settled),
+        ("loaded anew, and triggered", vec![loaded(2)], Some(loaded_as(1, 1, "active")), Do(Step::Stop)),
+        ("loaded, now launched", vec![order(2, 2)], Some(loaded_as(1, 1, "inactive")), start(2, 2)),
+        ("triggered, now launched", vec![order(2, 2)], Some(loaded_as(1, 1, "active")), prepare(2, 2, None)),
         ("no longer launched", vec![loaded(1)], Some(under(1, 1, true, "active")), Do(Step::Stop)),
         ("departing", vec![departing(1)], Some(under(1, 1, true, "active")), Do(Step::Stop)),
         ("departing, ended", vec![departing(1)], Some(under(1, 1, true, "inactive")), Do(Step::Stop)),
@@ -156,7 +186,8 @@ fn a_failed_start_is_tried_again_with_back_off_and_shown() {
         state: UnitState { result: "exit-code".to_owned(), exit_status: Some(3), ..state("failed") },
         ..under(1, 1, false, "failed")
     };
-    let step = Step::Start(Evidence { token: Token(1), run: 1, hash: hash("a"), started: false });
+    let step =
+        Step::Start(Evidence { token: Token(1), run: 1, hash: hash("a"), started: false, loaded: false });
     let mut attempts = Attempts::default();
     let mut now = Duration::ZERO;
     let mut waits = Vec::new();
@@ -188,14 +219,24 @@ fn gone_takes_a_stop_of_the_agents_own() {
     assert!(gone(None, &fresh), "nothing of it since the machine booted");
     assert!(!gone(Some(&under(1, 1, true, "active")), &fresh));
     assert!(!gone(Some(&under(1, 1, false, "inactive")), &fresh), "a start job may still be queued");
-    assert!(gone(Some(&under(1, 1, true, "inactive")), &stopped()));
+    assert!(!gone(Some(&under(1, 1, true, "inactive")), &stopped()), "its files are still there");
+    assert!(gone(None, &stopped()));
+    let replaced = [departing(1), order(2, 1)];
+    let here = under(1, 1, true, "inactive");
+    assert!(decide(&replaced, Some(&here), &stopped()).reports[0].gone, "its files are the newer one's now");
     assert!(!gone(Some(&under(1, 1, true, "deactivating")), &stopped()));
     let mut clinging = under(1, 1, true, "failed");
     clinging.state.cgroup_empty = false;
     assert!(!gone(Some(&clinging), &stopped()), "a process is left");
     assert!(gone(Some(&under(2, 1, true, "active")), &fresh), "what runs is another placement");
     let mut in_flight = Attempts::default();
-    in_flight.begin(&Step::Start(Evidence { token: Token(1), run: 1, hash: hash("a"), started: false }));
+    in_flight.begin(&Step::Start(Evidence {
+        token: Token(1),
+        run: 1,
+        hash: hash("a"),
+        started: false,
+        loaded: false,
+    }));
     assert!(!gone(None, &in_flight) && !gone(Some(&bare("inactive")), &in_flight));
     assert_eq!(
         decide(&orders, Some(&under(1, 1, true, "inactive")), &stopped()).next,
@@ -247,6 +288,44 @@ fn gates_hold_everything_that_changes_what_runs() {
     let adopted = under(1, 1, true, "active");
     let decision = decide_at(&[order(1, 1)], Some(&adopted), &Attempts::default(), &frozen, Duration::ZERO);
     assert_eq!(decision.reports[0].problem, None, "nothing is held back");
+}
+
+#[test]
+fn nothing_is_stopped_for_a_start_that_cannot_be_prepared() {
+    let (orders, runs) = ([order(1, 2)], under(1, 1, true, "active"));
+    let Next::Do(step) = prepare(1, 2, None) else { unreachable!() };
+    let prepared = after(&[(step.clone(), Outcome::Done)]);
+    assert_eq!(decide(&orders, Some(&runs), &prepared).next, Next::Do(Step::Stop));
+    let full = after(&[(step, Outcome::Error("no space".to_owned()))]);
+    let decision = decide(&orders, Some(&runs), &full);
+    assert!(matches!(decision.next, Next::Wait(_)), "{:?}", decision.next);
+    assert_eq!((decision.reports[0].run, decision.reports[0].problem.as_deref()), (1, Some("no space")));
+    assert_eq!(
+        decide(&orders, Some(&runs), &prepared.for_new_orders()).next,
+        prepare(1, 2, None),
+        "new orders may need something else"
+    );
+}
+
+#[test]
+fn what_a_stop_leaves_behind_holds_up_its_end_and_not_its_new_start() {
+    let mut clinging = under(1, 1, true, "inactive");
+    clinging.state.cgroup_empty = false;
+    assert_eq!(decide(&[order(1, 2)], Some(&clinging), &Attempts::default()).next, Next::Do(Step::Stop));
+    assert_eq!(decide(&[order(1, 2)], Some(&clinging), &stopped()).next, start(1, 2));
+    assert_eq!(decide(&[loaded(1)], Some(&clinging), &stopped()).next, mark_loaded(1));
+    let leaving = &decide(&[departing(1)], Some(&clinging), &stopped()).reports[0];
+    assert!(
+        !leaving.gone && leaving.problem.as_deref().is_some_and(|p| p.contains("KillMode")),
+        "{leaving:?}"
+    );
+}
+
+#[test]
+fn a_unit_to_be_loaded_is_stopped_once() {
+    let again = under(1, 1, true, "active");
+    assert_eq!(decide(&[loaded(1)], Some(&again), &Attempts::default()).next, Next::Do(Step::Stop));
+    assert_eq!(decide(&[loaded(1)], Some(&again), &stopped()).next, mark_loaded(1), "a socket was quick");
 }
 
 #[test]

@@ -345,13 +345,11 @@ impl DbusSystemd {
     }
 
     /// Brings a unit to where its files may change; returns whether systemd still has it loaded,
-    /// at rest, because another unit refers to it.
-    async fn release(&self, unit: &UnitName) -> Result<bool, SystemdError> {
-        let Some(loaded) = self.properties(unit).await? else { return Ok(false) };
-        self.refuse_loaded_foreign(unit, &loaded)?;
+    /// ended, because another unit refers to it or processes are left of it.
+    async fn release(&self, unit: &UnitName, loaded: &Properties) -> Result<bool, SystemdError> {
         match loaded.active().as_str() {
             // A start that waits for another unit would still find it loaded, and begin.
-            _ if loaded.has_job() || !loaded.cgroup_empty(&self.layout) => return Err(still_loaded(unit)),
+            _ if loaded.has_job() => return Err(still_loaded(unit)),
             "failed" => self.reset_failed(unit).await?,
             "inactive" => {}
             _ => return Err(still_loaded(unit)),
@@ -365,6 +363,18 @@ impl DbusSystemd {
             return Ok(());
         }
         Err(foreign(unit, fragment.as_ref()))
+    }
+
+    /// Returns whether a unit became the machine's own, and is at rest.
+    ///
+    /// While it runs that is an error: its processes may be those that flotilla started, and have in
+    /// any case its token in their environment, so that it is not gone; and whoever made it the
+    /// machine's own means it to be stopped by nobody else.
+    fn is_hidden(&self, unit: &UnitName, loaded: &Properties) -> Result<bool, SystemdError> {
+        let Err(SystemdError::Foreign { unit, path }) = self.refuse_loaded_foreign(unit, loaded) else {
+            return Ok(false);
+        };
+        if loaded.state(&self.layout).at_rest() { Ok(true) } else { Err(SystemdError::Hidden { unit, path }) }
     }
 
     async fn reload(&self) -> Result<(), SystemdError> {
@@ -404,11 +414,12 @@ impl DbusSystemd {
         let Some(loaded) = self.properties(unit).await? else { return Ok(None) };
         self.refuse_loaded_foreign(unit, &loaded)?;
         let before = self.files.read(unit)?.evidence;
-        let same = before.is_some_and(|e| (e.token, e.run) == (evidence.token, evidence.run));
+        let same = before.is_some_and(|e| !e.loaded && (e.token, e.run) == (evidence.token, evidence.run));
         match loaded.active().as_str() {
             "active" | "reloading" if same => return Ok(Some(JobResult::Done)),
             "activating" if same => return self.job(unit, true).await.map(Some),
-            "inactive" | "failed" if loaded.cgroup_empty(&self.layout) => {}
+            // Processes left of it (`KillMode=process`) do not keep systemd from starting it either.
+            "inactive" | "failed" => {}
             _ => return Err(still_loaded(unit)),
         }
         if loaded.active() == "failed" {
@@ -457,7 +468,13 @@ impl Systemd for DbusSystemd {
             return self.get(unit).await;
         }
         let under_way = self.installs.begin();
-        let kept_loaded = self.release(unit).await?;
+        let kept_loaded = match self.properties(unit).await? {
+            Some(loaded) => {
+                self.refuse_loaded_foreign(unit, &loaded)?;
+                self.release(unit, &loaded).await?
+            }
+            None => false,
+        };
         self.shared.add(unit);
         self.files.install(unit, text)?;
         drop(under_way);
@@ -469,6 +486,16 @@ impl Systemd for DbusSystemd {
         let disk = self.files.read(unit)?;
         let state = self.unloaded(unit, &disk);
         Ok(Some(Present { unit: unit.clone(), evidence: disk.evidence, file: disk.file, state }))
+    }
+
+    async fn prepare(
+        &self,
+        unit: &UnitName,
+        text: Option<&str>,
+        evidence: &Evidence,
+    ) -> Result<(), SystemdError> {
+        self.files.refuse_foreign(unit)?;
+        self.files.make_room(unit, text, evidence)
     }
 
     async fn start(&self, unit: &UnitName, evidence: &Evidence) -> Result<JobResult, SystemdError> {
@@ -488,10 +515,16 @@ impl Systemd for DbusSystemd {
         self.files.mark_started(unit)
     }
 
+    async fn mark_loaded(&self, unit: &UnitName, evidence: &Evidence) -> Result<(), SystemdError> {
+        self.files.mark_loaded(unit, evidence)
+    }
+
     async fn stop(&self, unit: &UnitName) -> Result<JobResult, SystemdError> {
         self.shared.saw(unit, false);
         let Some(loaded) = self.properties(unit).await? else { return Ok(JobResult::Done) };
-        self.refuse_loaded_foreign(unit, &loaded)?;
+        if self.is_hidden(unit, &loaded)? {
+            return Ok(JobResult::Done);
+        }
         // Also one that is inactive: its start may be queued behind another unit's. At rest a stop
         // job ends at once.
         let result = match self.job(unit, false).await {
@@ -508,10 +541,14 @@ impl Systemd for DbusSystemd {
     }
 
     async fn remove(&self, unit: &UnitName) -> Result<(), SystemdError> {
-        match self.release(unit).await {
-            // A unit that is another's now is left alone; what we had of it goes.
-            Ok(_) | Err(SystemdError::Foreign { .. }) => {}
-            Err(e) => return Err(e),
+        if let Some(loaded) = self.properties(unit).await?
+            // A unit at rest that is another's now is left alone; what we had of it goes.
+            && !self.is_hidden(unit, &loaded)?
+        {
+            if !loaded.cgroup_empty(&self.layout) {
+                return Err(still_loaded(unit));
+            }
+            self.release(unit, &loaded).await?;
         }
         self.files.remove(unit)?;
         self.shared.forget(unit);

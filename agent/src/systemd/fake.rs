@@ -184,8 +184,17 @@ impl FakeSystemd {
         }
     }
 
-    fn refuse_full_disk(&self, path: String) -> Result<(), SystemdError> {
-        if !self.machine(|m| m.disk_full) {
+    /// Tells whether a unit became the machine's own and is at rest; while it runs that is an error.
+    fn is_hidden(&self, unit: &UnitName) -> Result<bool, SystemdError> {
+        let Err(SystemdError::Foreign { unit: name, path }) = self.refuse_foreign(unit) else {
+            return Ok(false);
+        };
+        let runs = self.machine(|m| m.present(unit).is_some_and(|p| !p.state.at_rest()));
+        if runs { Err(SystemdError::Hidden { unit: name, path }) } else { Ok(true) }
+    }
+
+    fn refuse_full_disk(&self, unit: &UnitName, path: String) -> Result<(), SystemdError> {
+        if !self.machine(|m| m.disk_full && !m.units.get(unit).is_some_and(|u| u.has_room)) {
             return Ok(());
         }
         let source = io::Error::from(io::ErrorKind::StorageFull);
@@ -220,7 +229,10 @@ impl FakeSystemd {
     fn carry_out_stop(&self, unit: &UnitName, serial: u64) {
         let (fake, unit) = (self.clone(), unit.clone());
         let takes = match self.machine(|m| m.behaviour(&unit)).stop {
-            OnStop::Stops(time) | OnStop::Ignores(time) | OnStop::Survives(time) => time,
+            OnStop::Stops(time)
+            | OnStop::Ignores(time)
+            | OnStop::Survives(time)
+            | OnStop::LeavesBehind(time) => time,
         };
         tokio::spawn(async move {
             sleep(takes).await;
@@ -261,18 +273,31 @@ impl Systemd for FakeSystemd {
                 return Ok(true);
             }
             match &entry.loaded {
-                Some(loaded) if loaded.active != "failed" || !loaded.cgroup_empty => {
+                Some(loaded) if !loaded.has_ended() => {
                     return Err(SystemdError::StillLoaded(unit.to_string()));
                 }
+                Some(loaded) if !loaded.cgroup_empty => {}
                 _ => entry.loaded = None,
             }
             Ok(false)
         })?;
         if !ready {
-            self.refuse_full_disk(format!("/run/flotilla/units/{unit}"))?;
+            self.refuse_full_disk(unit, format!("/run/flotilla/units/{unit}"))?;
             self.machine(|m| m.units.entry(unit.clone()).or_default().file = Some(hash));
         }
         Ok(self.machine(|m| m.present(unit)))
+    }
+
+    async fn prepare(
+        &self,
+        unit: &UnitName,
+        _text: Option<&str>,
+        _evidence: &Evidence,
+    ) -> Result<(), SystemdError> {
+        self.refuse_foreign(unit)?;
+        self.refuse_full_disk(unit, format!("/run/flotilla/env/{unit}"))?;
+        self.machine(|m| m.units.entry(unit.clone()).or_default().has_room = true);
+        Ok(())
     }
 
     async fn start(&self, unit: &UnitName, evidence: &Evidence) -> Result<JobResult, SystemdError> {
@@ -289,13 +314,14 @@ impl Systemd for FakeSystemd {
             });
         }
         let same = |u: &Unit| {
-            u.evidence.as_ref().is_some_and(|e| (e.token, e.run) == (evidence.token, evidence.run))
+            let before = u.evidence.as_ref().filter(|e| !e.loaded);
+            before.is_some_and(|e| (e.token, e.run) == (evidence.token, evidence.run))
         };
         let needed = self.machine(|m| {
             let entry = m.units.entry(unit.clone()).or_default();
             let same = same(entry);
             match &mut entry.loaded {
-                Some(loaded) if loaded.active != "failed" => {
+                Some(loaded) if !loaded.has_ended() => {
                     if !same || loaded.active == "deactivating" {
                         return Err(SystemdError::StillLoaded(unit.to_string()));
                     }
@@ -311,10 +337,11 @@ impl Systemd for FakeSystemd {
         let needed = match needed {
             Some(needed) => needed,
             None => {
-                self.refuse_full_disk(path)?;
+                self.refuse_full_disk(unit, path)?;
                 Needed::Begun(self.machine(|m| {
                     let entry = m.units.entry(unit.clone()).or_default();
                     entry.evidence = Some(Evidence { started: false, ..evidence.clone() });
+                    entry.has_room = false;
                     entry.history = History::default();
                     m.begin_start(unit, Cause::Agent, sender.take())
                 }))
@@ -324,7 +351,7 @@ impl Systemd for FakeSystemd {
     }
 
     async fn mark_started(&self, unit: &UnitName) -> Result<(), SystemdError> {
-        self.refuse_full_disk(format!("/run/flotilla/started/{unit}"))?;
+        self.refuse_full_disk(unit, format!("/run/flotilla/started/{unit}"))?;
         self.machine(|m| {
             if let Some(evidence) = m.units.get_mut(unit).and_then(|u| u.evidence.as_mut()) {
                 evidence.started = true;
@@ -333,13 +360,25 @@ impl Systemd for FakeSystemd {
         Ok(())
     }
 
+    async fn mark_loaded(&self, unit: &UnitName, evidence: &Evidence) -> Result<(), SystemdError> {
+        self.refuse_full_disk(unit, format!("/run/flotilla/env/{unit}"))?;
+        self.machine(|m| {
+            let entry = m.units.entry(unit.clone()).or_default();
+            entry.evidence = Some(Evidence { started: false, loaded: true, ..evidence.clone() });
+            entry.history = History::default();
+        });
+        Ok(())
+    }
+
     async fn stop(&self, unit: &UnitName) -> Result<JobResult, SystemdError> {
         self.answer("StopUnit").await?;
-        self.refuse_foreign(unit)?;
+        if self.is_hidden(unit)? {
+            return Ok(JobResult::Done);
+        }
         let (sender, ended) = oneshot::channel();
         let needed = self.machine(|m| match m.loaded(unit) {
             None => Needed::Nothing(JobResult::Done),
-            Some(loaded) if loaded.active == "failed" => Needed::Nothing(JobResult::Done),
+            Some(loaded) if loaded.has_ended() => Needed::Nothing(JobResult::Done),
             Some(loaded) => match &mut loaded.job {
                 Some(job) if !job.starts => {
                     job.waiting.push(sender);
@@ -363,8 +402,11 @@ impl Systemd for FakeSystemd {
 
     async fn remove(&self, unit: &UnitName) -> Result<(), SystemdError> {
         self.answer("GetUnit").await?;
+        // Where an agent may be killed: before anything is removed.
+        sleep(self.machine(|m| m.behaviour(unit)).lingers).await;
+        self.is_hidden(unit)?;
         self.machine(|m| match m.units.get(unit) {
-            Some(entry) if entry.loaded.as_ref().is_some_and(|l| l.active != "failed" || !l.cgroup_empty) => {
+            Some(entry) if entry.loaded.as_ref().is_some_and(|l| !l.has_ended() || !l.cgroup_empty) => {
                 Err(SystemdError::StillLoaded(unit.to_string()))
             }
             Some(_) => {

@@ -9,14 +9,17 @@
 //! /run/systemd/system/<unit>.d/50-flotilla.conf -> /run/flotilla/drop-in/<type>.conf
 //! ```
 //!
-//! Every file is written beside its place and renamed, so that a full disk leaves the old one. It
-//! is never synced: `/run` is memory. Nothing in here waits or asks systemd anything; each call is
+//! Every file is written beside its place and renamed, so that a full disk leaves the old one. What a
+//! unit that runs needs to be started anew is written beside before it is stopped, and what lies
+//! beside is written over in its place: the room that it has is kept through any full disk. Nothing
+//! is ever synced: `/run` is memory. Nothing in here waits or asks systemd anything; each call is
 //! a few system calls on a file system in memory, so it is made without leaving the task, and a
 //! caller that is dropped has made all of it or none.
 
 use std::{
     collections::BTreeSet,
-    fs, io,
+    fs,
+    io::{self, Write as _},
     os::unix::fs::{PermissionsExt as _, symlink},
     path::{Path, PathBuf},
 };
@@ -106,7 +109,8 @@ impl Files {
         let started = read(&self.layout.started().join(unit.as_str()))?;
         let env = env.as_deref().map(String::from_utf8_lossy);
         let evidence = env.as_deref().and_then(parse_evidence).map(|mut evidence| {
-            evidence.started = started.as_deref() == Some(started_text(&evidence).as_bytes());
+            let started = started.as_deref() == Some(started_text(&evidence).as_bytes());
+            evidence.started = started && !evidence.loaded;
             evidence
         });
         let at = env.as_deref().and_then(|env| value(env, "FLOTILLA_AT")?.parse().ok());
@@ -152,6 +156,25 @@ impl Files {
             .any(|ours| ours == fragment)
     }
 
+    /// Makes room for a unit's text, if it is to be another, and for its evidence, beside those that
+    /// are in use.
+    pub(super) fn make_room(
+        &self,
+        unit: &UnitName,
+        text: Option<&str>,
+        evidence: &Evidence,
+    ) -> Result<(), SystemdError> {
+        refuse_unusable(unit)?;
+        if let Some(text) = text {
+            let path = self.layout.units().join(unit.as_str());
+            write_beside(&path, text).map_err(|e| failed("cannot write", &path, e))?;
+        }
+        let path = self.layout.env().join(unit.as_str());
+        write_beside(&path, &self.evidence_text(unit, evidence))
+            .map_err(|e| failed("cannot write", &path, e))?;
+        Ok(())
+    }
+
     /// Writes a unit's text, then its drop-in, then the link that lets systemd see it.
     pub(super) fn install(&self, unit: &UnitName, text: &str) -> Result<(), SystemdError> {
         let path = self.layout.units().join(unit.as_str());
@@ -171,14 +194,24 @@ impl Files {
 
     pub(super) fn write_evidence(&self, unit: &UnitName, evidence: &Evidence) -> Result<(), SystemdError> {
         refuse_unusable(unit)?;
-        let Evidence { token, run, hash, started: _ } = evidence;
+        write(&self.layout.env().join(unit.as_str()), &self.evidence_text(unit, evidence))
+    }
+
+    /// Writes the evidence of a unit that is only loaded; what was started before counts no more.
+    pub(super) fn mark_loaded(&self, unit: &UnitName, evidence: &Evidence) -> Result<(), SystemdError> {
+        remove(&self.layout.started().join(unit.as_str()))?;
+        self.write_evidence(unit, &Evidence { loaded: true, ..evidence.clone() })
+    }
+
+    fn evidence_text(&self, unit: &UnitName, evidence: &Evidence) -> String {
+        let Evidence { token, run, hash, started: _, loaded } = evidence;
         let (machine, at) = (&self.machine, Timestamp::now().as_microsecond());
+        let target = if *loaded { LOADED } else { "" };
         // In single quotes a backslash, which escaped names have, is only a backslash.
-        let text = format!(
+        format!(
             "FLOTILLA_TOKEN={token}\nFLOTILLA_RUN={run}\nFLOTILLA_HASH={hash}\nFLOTILLA_UNIT='{unit}'\n\
-             FLOTILLA_MACHINE={machine}\nFLOTILLA_AT={at}\n"
-        );
-        write(&self.layout.env().join(unit.as_str()), &text)
+             FLOTILLA_MACHINE={machine}\nFLOTILLA_AT={at}\n{target}"
+        )
     }
 
     pub(super) fn mark_started(&self, unit: &UnitName) -> Result<(), SystemdError> {
@@ -205,8 +238,10 @@ impl Files {
             Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::DirectoryNotEmpty) => {}
             Err(e) => return Err(failed("cannot remove", &directory, e)),
         }
+        remove(&beside(&self.layout.units().join(name)))?;
         remove(&self.layout.units().join(name))?;
         remove(&self.layout.started().join(name))?;
+        remove(&beside(&self.layout.env().join(name)))?;
         remove(&self.layout.env().join(name))
     }
 
@@ -250,6 +285,9 @@ impl Files {
         text
     }
 }
+
+/// The line of evidence that says that nothing was started under it.
+const LOADED: &str = "FLOTILLA_TARGET=loaded\n";
 
 /// The drop-in of types that only have to be ordered.
 const ORDERED: &str = "unit";
@@ -315,7 +353,8 @@ fn parse_evidence(env: &str) -> Option<Evidence> {
     let token: Token = value(env, "FLOTILLA_TOKEN")?.parse().ok()?;
     let run = value(env, "FLOTILLA_RUN")?.parse().ok()?;
     let hash = value(env, "FLOTILLA_HASH")?.parse().ok()?;
-    Some(Evidence { token, run, hash, started: false })
+    let loaded = value(env, "FLOTILLA_TARGET") == Some("loaded");
+    Some(Evidence { token, run, hash, started: false, loaded })
 }
 
 fn read(path: &Path) -> Result<Option<Vec<u8>>, SystemdError> {
@@ -334,28 +373,53 @@ fn remove(path: &Path) -> Result<(), SystemdError> {
 }
 
 fn write(path: &Path, text: &str) -> Result<(), SystemdError> {
-    put(path, |new| fs::write(new, text)).map_err(|e| failed("cannot write", path, e))
+    let written = write_beside(path, text).and_then(|new| set_in_place(&new, path));
+    written.map_err(|e| failed("cannot write", path, e))
 }
 
 fn link(to: &Path, path: &Path) -> Result<(), SystemdError> {
     if fs::read_link(path).is_ok_and(|there| there == to) {
         return Ok(());
     }
-    put(path, |new| symlink(to, new)).map_err(|e| failed("cannot link", path, e))
-}
-
-/// Makes a file beside its place and renames it.
-fn put(path: &Path, make: impl Fn(&Path) -> io::Result<()>) -> io::Result<()> {
-    let mut new = path.as_os_str().to_owned();
-    new.push(TEMPORARY);
-    let new = PathBuf::from(new);
+    let new = beside(path);
     // What a crash left is in the way of a link.
     let _ = fs::remove_file(&new);
-    let made = make(&new).and_then(|()| fs::rename(&new, path));
-    if made.is_err() {
+    symlink(to, &new).and_then(|()| set_in_place(&new, path)).map_err(|e| failed("cannot link", path, e))
+}
+
+/// Where a file is before it is in its place.
+fn beside(path: &Path) -> PathBuf {
+    let mut new = path.as_os_str().to_owned();
+    new.push(TEMPORARY);
+    new.into()
+}
+
+/// Writes a file beside its place; returns where it is.
+///
+/// One that lies there already is written over and not made anew, so that it keeps the room that it
+/// has: on a full disk there is no other.
+fn write_beside(path: &Path, text: &str) -> io::Result<PathBuf> {
+    let new = beside(path);
+    if fs::symlink_metadata(&new).is_ok_and(|there| !there.is_file()) {
+        fs::remove_file(&new)?;
+    }
+    let written =
+        fs::OpenOptions::new().write(true).create(true).truncate(false).open(&new).and_then(|mut file| {
+            file.write_all(text.as_bytes())?;
+            file.set_len(text.len() as u64)
+        });
+    if written.is_err() {
         let _ = fs::remove_file(&new);
     }
-    made
+    written.map(|()| new)
+}
+
+fn set_in_place(new: &Path, path: &Path) -> io::Result<()> {
+    let set = fs::rename(new, path);
+    if set.is_err() {
+        let _ = fs::remove_file(new);
+    }
+    set
 }
 
 fn failed(action: &'static str, path: &Path, source: io::Error) -> SystemdError {

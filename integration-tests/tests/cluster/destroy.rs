@@ -5,7 +5,7 @@
 
 use std::time::Instant;
 
-use flotilla_integration_tests::{Cluster, LIMIT, SAYS_STOPPED, eventually};
+use flotilla_integration_tests::{Cluster, SAYS_STOPPED};
 use flotilla_lab::Machine;
 
 use crate::{alone, start_instances};
@@ -29,11 +29,8 @@ fn a_hundred_running_units_are_destroyed_and_each_is_stopped_once() {
     let stopped: usize = cluster.machines().iter().map(said).sum();
     assert_eq!(stopped, 100, "every ExecStop= has run, once");
     for machine in cluster.machines() {
-        // A unit is reported as gone before its file is.
-        eventually(LIMIT, format_args!("the files on {} to be gone", machine.name()), || {
-            Ok(machine.run(&["ls", "/run/flotilla/units"])?.is_empty().then_some(()))
-        })
-        .unwrap();
+        let left = machine.run(&["ls", "/run/flotilla/units", "/run/flotilla/env"]).unwrap();
+        assert!(!left.contains("gone@"), "a unit is gone only when its files are: {left}");
     }
     assert_eq!(cluster.invocations().unwrap().len(), 0);
     // The machine that is asked may hear of it later than the one that the order went to.

@@ -48,6 +48,12 @@ pub fn the_api_refuses_what_flotctl_does(world: &World) {
 
 pub fn a_full_disk(world: &World) {
     let machine = world.machine();
+    world.start("steady.service", COMES_WITHIN, 0, &["active"]);
+    let invocation = || {
+        let show = ["systemctl", "show", "--value", "--property=InvocationID", "steady.service"];
+        machine.run(&show).unwrap()
+    };
+    let before = invocation();
     machine.shell("dd if=/dev/zero of=/run/flotilla/fill bs=4k 2>/dev/null || true").unwrap();
     world.start(
         "full.service",
@@ -55,11 +61,20 @@ pub fn a_full_disk(world: &World) {
         3,
         &["full.service failed", "/run/flotilla/", "No space left on device"],
     );
+    // What runs is not stopped for a start that has no room.
+    world.flotctl(
+        &["restart", "--timeout", COMES_WITHIN, "steady.service"],
+        3,
+        &["steady.service failed", "/run/flotilla/", "No space left on device"],
+    );
+    assert_eq!(invocation(), before);
     // Restarted, as by an upgrade, it goes on with what runs.
     machine.run(&["systemctl", "restart", "flotillad.service"]).unwrap();
     world.is_well();
     machine.run(&["rm", "/run/flotilla/fill"]).unwrap();
     world.comes_up("full.service");
+    eventually(LIMIT, "the restart that was ordered", || Ok((invocation() != before).then_some(()))).unwrap();
+    world.comes_up("steady.service");
 }
 
 pub fn a_missing_bus(world: &World) {

@@ -23,6 +23,8 @@ pub struct Behaviour {
     pub ends: Option<(Duration, Exit)>,
     /// What it does when it is told to stop.
     pub stop: OnStop,
+    /// How long systemd takes to forget it, for which the removal of its files waits.
+    pub lingers: Duration,
 }
 
 /// How a start job ends.
@@ -62,6 +64,9 @@ pub enum OnStop {
     /// As [`OnStop::Ignores`], and a process of it survives the SIGKILL too (it hangs in the
     /// kernel): the unit is failed and its control group not empty.
     Survives(Duration),
+    /// It stops within this time, and a process that it began is not told to (`KillMode=process`): the
+    /// unit is inactive and its control group not empty.
+    LeavesBehind(Duration),
 }
 
 /// One time that a unit's processes were begun.
@@ -128,6 +133,7 @@ impl Default for Behaviour {
             start: OnStart::Runs,
             ends: None,
             stop: OnStop::Stops(Duration::from_millis(2)),
+            lingers: Duration::from_millis(1),
         }
     }
 }

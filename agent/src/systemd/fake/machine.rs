@@ -43,6 +43,8 @@ pub(super) struct Unit {
     pub(super) file: Option<ContentHash>,
     pub(super) evidence: Option<Evidence>,
     pub(super) loaded: Option<Loaded>,
+    /// Room was made for its next start.
+    pub(super) has_room: bool,
     /// What the journal tells since the evidence was written.
     pub(super) history: History,
 }
@@ -219,6 +221,14 @@ impl Machine {
         self.note_stop_job(unit);
         match on_stop {
             OnStop::Stops(_) => self.settle(unit, Cause::Agent, None),
+            OnStop::LeavesBehind(_) => {
+                self.note_stop(unit, Cause::Agent);
+                let now = self.now();
+                if let Some(loaded) = self.loaded(unit) {
+                    (loaded.active, loaded.sub, loaded.since) = ("inactive", "dead", now);
+                }
+                self.outbox.unit(unit);
+            }
             OnStop::Ignores(_) => self.settle(unit, Cause::Agent, Some(("timeout", None))),
             OnStop::Survives(_) => {
                 self.settle(unit, Cause::Agent, Some(("timeout", None)));
@@ -320,6 +330,11 @@ impl Machine {
 }
 
 impl Loaded {
+    /// Tells whether systemd would start it again.
+    pub(super) fn has_ended(&self) -> bool {
+        matches!(self.active, "inactive" | "failed") && self.job.is_none()
+    }
+
     fn end_job(&mut self, result: JobResult) {
         for waiting in self.job.take().map(|job| job.waiting).unwrap_or_default() {
             // Whoever asked may have gone: the job goes on without it.

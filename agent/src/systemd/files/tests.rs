@@ -30,7 +30,13 @@ fn name(text: &str) -> UnitName {
 }
 
 fn evidence(token: i64) -> Evidence {
-    Evidence { token: Token(token), run: 3, hash: ContentHash::of(TEXT.as_bytes()), started: false }
+    Evidence {
+        token: Token(token),
+        run: 3,
+        hash: ContentHash::of(TEXT.as_bytes()),
+        started: false,
+        loaded: false,
+    }
 }
 
 fn everything_below(path: &Path) -> Vec<String> {
@@ -65,6 +71,43 @@ fn a_unit_is_written_listed_and_removed_without_a_trace() {
         assert_eq!(everything_below(&p.layout.run), before);
         assert_eq!(everything_below(&p.layout.links), [""; 0]);
     }
+}
+
+#[test]
+fn room_that_was_made_is_used_and_taken_back() {
+    use std::os::unix::fs::MetadataExt as _;
+    let (p, unit) = (place(), name("a.service"));
+    let before = everything_below(&p.layout.run);
+    p.files.install(&unit, TEXT).unwrap();
+    p.files.write_evidence(&unit, &evidence(7)).unwrap();
+    let longer = format!("{TEXT}# {}\n", "x".repeat(5_000));
+    let inode = |path: PathBuf| fs::metadata(path).unwrap().ino();
+    let (text, env) = (p.layout.units().join("a.service"), p.layout.env().join("a.service"));
+    p.files.make_room(&unit, Some(&longer), &evidence(8)).unwrap();
+    let there = p.files.read(&unit).unwrap();
+    assert_eq!((there.file, there.evidence), (Some(evidence(7).hash), Some(evidence(7))), "not in use yet");
+    let made = (inode(beside(&text)), inode(beside(&env)));
+    p.files.make_room(&unit, Some(&longer), &evidence(8)).unwrap();
+    p.files.install(&unit, TEXT).unwrap();
+    p.files.write_evidence(&unit, &evidence(9)).unwrap();
+    assert_eq!((inode(text.clone()), inode(env)), made, "the same files, whose room nobody can take");
+    assert_eq!(fs::read_to_string(&text).unwrap(), TEXT, "nothing of the longer one is left");
+    assert_eq!(p.files.read(&unit).unwrap().evidence, Some(evidence(9)));
+    p.files.make_room(&unit, Some(TEXT), &evidence(8)).unwrap();
+    p.files.remove(&unit).unwrap();
+    assert_eq!(everything_below(&p.layout.run), before);
+}
+
+#[test]
+fn a_unit_that_is_only_loaded_has_evidence_that_says_so() {
+    let (p, unit) = (place(), name("a.service"));
+    p.files.write_evidence(&unit, &evidence(7)).unwrap();
+    p.files.mark_started(&unit).unwrap();
+    p.files.mark_loaded(&unit, &evidence(7)).unwrap();
+    let loaded = Evidence { loaded: true, ..evidence(7) };
+    assert_eq!(p.files.read(&unit).unwrap().evidence, Some(loaded), "and it was not started");
+    p.files.write_evidence(&unit, &evidence(8)).unwrap();
+    assert_eq!(p.files.read(&unit).unwrap().evidence, Some(evidence(8)));
 }
 
 #[test]

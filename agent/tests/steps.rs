@@ -1,0 +1,151 @@
+//! What happens between two steps of a unit: agents killed, disks filled, processes left behind, and
+//! other hands on the machine.
+
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    dead_code,
+    reason = "tests say what must hold in the shortest way; the machine has more than this test needs"
+)]
+
+#[path = "machine/machine.rs"]
+mod machine;
+
+use std::time::Duration;
+
+use flotilla_agent::systemd::fake::{Behaviour, Exit, OnStop};
+use flotilla_registry::records::{ManifestEntry, Target};
+use flotilla_units::ContentHash;
+use machine::{Machine, departing, entry, pass, unit};
+use tokio::time::sleep;
+
+const WEB: &str = "web.service";
+
+fn loaded(token: i64, run: u64) -> ManifestEntry {
+    ManifestEntry { target: Target::Loaded, ..entry(WEB, token, run) }
+}
+
+async fn problem(machine: &Machine, token: i64) -> String {
+    machine.report(WEB, token).await.and_then(|report| report.problem).unwrap_or_default()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_unit_is_gone_only_when_its_files_are() {
+    let machine = Machine::new().await;
+    machine
+        .systemd
+        .behave(&unit(WEB), Behaviour { lingers: Duration::from_millis(500), ..Behaviour::default() });
+    machine.order(&[entry(WEB, 1, 1)]).await;
+    let agent = machine.start();
+    within!(5, machine.is(WEB, 1, "active").await);
+    let order = machine.order(&[departing(WEB, 1)]).await;
+    within!(5, machine.is(WEB, 1, "inactive").await);
+    sleep(Duration::from_millis(200)).await;
+    assert!(!machine.is_gone(WEB, 1, order).await, "the engine would forget it, and nobody remove its files");
+    // Killed in the middle of their removal.
+    drop(agent);
+    pass(2).await;
+    let _agent = machine.start();
+    within!(20, machine.is_gone(WEB, 1, order).await);
+    assert!(machine.systemd.look().is_empty(), "{:?}", machine.systemd.look());
+}
+
+#[tokio::test(start_paused = true)]
+async fn processes_that_outlive_a_stop_do_not_keep_their_unit_down() {
+    let machine = Machine::new().await;
+    let leaves = Behaviour { stop: OnStop::LeavesBehind(Duration::from_millis(2)), ..Behaviour::default() };
+    machine.systemd.behave(&unit(WEB), leaves);
+    machine.order(&[entry(WEB, 1, 1)]).await;
+    let _agent = machine.start();
+    within!(5, machine.is(WEB, 1, "active").await);
+    machine.order(&[entry(WEB, 1, 2)]).await;
+    within!(5, machine.report(WEB, 1).await.is_some_and(|r| r.run == 2 && r.active == "active"));
+    let order = machine.order(&[departing(WEB, 1)]).await;
+    within!(5, problem(&machine, 1).await.contains("left processes behind"));
+    pass(120).await;
+    assert!(!machine.is_gone(WEB, 1, order).await && machine.systemd.is_running(&unit(WEB)));
+    machine.systemd.end(&unit(WEB), Exit::Clean);
+    within!(70, machine.is_gone(WEB, 1, order).await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_restart_that_cannot_be_prepared_stops_nothing() {
+    let machine = Machine::new().await;
+    machine.order(&[entry(WEB, 1, 1)]).await;
+    let _agent = machine.start();
+    within!(5, machine.is(WEB, 1, "active").await);
+    let invocation = machine.invocation(WEB);
+    machine.systemd.set_disk_full(true);
+    machine.order(&[entry(WEB, 1, 2)]).await;
+    within!(5, problem(&machine, 1).await.contains("cannot write /run/flotilla/env"));
+    pass(120).await;
+    assert_eq!(machine.invocation(WEB), invocation);
+    machine.systemd.set_disk_full(false);
+    within!(70, machine.starts(WEB) == [(1, 1), (1, 2)]);
+    within!(5, machine.is(WEB, 1, "active").await);
+    let invocation = machine.invocation(WEB);
+    let hash = ContentHash::of(b"nobody has this text");
+    machine.order(&[ManifestEntry { hash, ..entry(WEB, 2, 3) }]).await;
+    within!(5, problem(&machine, 2).await.contains("is not in the store"));
+    pass(120).await;
+    assert_eq!(machine.invocation(WEB), invocation);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_disk_that_fills_up_after_the_stop_keeps_nothing_down() {
+    let machine = Machine::new().await;
+    let slow = Behaviour { stop: OnStop::Stops(Duration::from_secs(2)), ..Behaviour::default() };
+    machine.systemd.behave(&unit(WEB), slow);
+    machine.order(&[entry(WEB, 1, 1)]).await;
+    let _agent = machine.start();
+    within!(5, machine.is(WEB, 1, "active").await);
+    machine.order(&[entry(WEB, 1, 2)]).await;
+    within!(1, machine.is(WEB, 1, "deactivating").await);
+    machine.systemd.set_disk_full(true);
+    within!(5, machine.starts(WEB) == [(1, 1), (1, 2)]);
+    assert!(machine.systemd.is_running(&unit(WEB)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_timer_starts_of_a_loaded_unit_runs_on() {
+    let machine = Machine::new().await;
+    machine.order(&[entry(WEB, 1, 1)]).await;
+    let agent = machine.start();
+    within!(5, machine.is(WEB, 1, "active").await);
+    machine.order(&[loaded(1, 1)]).await;
+    within!(5, machine.is(WEB, 1, "inactive").await);
+    pass(1).await;
+    machine.systemd.start_locally(&unit(WEB));
+    within!(5, machine.is(WEB, 1, "active").await);
+    let triggered = machine.invocation(WEB);
+    pass(60).await;
+    drop(agent);
+    let _agent = machine.start();
+    pass(60).await;
+    assert_eq!(machine.invocation(WEB), triggered, "neither it nor a new agent stopped it");
+    machine.order(&[loaded(2, 2)]).await;
+    within!(5, machine.is(WEB, 2, "inactive").await);
+    assert!(!machine.systemd.is_running(&unit(WEB)), "a new order not to run stops it once");
+    machine.systemd.start_locally(&unit(WEB));
+    machine.order(&[entry(WEB, 3, 3)]).await;
+    within!(5, machine.is(WEB, 3, "active").await);
+    assert_eq!(machine.starts(WEB), [(1, 1), (3, 3)]);
+    let order = machine.order(&[departing(WEB, 3)]).await;
+    within!(5, machine.is_gone(WEB, 3, order).await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_unit_that_became_the_machines_own_leaves_once_it_is_at_rest() {
+    let machine = Machine::new().await;
+    machine.order(&[entry(WEB, 1, 1)]).await;
+    let _agent = machine.start();
+    within!(5, machine.is(WEB, 1, "active").await);
+    machine.systemd.add_local_unit(&unit(WEB));
+    let order = machine.order(&[departing(WEB, 1)]).await;
+    within!(5, problem(&machine, 1).await.contains("systemctl stop web.service"));
+    pass(120).await;
+    assert!(!machine.is_gone(WEB, 1, order).await && machine.systemd.is_running(&unit(WEB)));
+    machine.systemd.stop_locally(&unit(WEB));
+    within!(70, machine.is_gone(WEB, 1, order).await);
+    assert!(machine.systemd.look().is_empty());
+}
