@@ -45,6 +45,8 @@ pub(crate) struct Machine {
     store: Arc<dyn Store>,
     folder: tempfile::TempDir,
     boot: u32,
+    /// What its configuration says as `zone` in its metadata.
+    pub(crate) zone: &'static str,
     agent: Option<Running>,
 }
 
@@ -69,6 +71,8 @@ pub(crate) struct Cluster {
     pub(crate) hosts: Vec<Host>,
     pub(crate) machines: Vec<Machine>,
     store: Arc<EmbeddedStore>,
+    /// What each unit's text asks for, as it was last accepted.
+    options: BTreeMap<String, String>,
 }
 
 impl Machine {
@@ -82,7 +86,7 @@ impl Machine {
             host: format!("m{}", self.number),
             addresses: Vec::new(),
             api: None,
-            metadata: BTreeMap::from([("zone".to_owned(), ["a", "b"][self.number % 2].to_owned())]),
+            metadata: BTreeMap::from([("zone".to_owned(), self.zone.to_owned())]),
             facts: BTreeMap::new(),
             capacity: Capacity::default(),
             boot_id: format!("boot-{}", self.boot),
@@ -102,6 +106,13 @@ impl Machine {
     /// Kills the agent, as `kill -9` does.
     pub(crate) fn kill_agent(&mut self) {
         self.agent = None;
+    }
+
+    /// Configures another zone, with which flotillad is started anew.
+    pub(crate) fn rezone(&mut self, zone: &'static str) {
+        self.zone = zone;
+        self.kill_agent();
+        self.start();
     }
 
     /// Stops the agent in order.
@@ -169,14 +180,15 @@ impl Cluster {
             let (store, faults) = faulty(number);
             let folder = tempfile::tempdir().expect("a folder");
             let systemd = FakeSystemd::new(number as u64);
-            Machine { number, systemd, faults, store, folder, boot: 0, agent: None }
+            let zone = ["a", "b"][number % 2];
+            Machine { number, systemd, faults, store, folder, boot: 0, zone, agent: None }
         });
         let hosts = (0..hosts).map(|number| {
             let (store, faults) = faulty(100 + number);
             Host { number, faults, store, witness: SharedWitness::default(), engine: None }
         });
         let (machines, hosts) = (machines.collect(), hosts.collect());
-        let mut cluster = Self { checker, operations, hosts, machines, store };
+        let mut cluster = Self { checker, operations, hosts, machines, store, options: BTreeMap::new() };
         cluster.hosts.iter_mut().for_each(Host::start);
         cluster.machines.iter_mut().for_each(Machine::start);
         let all = cluster.machines.len();
@@ -238,9 +250,11 @@ impl Cluster {
     }
 
     /// Gives a unit to the cluster and launches it; what the cluster refuses is refused.
-    pub(crate) async fn launch(&self, name: &str, options: &str) {
+    pub(crate) async fn launch(&mut self, name: &str, options: &str) {
         let text = format!("[Service]\nExecStart=/bin/true\n[X-Flotilla]\n{options}\n");
-        let _ = self.operations.submit(&[(unit(name), text)], "test").await;
+        if self.operations.submit(&[(unit(name), text)], "test").await.is_ok() {
+            self.options.insert(name.to_owned(), options.to_owned());
+        }
         let _ = self.operations.set_target(&[unit(name)], Target::Launched, true, "test").await;
     }
 
@@ -257,6 +271,22 @@ impl Cluster {
         self.machines.iter().filter(runs).map(|machine| machine.number).collect()
     }
 
+    /// Returns what a unit's text asks for.
+    pub(crate) fn options(&self, name: &str) -> &str {
+        self.options.get(name).map_or("", String::as_str)
+    }
+
+    /// Checks that nothing is left on any machine of a unit that its manifest does not name.
+    pub(crate) fn check_leftovers(&self) {
+        for machine in &self.machines {
+            for present in machine.systemd.look() {
+                let placed = self.checker.state.placed(&present.unit);
+                let named = placed.iter().any(|placed| placed.machine == id(machine.number));
+                assert!(named, "left behind on machine {}: {present:?}", machine.number);
+            }
+        }
+    }
+
     /// Returns how often the processes of a unit were begun, on all machines.
     pub(crate) fn starts(&self, name: &str) -> usize {
         let starts = self.machines.iter().flat_map(|machine| machine.systemd.starts());
@@ -264,7 +294,7 @@ impl Cluster {
     }
 }
 
-/// A unit that takes its time to start and to stop.
+/// A unit that takes its time to start, to stop and to be forgotten.
 pub(crate) fn slow() -> Behaviour {
     Behaviour {
         waits: Duration::from_millis(500),
@@ -272,5 +302,6 @@ pub(crate) fn slow() -> Behaviour {
         start: OnStart::Runs,
         ends: None,
         stop: OnStop::Stops(Duration::from_secs(3)),
+        lingers: Duration::from_secs(2),
     }
 }

@@ -135,8 +135,14 @@ async fn user_does_something(cluster: &mut Cluster, random: &mut SmallRng) {
     match random.random_range(0..11) {
         9 | 10 => about_instances(cluster, random).await,
         0..=3 => {
-            let all =
-                ["", "Conflicts=u1.service", "MachineOf=u2.service", "MachineMetadata=zone=a", "Global=true"];
+            let all = [
+                "",
+                "Conflicts=u1.service",
+                "MachineOf=u2.service",
+                "MachineMetadata=zone=a",
+                "Global=true",
+                "Replaces=u3.service",
+            ];
             cluster.launch(&name, all[random.random_range(0..all.len())]).await;
         }
         4 => {
@@ -180,7 +186,7 @@ async fn something_breaks(cluster: &mut Cluster, random: &mut SmallRng) {
     let host = random.random_range(0..HOSTS);
     let link = [Link::Up, Link::Up, Link::Cut, Link::Hung][random.random_range(0..4)];
     let name = unit(&format!("u{}.service", random.random_range(0..UNITS)));
-    match random.random_range(0..15) {
+    match random.random_range(0..16) {
         0..=2 => cluster.machines[machine].faults.set_link(link),
         3 => cluster.hosts[host].faults.set_link(link),
         4 => cluster.machines[machine].kill_agent(),
@@ -198,7 +204,8 @@ async fn something_breaks(cluster: &mut Cluster, random: &mut SmallRng) {
         10 => cluster.machines[machine].faults.lose_replies(1),
         11 => cluster.hosts[host].faults.late_writes(1, LATE),
         12 => cluster.machines[machine].faults.late_writes(1, LATE),
-        13 => {
+        13 => cluster.machines[machine].rezone(["a", "b"][random.random_range(0..2)]),
+        14 => {
             cluster.machines[machine].faults.end_watches();
             cluster.hosts[host].faults.end_watches();
         }
@@ -229,6 +236,7 @@ async fn settle(cluster: &mut Cluster) {
     }
     // A mass-loss hold may have begun at the last moment.
     cluster.pass(Duration::from_secs(400)).await;
+    cluster.check_leftovers();
     let reader = cluster.reader();
     for row in reader.units(None, 1_000, |_| true).rows {
         let record = row.record.clone().expect("readable");
@@ -246,6 +254,10 @@ async fn settle(cluster: &mut Cluster) {
             assert_eq!(running, 0, "{row:?}");
         } else {
             assert_eq!(running, active, "{row:?} runs on {:?}", cluster.runs_on(row.name.as_str()));
+        }
+        if cluster.options(row.name.as_str()) == "MachineMetadata=zone=a" {
+            let zones = cluster.runs_on(row.name.as_str()).into_iter().map(|n| cluster.machines[n - 1].zone);
+            assert!(zones.clone().all(|zone| zone == "a"), "{row:?} runs in {:?}", zones.collect::<Vec<_>>());
         }
     }
 }
