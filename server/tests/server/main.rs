@@ -2,6 +2,7 @@
 #![allow(missing_docs, clippy::unwrap_used, clippy::panic)]
 
 mod lists;
+mod loss;
 mod seats;
 mod streams;
 mod world;
