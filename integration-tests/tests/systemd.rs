@@ -259,6 +259,10 @@ machine_tests! {
             assert!(matches!(systemd.remove(unit).await, Err(SystemdError::Hidden { .. })), "{unit}");
             assert_eq!(get(&systemd, unit).await.state.active, "active");
         }
+        // What one would try first does not.
+        shell("systemctl revert kept.service");
+        assert!(Path::new("/etc/systemd/system/kept.service").exists());
+        assert!(!Path::new("/run/systemd/system/kept.service.d").exists());
         // Either of what the error says helps.
         shell("systemctl stop kept.service; rm /etc/systemd/system/undone.service; systemctl daemon-reload");
         for unit in [&kept, &undone] {
