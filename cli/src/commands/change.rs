@@ -25,7 +25,7 @@ use crate::{
 /// Changes units and waits until it is true.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// Units: names, globs over the cluster's units, or unit files to submit first
+    /// Names, globs over the cluster's units, or for start and load unit files to submit first
     #[arg(value_name = "UNIT", required = true, add = crate::complete::units())]
     units: Vec<String>,
 
