@@ -92,6 +92,8 @@ pub struct RangeResponse {
     pub revision: Revision,
     /// Whether `limit` cut the answer.
     pub more: bool,
+    /// How many keys there are in the range, whatever `limit` left of them.
+    pub count: usize,
 }
 
 /// A condition of a transaction.
@@ -343,6 +345,13 @@ impl RangeRequest {
     #[must_use]
     pub const fn all(range: KeyRange) -> Self {
         Self { range, revision: None, limit: None, keys_only: false }
+    }
+
+    /// Returns a linearizable count of the keys in a range, with at most one of them, without its value.
+    #[must_use]
+    pub const fn count(mut self) -> Self {
+        (self.limit, self.keys_only) = (Some(1), true);
+        self
     }
 
     /// Returns the same read as of a revision.

@@ -132,14 +132,18 @@ pub async fn range_limits(store: Subject) {
     write(&store, "r", "just below it").await;
     let all = store.range(RangeRequest::all(KeyRange::prefix("r/"))).await.unwrap();
     assert_eq!(keys(&all.kvs), ["r/0", "r/1", "r/2", "r/3", "r/4"]);
-    assert!(!all.more);
+    assert_eq!((all.more, all.count), (false, 5));
     let request =
         RangeRequest { limit: Some(2), keys_only: true, ..RangeRequest::all(KeyRange::prefix("r/")) };
     let page = store.range(request).await.unwrap();
     assert_eq!(keys(&page.kvs), ["r/0", "r/1"]);
+    assert_eq!(page.count, 5, "all that there are, not those of the page");
     assert!(page.more && page.kvs.iter().all(|kv| kv.value.is_empty() && kv.version == 1));
     let request = RangeRequest { limit: Some(5), ..RangeRequest::all(KeyRange::prefix("r/")) };
     assert!(!store.range(request).await.unwrap().more);
+    let counted = store.range(RangeRequest::all(KeyRange::between("r/1", "r/4")).count()).await.unwrap();
+    assert_eq!((counted.count, keys(&counted.kvs)), (3, vec!["r/1"]));
+    assert!(counted.kvs[0].value.is_empty());
     let window = store.range(RangeRequest::all(KeyRange::between("r/1", "r/3"))).await.unwrap();
     assert_eq!(keys(&window.kvs), ["r/1", "r/2"]);
 }

@@ -89,11 +89,11 @@ impl Keyspace {
         }
         let limit = request.limit.filter(|limit| *limit > 0).unwrap_or(usize::MAX);
         let mut kvs = Vec::new();
-        let mut more = false;
+        let mut count = 0;
         for kv in self.select(&request.range).filter_map(|(_, versions)| as_of(versions, at)) {
+            count += 1;
             if kvs.len() == limit {
-                more = true;
-                break;
+                continue;
             }
             let mut kv = kv.clone();
             if request.keys_only {
@@ -101,7 +101,8 @@ impl Keyspace {
             }
             kvs.push(kv);
         }
-        Ok(RangeResponse { kvs, revision: self.revision, more })
+        let more = count > kvs.len();
+        Ok(RangeResponse { kvs, revision: self.revision, more, count })
     }
 
     /// Writes a key in the revision that is being made, and returns what it was before.

@@ -45,7 +45,8 @@ pub(super) fn lease_of(txn: &Txn) -> Option<LeaseId> {
 pub(super) fn range_response(response: GetResponse) -> Result<RangeResponse, StoreError> {
     let revision = revision(response.header());
     let more = response.more();
-    Ok(RangeResponse { kvs: key_values(response.0.kvs), revision, more })
+    let count = usize::try_from(response.count()).unwrap_or_default();
+    Ok(RangeResponse { kvs: key_values(response.0.kvs), revision, more, count })
 }
 
 /// Returns the answer to a transaction.
