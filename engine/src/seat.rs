@@ -61,6 +61,8 @@ pub struct EngineConfig {
     pub keys: Keys,
     /// The machine that the engine runs on.
     pub machine: MachineId,
+    /// The kernel's boot id: what an engine of this boot has left is taken over at once.
+    pub boot_id: String,
     /// Where this daemon's API answers other machines, if it does.
     pub api: Option<String>,
     /// How long things take.
@@ -165,8 +167,8 @@ struct Seated {
 
 impl Seated {
     async fn run(&self, stop: &CancellationToken) {
-        let EngineConfig { store, keys, machine, api, timing, .. } = &self.config;
-        let record = SeatRecord { v: VERSION, machine: *machine, api: api.clone() };
+        let EngineConfig { store, keys, machine, boot_id, api, timing, .. } = &self.config;
+        let record = SeatRecord { v: VERSION, machine: *machine, boot_id: boot_id.clone(), api: api.clone() };
         let seeker = SeatSeeker::new(Arc::clone(store), keys.clone(), record, timing.clone());
         let mut backoff = timing.backoff();
         while !stop.is_cancelled() {
@@ -254,9 +256,10 @@ impl Seated {
 
     /// Campaigns and leads, again and again, until the engine stops.
     async fn campaign(&self, shared: &Arc<Shared>, stop: &CancellationToken) {
-        let EngineConfig { store, keys, machine, timing, witness, .. } = &self.config;
+        let EngineConfig { store, keys, machine, boot_id, timing, witness, .. } = &self.config;
         let candidate =
-            Candidate::new(Arc::clone(store), keys.clone(), *machine, witness.clone(), timing.clone());
+            Candidate::new(Arc::clone(store), keys.clone(), *machine, witness.clone(), timing.clone())
+                .of_boot(boot_id.clone());
         let mut backoff = timing.backoff();
         while !stop.is_cancelled() {
             let mut acceptances = witness.acceptances();

@@ -66,9 +66,10 @@ pub struct Candidate {
     store: Arc<dyn Store>,
     keys: Keys,
     machine: MachineId,
+    boot_id: String,
     witness: SharedWitness,
     timing: Timing,
-    /// This process has not looked yet: a leader key of its machine is then from the process
+    /// This process has not looked yet: a leader key of its machine and boot is then from the process
     /// before it.
     fresh: AtomicBool,
     /// The term that it led last, and that term's session.
@@ -106,7 +107,23 @@ impl Candidate {
         witness: SharedWitness,
         timing: Timing,
     ) -> Self {
-        Self { store, keys, machine, witness, timing, fresh: AtomicBool::new(true), last: Mutex::new(None) }
+        Self {
+            store,
+            keys,
+            machine,
+            boot_id: String::new(),
+            witness,
+            timing,
+            fresh: AtomicBool::new(true),
+            last: Mutex::new(None),
+        }
+    }
+
+    /// Sets the machine's boot: a lead of the same machine's other boot is not this one's to end, for it
+    /// may be a living machine that has its id.
+    #[must_use]
+    pub fn of_boot(self, boot_id: String) -> Self {
+        Self { boot_id, ..self }
     }
 
     /// Waits until this engine leads.
@@ -150,8 +167,10 @@ impl Candidate {
         let fresh = self.fresh.swap(false, Ordering::Relaxed);
         let Some(leader) = &sight.leader else { return self.run(&sight, cluster).await };
         let record = LeaderRecord::from_kv(leader);
-        let own =
-            |record: &LeaderRecord| fresh && record.machine == self.machine || self.has_lost(&record.term);
+        let own = |record: &LeaderRecord| {
+            let here = (record.machine, &record.boot_id) == (self.machine, &self.boot_id);
+            fresh && here || self.has_lost(&record.term)
+        };
         if record.as_ref().is_ok_and(own) {
             info!("removing the key of a lead that this machine has lost");
             self.remove(leader).await?;
@@ -221,8 +240,13 @@ impl Candidate {
         let term = random_id();
         let (leader_key, cluster_key) = (self.keys.spell(&Key::Leader), self.keys.spell(&Key::Cluster));
         let cluster = with_term(cluster, &term, sight.before.left_behind);
-        let leader =
-            LeaderRecord { v: VERSION, machine: self.machine, term: term.clone(), since: Timestamp::now() };
+        let leader = LeaderRecord {
+            v: VERSION,
+            machine: self.machine,
+            boot_id: self.boot_id.clone(),
+            term: term.clone(),
+            since: Timestamp::now(),
+        };
         let unchanged = match &sight.cluster {
             Some(kv) => Compare::ModRevision(cluster_key.clone(), kv.mod_revision),
             None => Compare::Absent(cluster_key.clone()),

@@ -399,6 +399,9 @@ pub struct LeaderRecord {
     pub v: u32,
     /// The machine that the leader runs on.
     pub machine: MachineId,
+    /// That machine's boot: tells two machines of one id apart.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub boot_id: String,
     /// This term's random id, also in `cluster`.
     pub term: String,
     /// Since when.
@@ -413,6 +416,9 @@ pub struct SeatRecord {
     pub v: u32,
     /// The machine that the engine runs on.
     pub machine: MachineId,
+    /// That machine's boot: tells two machines of one id apart.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub boot_id: String,
     /// Where its API answers other machines; `None` on a single machine.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub api: Option<String>,

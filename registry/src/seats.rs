@@ -34,7 +34,7 @@ pub struct SeatSeeker {
     keys: Keys,
     record: SeatRecord,
     timing: Timing,
-    /// This process has not looked yet: a seat of its machine is then from the process before it.
+    /// This process has not looked yet: a seat of its machine and boot is then from the process before it.
     fresh: AtomicBool,
     /// The session of the seat that it took last.
     last: Mutex<Option<SessionHandle>>,
@@ -58,7 +58,7 @@ impl SeatSeeker {
         Self { store, keys, record, timing, fresh: AtomicBool::new(true), last: Mutex::new(None) }
     }
 
-    /// Waits until this engine has a seat: the first that is free. A seat of the same machine's
+    /// Waits until this engine has a seat: the first that is free. A seat of the same machine's and boot's
     /// process before this one is taken over at once, and so is one that this seeker took and lost: a
     /// store that was away for longer than a lease gives every lease its whole time again.
     ///
@@ -104,8 +104,10 @@ impl SeatSeeker {
             // A seat that cannot be read is somebody's all the same.
             SeatRecord::from_kv(kv).is_ok_and(|record| record.machine == self.record.machine)
         });
+        // A living machine that has this one's id has another boot.
+        let before = |kv| SeatRecord::from_kv(kv).is_ok_and(|seat| seat.boot_id == self.record.boot_id);
         match own {
-            Some((&number, kv)) if fresh || self.has_lost(kv.lease) => {
+            Some((&number, kv)) if fresh && before(kv) || self.has_lost(kv.lease) => {
                 return self.claim(number, Some(kv.mod_revision)).await;
             }
             // Another process of this machine has one: at most one, so wait for it to go.

@@ -26,6 +26,7 @@ pub(crate) fn start(shared: &Shared, witness: SharedWitness, tasks: &mut Tasks) 
         store: Arc::clone(&shared.store),
         keys: shared.config.keys.clone(),
         machine: shared.config.machine,
+        boot_id: shared.facts.boot_id.clone(),
         api: shared.config.api.advertise.clone(),
         timing: Timing::default(),
         witness,

@@ -112,6 +112,7 @@ impl Cluster {
             store: Arc::new(store),
             keys: self.keys.clone(),
             machine: id(900 + n),
+            boot_id: String::new(),
             api: None,
             timing: Timing::default(),
             witness: witness.clone(),

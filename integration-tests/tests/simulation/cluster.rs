@@ -144,6 +144,7 @@ impl Host {
             store: Arc::clone(&self.store),
             keys: Keys::default(),
             machine: id(900 + self.number),
+            boot_id: String::new(),
             api: None,
             timing: Timing::default(),
             witness: self.witness.clone(),

@@ -172,6 +172,26 @@ async fn a_process_started_again_leads_without_waiting_for_its_own_old_lease() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_second_machine_of_one_id_does_not_depose_the_first() {
+    let (store, _) = store(12);
+    let first = elect(&candidate(&store, 1).of_boot("first".to_owned())).await;
+    let terms = cluster(&store).await.terms;
+    for _ in 0..5 {
+        // As its flotillad does, which ends when it is refused and is started again.
+        let twin = candidate(&store, 1).of_boot("second".to_owned());
+        assert!(timeout(Duration::from_secs(10), twin.campaign()).await.is_err(), "the twin leads");
+    }
+    assert!(fenced_write(&*store, first.fence(), "still").await.unwrap());
+    assert_eq!(cluster(&store).await.terms, terms);
+    // The process after it, of the same boot, still leads at once.
+    let before = Instant::now();
+    let again = elect(&candidate(&store, 1).of_boot("first".to_owned())).await;
+    assert!(before.elapsed() < Duration::from_millis(100), "{:?}", before.elapsed());
+    assert!(!fenced_write(&*store, first.fence(), "late").await.unwrap());
+    assert!(fenced_write(&*store, again.fence(), "mine").await.unwrap());
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_lead_that_outlived_its_session_is_not_waited_for() {
     let (store, faults) = store(11);
     let candidate = candidate(&store, 1);

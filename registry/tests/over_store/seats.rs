@@ -11,13 +11,22 @@ use flotilla_registry::{
     timing::Timing,
 };
 use flotilla_units::MachineId;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::{beside, kept, soon, store};
 
 fn seeker(store: &Arc<dyn Store>, number: u8) -> SeatSeeker {
+    of_boot(store, number, "first")
+}
+
+fn of_boot(store: &Arc<dyn Store>, number: u8, boot_id: &str) -> SeatSeeker {
     let machine: MachineId = format!("{number:032x}").parse().expect("a machine id");
-    let record = SeatRecord { v: 1, machine, api: Some(format!("https://10.0.0.{number}:7400")) };
+    let record = SeatRecord {
+        v: 1,
+        machine,
+        boot_id: boot_id.to_owned(),
+        api: Some(format!("https://10.0.0.{number}:7400")),
+    };
     SeatSeeker::new(store.clone(), Keys::default(), record, Timing::default())
 }
 
@@ -73,6 +82,19 @@ async fn a_machine_takes_its_old_seat_over_and_never_a_second_one() {
     assert_eq!(taken(&store).await, [0]);
     new.leave().await.unwrap();
     soon("the seat", second).await.unwrap().unwrap();
+    assert_eq!(taken(&store).await, [0]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_second_machine_of_one_id_takes_no_seat_from_the_first() {
+    let (store, _) = store(6);
+    let seat = take(&of_boot(&store, 1, "first")).await;
+    for _ in 0..5 {
+        // As its flotillad does, which ends when it is refused and is started again.
+        let twin = of_boot(&store, 1, "second");
+        assert!(timeout(Duration::from_secs(10), twin.take()).await.is_err(), "the twin has a seat");
+    }
+    assert!(timeout(Duration::from_secs(1), seat.lost()).await.is_err(), "the seat was taken");
     assert_eq!(taken(&store).await, [0]);
 }
 

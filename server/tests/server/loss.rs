@@ -83,7 +83,8 @@ async fn a_lost_machine_is_not_asked_and_its_unit_says_why_it_has_no_place() {
 #[tokio::test]
 async fn a_read_goes_on_at_the_next_seat_and_an_order_does_not() {
     let world = World::new().await;
-    let dying = SeatRecord { v: VERSION, machine: id(3), api: Some(silent_api(true).await) };
+    let dying =
+        SeatRecord { v: VERSION, machine: id(3), boot_id: String::new(), api: Some(silent_api(true).await) };
     let put =
         Operation::Put { key: Keys::default().spell(&Key::Seat(1)), value: dying.encode(), lease: None };
     world.store.txn(Txn { then: vec![put], ..Txn::default() }).await.unwrap();

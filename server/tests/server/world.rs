@@ -156,6 +156,7 @@ impl World {
                 store: Arc::clone(&store),
                 keys,
                 machine: id(n),
+                boot_id: String::new(),
                 api: Some(format!("unix://{}", socket.display())),
                 timing: Timing::default(),
                 witness: SharedWitness::default(),
