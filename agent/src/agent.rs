@@ -200,7 +200,7 @@ impl Agent {
         ));
 
         let publisher = Publisher {
-            registrar: self.registrar(),
+            registrar: registrar(&self.settings, &self.store, &self.keys, &self.witness),
             board: board.clone(),
             registration: self.registration.clone(),
             frozen: self.frozen.clone(),
@@ -249,33 +249,56 @@ impl Agent {
         let (range, timing) = (keys.manifest_of(self.settings.machine), self.settings.timing.clone());
         move || ChangeStream::new(store.clone(), &keys, range.clone(), witness.clone(), &timing)
     }
+}
 
-    fn registrar(&self) -> Registrar {
-        let settings = &self.settings;
-        let record = MachineRecord {
-            v: VERSION,
-            host: settings.host.clone(),
-            addresses: settings.addresses.clone(),
-            api: settings.api.clone(),
-            metadata: settings.metadata.clone(),
-            facts: settings.facts.clone(),
-            capacity: settings.capacity.clone(),
-            boot_id: settings.boot_id.clone(),
-            nonce: String::new(),
-            version: settings.version.clone(),
-            lease: LeaseId(0),
-            lease_ttl_s: 0,
-            stopped: false,
-        };
-        Registrar {
-            store: self.store.clone(),
-            keys: self.keys.clone(),
-            machine: settings.machine,
-            record,
-            run: settings.run.clone(),
-            witness: self.witness.clone(),
-            timing: settings.timing.clone(),
-        }
+/// Keeps what an earlier agent of this boot registered, while there is no systemd to run an [`Agent`]
+/// over: renews its lease, and at `stop` says that it was stopped in order. Without such a registration
+/// it only waits. Ends at `stop`, or when it is dropped: then the lease has most of its time left for an
+/// agent to take it up.
+///
+/// # Errors
+/// Another machine has the same id.
+pub async fn keep_registration(
+    settings: &Settings,
+    store: &Arc<dyn Store>,
+    keys: &Keys,
+    stop: CancellationToken,
+) -> Result<(), RegistrationError> {
+    let witness = SharedWitness::new(Memory::read(&settings.state).witness);
+    let publisher = Publisher {
+        registrar: registrar(settings, store, keys, &witness),
+        // Never complete, so that nothing is written of it.
+        board: watch::Sender::new(Board::default()),
+        registration: watch::Sender::new(Registration::Pending(String::new())),
+        frozen: watch::Sender::new(None),
+    };
+    publisher.run(stop).await
+}
+
+fn registrar(settings: &Settings, store: &Arc<dyn Store>, keys: &Keys, witness: &SharedWitness) -> Registrar {
+    let record = MachineRecord {
+        v: VERSION,
+        host: settings.host.clone(),
+        addresses: settings.addresses.clone(),
+        api: settings.api.clone(),
+        metadata: settings.metadata.clone(),
+        facts: settings.facts.clone(),
+        capacity: settings.capacity.clone(),
+        boot_id: settings.boot_id.clone(),
+        nonce: String::new(),
+        version: settings.version.clone(),
+        lease: LeaseId(0),
+        lease_ttl_s: 0,
+        stopped: false,
+    };
+    Registrar {
+        store: store.clone(),
+        keys: keys.clone(),
+        machine: settings.machine,
+        record,
+        run: settings.run.clone(),
+        witness: witness.clone(),
+        timing: settings.timing.clone(),
     }
 }
 

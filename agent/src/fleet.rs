@@ -65,6 +65,8 @@ pub(crate) struct Fleet {
     systemd: Arc<dyn Systemd>,
     contents: Arc<Contents>,
     clock: Instant,
+    /// Since when the store is waited for: the start, or an operator's word that accepted another one.
+    waits_since: Instant,
     seed: u64,
     manifest: Manifest,
     /// The manifest was read from the store, by this agent.
@@ -115,6 +117,7 @@ impl Fleet {
             systemd,
             contents,
             clock,
+            waits_since: clock,
             seed: settings.seed,
             manifest: Manifest::default(),
             heard: false,
@@ -208,6 +211,7 @@ impl Fleet {
     /// revision, and what it orders is not known before its manifest is read.
     fn begin_anew(&mut self) {
         (self.heard, self.accepted) = (false, true);
+        self.waits_since = Instant::now();
         self.board.send_modify(|board| board.seen = Revision::default());
         self.frozen.send_replace(None);
     }
@@ -371,14 +375,20 @@ impl Fleet {
 
     /// Opens or shuts the gate, and tells every unit.
     fn set_gate(&mut self) {
-        let registered = matches!(*self.registration.borrow(), Registration::Registered { .. });
+        let (registered, occupied) = match &*self.registration.borrow() {
+            Registration::Registered { .. } => (true, None),
+            Registration::Occupied { why, until } if Instant::now() < *until => (false, Some(why.clone())),
+            _ => (false, None),
+        };
         let mut from_memory = false;
         let gate = match &*self.frozen.borrow() {
             Some(why) => Gate::Frozen(why.clone()),
             None if self.accepted => Gate::Closed("the accepted store has not been read yet".to_owned()),
             None if self.gate == Gate::Open => return,
             None if self.heard && registered => Gate::Open,
-            None if self.clock.elapsed() >= START_FROM_MEMORY_AFTER => {
+            // Not from memory either: the store was asked, and who is registered may run the same units.
+            None if occupied.is_some() => Gate::Closed(occupied.unwrap_or_default()),
+            None if self.waits_since.elapsed() >= START_FROM_MEMORY_AFTER => {
                 from_memory = true;
                 Gate::Open
             }

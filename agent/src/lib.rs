@@ -19,7 +19,9 @@
 //! - *Killed after the job, before the report*: the evidence matches; it is adopted and reported.
 //! - *The store away*: everything goes on from the last manifest; the board holds the whole report
 //!   until it can be written. After a boot, starts wait until the machine is registered and its
-//!   manifest heard, at most 60 s.
+//!   manifest heard, at most 60 s; but not while another is registered under this machine's id.
+//! - *Back while systemd is silent*: the registration is renewed before anything is read, and written
+//!   anew when the whole report is there. A stop at any time before leaves it with its report as it is.
 //! - *The lease lost*: units run on; the machine registers anew under a new nonce, in one
 //!   transaction with its whole report.
 //! - *A departing order while a start is in flight*: the start is dropped and a stop sent, which
@@ -59,7 +61,7 @@ pub mod status;
 pub mod systemd;
 mod unit;
 
-pub use agent::{Agent, AgentError, Outlook, Settings};
+pub use agent::{Agent, AgentError, Outlook, Settings, keep_registration};
 pub use facts::{Facts, address_towards};
 pub use files::FileError;
 pub use identity::Identity;

@@ -2,16 +2,12 @@
 //!
 //! The first change on a quiet board is written at once if somebody waits for it; what follows
 //! goes together, 100 ms later. A write that fails is resolved by reading; a lease that is lost is
-//! followed by another registration, while every unit runs on.
+//! followed by another registration, while every unit runs on. A registration that an earlier process
+//! left is renewed from the first moment on, and an order to stop is an orderly stop at any time.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::time::Duration;
 
-use flotilla_registry::{
-    keys::{Bucket, Key},
-    records::{Record as _, ReportHead, VERSION},
-    store::{Compare, Operation, Revision, StoreError, TXN_BYTES_MAX, Txn},
-    witness::check_own_record,
-};
+use flotilla_registry::store::{CALL_TIMEOUT, Revision, StoreError};
 use tokio::{
     sync::watch,
     time::{Instant, sleep, sleep_until},
@@ -19,10 +15,13 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
+use self::report::Writing;
 use crate::{
     board::Board,
-    registration::{Registered, Registrar, RegistrationError},
+    registration::{Claim, LOOK_AGAIN, Registered, Registrar, RegistrationError, longest},
 };
+
+mod report;
 
 /// How long changes are gathered after the first. 100 ms: nobody notices it, and 300 units that
 /// start together cost ten writes instead of 300.
@@ -30,6 +29,10 @@ const COALESCE: Duration = Duration::from_millis(100);
 
 /// How long the orderly stop may take: two calls of the store, then the lease runs out by itself.
 const STOP_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long a registration that is being written is let go on when the stop comes: one call of the
+/// store. A write that was given up could arrive after the stop's own and undo it.
+const WRITTEN_WITHIN: Duration = CALL_TIMEOUT;
 
 /// Whether the cluster knows this machine.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,6 +46,14 @@ pub enum Registration {
         /// The machine key's create revision.
         created: Revision,
     },
+    /// Another has this machine's id: a second machine, or this one before its boot. Its units may
+    /// run, so none is started here before that registration has ended.
+    Occupied {
+        /// For people, whose it is.
+        why: String,
+        /// How long it may last if nobody renews it and the store does not tell.
+        until: Instant,
+    },
 }
 
 /// The task that writes.
@@ -55,15 +66,6 @@ pub(crate) struct Publisher {
     pub(crate) frozen: watch::Sender<Option<String>>,
 }
 
-/// What has to be written, and what the store has.
-struct Writing {
-    registered: Registered,
-    unwritten: BTreeSet<Bucket>,
-    seen: Revision,
-    /// The store's answer to a write was not heard, so its own keys may be ahead of what is known.
-    unsure: bool,
-}
-
 impl Publisher {
     /// Runs until the agent stops in order, or must not run at all.
     ///
@@ -72,60 +74,114 @@ impl Publisher {
     pub(crate) async fn run(self, stop: CancellationToken) -> Result<(), RegistrationError> {
         let mut board = self.board.subscribe();
         loop {
-            // A machine without a whole report is unknown, not empty.
-            let registering = async {
-                // The senders are part of this task: they cannot be gone.
-                let _ = board.wait_for(|b| b.complete).await;
-                let _ = self.frozen.subscribe().wait_for(Option::is_none).await;
-                self.register().await
-            };
-            let registered = match stop.run_until_cancelled(registering).await {
-                None => return Ok(()),
-                Some(registered) => registered?,
+            let Some(registered) = self.register(&stop).await? else {
+                self.stop(None).await;
+                return Ok(());
             };
             let incarnation = registered.record.nonce.clone();
             self.registration
                 .send_replace(Registration::Registered { incarnation, created: registered.created });
-            // What the board says of it by now may be newer, and has to follow.
-            let seen = registered.seen;
-            let mut writing = Writing { registered, unwritten: BTreeSet::new(), seen, unsure: false };
+            let mut writing = Writing::new(registered);
             match stop.run_until_cancelled(self.write(&mut writing, &mut board)).await {
                 None => {
-                    self.stop(writing.registered).await;
+                    self.stop(Some(writing.registered)).await;
                     return Ok(());
                 }
                 Some(why) => {
-                    warn!(
-                        why,
-                        "the machine's registration was lost; its units run on, and it registers again"
-                    );
+                    warn!(why, "the machine's registration has to be made again; its units run on meanwhile");
                     self.registration.send_replace(Registration::Pending(why));
                 }
             }
         }
     }
 
-    /// Registers, however long it takes.
-    async fn register(&self) -> Result<Registered, RegistrationError> {
+    /// Registers, however long it takes; `None` when the agent is to stop.
+    async fn register(&self, stop: &CancellationToken) -> Result<Option<Registered>, RegistrationError> {
         let mut backoff = self.registrar.timing.backoff();
         loop {
-            match self.registrar.register(&self.board).await {
+            let error = match self.register_once(stop).await {
                 Err(error @ RegistrationError::Duplicate { .. }) => {
                     error!(%error, "this machine must not take part");
                     return Err(error);
                 }
-                Err(error) => {
-                    let why = with_source(&error);
-                    warn!(why, "the machine is not registered yet");
-                    self.registration.send_replace(Registration::Pending(why));
-                    sleep(backoff.next_wait()).await;
+                Err(error) => error,
+                registered => return registered,
+            };
+            let why = with_source(&error);
+            warn!(why, "the machine is not registered yet");
+            self.registration.send_if_modified(|now| {
+                // A store that is away says no more of the other.
+                let pending = !matches!(now, Registration::Occupied { until, .. } if Instant::now() < *until);
+                if pending {
+                    *now = Registration::Pending(why);
                 }
-                Ok(registered) => return Ok(registered),
+                pending
+            });
+            if stop.run_until_cancelled(sleep(backoff.next_wait())).await.is_none() {
+                return Ok(None);
             }
         }
     }
 
-    /// Copies the board into the store until the registration is lost; returns why it is.
+    async fn register_once(&self, stop: &CancellationToken) -> Result<Option<Registered>, RegistrationError> {
+        // Reads and renewals only, so a stop may come at any time.
+        let Some(claimed) = stop.run_until_cancelled(self.claim()).await else { return Ok(None) };
+        let claimed = claimed?;
+        let mut board = self.board.subscribe();
+        let whole = async {
+            // A machine without a whole report is unknown, not empty.
+            // The senders are part of this task: they cannot be gone.
+            let _ = board.wait_for(|b| b.complete).await;
+            let _ = self.frozen.subscribe().wait_for(Option::is_none).await;
+        };
+        let lost = async {
+            match &claimed {
+                Some(own) => own.session.lost().await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => return Ok(None),
+            why = lost => return Err(RegistrationError::Lost(why)),
+            () = whole => {}
+        }
+        let written = async {
+            match claimed {
+                Some(own) => self.registrar.take_up(own, &self.board).await,
+                None => self.registrar.create(&self.board).await,
+            }
+        };
+        let given_up = async {
+            stop.cancelled().await;
+            sleep(WRITTEN_WITHIN).await;
+        };
+        tokio::select! {
+            registered = written => registered.map(Some),
+            () = given_up => Ok(None),
+        }
+    }
+
+    /// Returns this boot's registration, renewed from now on, or `None` once there is none at all.
+    async fn claim(&self) -> Result<Option<Registered>, RegistrationError> {
+        loop {
+            match self.registrar.claim().await {
+                Ok(Claim::Free) => return Ok(None),
+                Ok(Claim::Own(own)) => return Ok(Some(*own)),
+                Ok(Claim::Another(kv, other)) => {
+                    let why = format!("waiting for the registration of {} to end", other.host);
+                    let until = Instant::now() + longest(&other);
+                    self.registration.send_replace(Registration::Occupied { why, until });
+                    self.registrar.wait_for_end(&kv, &other).await?;
+                }
+                // Its keys are about to go.
+                Err(RegistrationError::Store(StoreError::LeaseNotFound(_))) => sleep(LOOK_AGAIN).await,
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Copies the board into the store until the machine has to be registered anew; returns why.
     async fn write(&self, writing: &mut Writing, board: &mut watch::Receiver<Board>) -> String {
         let lost = writing.registered.session.handle();
         let mut backoff = self.registrar.timing.backoff();
@@ -138,7 +194,10 @@ impl Publisher {
             tokio::select! {
                 biased;
                 why = lost.lost() => return why.to_string(),
-                _ = frozen.changed() => {}
+                // What was acknowledged is the other store's: what this one has is read, and all written.
+                _ = frozen.changed() => if frozen.borrow_and_update().is_none() {
+                    return "an operator accepted the store".to_owned();
+                },
                 _ = board.changed() => {
                     let prompt = board.borrow_and_update().prompt;
                     let now = Instant::now();
@@ -170,107 +229,13 @@ impl Publisher {
         }
     }
 
-    /// Writes what changed: buckets first, the head with the last of them.
-    async fn flush(&self, writing: &mut Writing) -> Result<(), RegistrationError> {
-        let mut changed = BTreeSet::new();
-        self.board.send_if_modified(|board| {
-            changed = board.take_changed();
-            false
-        });
-        writing.unwritten.append(&mut changed);
-        if writing.unsure {
-            self.registrar.resolve(&mut writing.registered).await?;
-            writing.unsure = false;
-        }
-        let (buckets, head) = {
-            let board = self.board.borrow();
-            let of = |b: &Bucket| (*b, board.bucket(*b).encode());
-            let nonce = writing.registered.record.nonce.clone();
-            let head = ReportHead { v: VERSION, incarnation: nonce, seen: board.seen };
-            (writing.unwritten.iter().map(of).collect::<Vec<_>>(), head)
-        };
-        let mut chunk: Vec<(Bucket, Vec<u8>)> = Vec::new();
-        let mut bytes = 0;
-        for (bucket, value) in buckets {
-            if !chunk.is_empty() && bytes + value.len() > TXN_BYTES_MAX {
-                self.send(writing, std::mem::take(&mut chunk), None).await?;
-                bytes = 0;
-            }
-            bytes += value.len();
-            chunk.push((bucket, value));
-        }
-        let head = (head.seen != writing.seen).then_some(head);
-        if !chunk.is_empty() || head.is_some() {
-            self.send(writing, chunk, head).await?;
-        }
-        Ok(())
-    }
-
-    async fn send(
-        &self,
-        writing: &mut Writing,
-        buckets: Vec<(Bucket, Vec<u8>)>,
-        head: Option<ReportHead>,
-    ) -> Result<(), RegistrationError> {
-        let (registrar, registered) = (&self.registrar, &mut writing.registered);
-        let lease = registered.session.lease();
-        let mut txn = Txn {
-            when: vec![Compare::CreateRevision(registrar.machine_key(), registered.created)],
-            ..Txn::default()
-        };
-        let mut add = |key: Key, value: Vec<u8>, at: Option<Revision>| {
-            let (compare, put) = registrar.put(registrar.keys.spell(&key), value, lease, at);
-            txn.when.push(compare);
-            txn.then.push(put);
-        };
-        for (bucket, value) in &buckets {
-            let at = registered.acknowledged.buckets.get(bucket).copied();
-            add(Key::Report(registrar.machine, *bucket), value.clone(), at);
-        }
-        if let Some(head) = &head {
-            add(Key::ReportHead(registrar.machine), head.encode(), registered.acknowledged.head);
-        }
-        txn.or_else.push(Operation::Get(registrar.keys.report_of(registrar.machine)));
-        match registrar.store.txn(txn).await {
-            Ok(response) if response.succeeded => {
-                for (bucket, _) in &buckets {
-                    writing.unwritten.remove(bucket);
-                    registered.acknowledged.buckets.insert(*bucket, response.revision);
-                }
-                if let Some(head) = head {
-                    registered.acknowledged.head = Some(response.revision);
-                    writing.seen = head.seen;
-                }
-                Ok(())
-            }
-            Ok(_) => {
-                // Nobody else writes these keys: either the incarnation ended, or the store went back.
-                let acknowledged = registered.acknowledged.clone();
-                registrar.resolve(registered).await?;
-                for (bucket, at) in acknowledged.buckets {
-                    let now = registered.acknowledged.buckets.get(&bucket).copied().unwrap_or_default();
-                    let key = registrar.keys.spell(&Key::Report(registrar.machine, bucket));
-                    check_own_record(&key, at, now)?;
-                }
-                Err(RegistrationError::Overtaken(registrar.keys.spell(&Key::ReportHead(registrar.machine))))
-            }
-            Err(error) => {
-                writing.unsure |= matches!(error, StoreError::OutcomeUnknown { .. });
-                Err(error.into())
-            }
-        }
-    }
-
-    /// Says that flotillad was stopped in order, under a lease that gives it time to come back.
-    async fn stop(&self, mut registered: Registered) {
+    /// Says that flotillad was stopped in order, under a lease that gives it time to come back: of what
+    /// is registered, or of what an earlier process, or a write that was given up, has left in the store.
+    async fn stop(&self, registered: Option<Registered>) {
         let ttl = self.registrar.timing.orderly_stop_lease;
-        let handing = async {
-            // A write may have been under way when the stop came.
-            self.registrar.resolve(&mut registered).await?;
-            self.registrar.hand_over(&mut registered, ttl, true, &self.board).await
-        };
-        match tokio::time::timeout(STOP_TIMEOUT, handing).await {
-            Ok(Ok(())) => info!(seconds = ttl.as_secs(), "stopped in order; the machine is expected back"),
+        match tokio::time::timeout(STOP_TIMEOUT, self.say_stopped(registered, ttl)).await {
+            Ok(Ok(true)) => info!(seconds = ttl.as_secs(), "stopped in order; the machine is expected back"),
+            Ok(Ok(false)) => info!("stopped; the machine was not registered"),
             Ok(Err(error)) => warn!(
                 error = with_source(&error),
                 "the orderly stop was not written; units move to other machines when the lease ends"
@@ -279,7 +244,31 @@ impl Publisher {
                 "the store did not answer: the orderly stop was not written, and units move to other machines when the lease ends"
             ),
         }
-        registered.session.detach();
+    }
+
+    /// Returns whether there was a registration to say it of.
+    async fn say_stopped(
+        &self,
+        registered: Option<Registered>,
+        ttl: Duration,
+    ) -> Result<bool, RegistrationError> {
+        let mut own = match registered {
+            Some(registered) => registered,
+            None => match self.registrar.claim().await? {
+                // Also one that says so already: a write that was given up may say otherwise yet, and
+                // fails once this one is there.
+                Claim::Own(own) => *own,
+                Claim::Free | Claim::Another(..) => return Ok(false),
+            },
+        };
+        loop {
+            // A write may have been under way when the stop came, and may arrive even now.
+            self.registrar.resolve(&mut own).await?;
+            match self.registrar.hand_over(&mut own, ttl, true, &self.board).await {
+                Err(RegistrationError::Overtaken(_)) => {}
+                result => return result.map(|()| true),
+            }
+        }
     }
 }
 

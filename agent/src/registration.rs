@@ -1,21 +1,24 @@
 //! Making the machine known to the cluster, and telling two machines of one id apart.
 //!
 //! ```text
-//!            absent                                      created by compare, with the
-//!  ┌──────┐ ─────────────────────────────────────────▶ whole first report ──┐
-//!  │ Look │   ours, and its lease lives                                      ▼
-//!  │      │ ────────────────────────────────────────▶ adopt, rewrite ──▶ Registered
-//!  └──────┘   somebody's
+//!            absent                                   created by compare, with the
+//!  ┌───────┐ ───────────────────────────────────────▶ whole first report ──┐
+//!  │ Claim │   ours, and its lease lives                                    ▼
+//!  │       │ ──────────────────────▶ renew from now on, rewrite ──▶ Registered
+//!  └───────┘   somebody's
 //!    ▲  │ ────────────▶ wait until it ends ── renewed twice ──▶ Refused: two machines, one id
 //!    └──┴──────────────────────┘ ended
 //! ```
+//!
+//! The claim needs no report: a registration that lives is renewed before anything is known of
+//! what runs here. Only writing waits for the whole report.
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use flotilla_registry::{
     keys::{Bucket, Key, Keys},
     records::{Cluster, MachineRecord, Record as _, RecordError, ReportHead, VERSION},
-    session::{HandOverError, Session},
+    session::{HandOverError, LostReason, Session},
     store::{
         Compare, KeyRange, KeyValue, LeaseId, Operation, RangeRequest, Revision, Store, StoreError, Txn,
     },
@@ -23,28 +26,14 @@ use flotilla_registry::{
     witness::{SharedWitness, WentBack},
 };
 use flotilla_units::MachineId;
-use tokio::{
-    sync::watch,
-    time::{Instant, sleep},
-};
+use tokio::sync::watch;
 use tracing::{info, warn};
 
 use crate::{board::Board, files::FileError, identity::Identity};
 
-/// How often another's key is looked at while it is waited for. Half a second: a machine that was
-/// cut off and rebooted joins half a second after its old lease ended.
-const LOOK_AGAIN: Duration = Duration::from_millis(500);
+mod another;
 
-/// How much longer than its TTL another's key is waited for: etcd's own expiry lags up to a second,
-/// and clocks of a changing leader another.
-const EXPIRY_LAG: Duration = Duration::from_secs(2);
-
-/// How often a lease's remaining time must rise before somebody is said to renew it. Twice: a
-/// change of etcd's leader gives every lease its whole time again, once.
-const RISES_OF_A_RENEWAL: u32 = 2;
-
-/// How much the remaining time must rise to count: it is told in whole seconds.
-const RISE_MIN: Duration = Duration::from_millis(1_500);
+pub(crate) use another::{LOOK_AGAIN, longest};
 
 /// Why a machine is not registered.
 #[derive(Debug, thiserror::Error)]
@@ -80,6 +69,12 @@ pub enum RegistrationError {
     /// Somebody else wrote what only this machine writes.
     #[error("{0} changed under the agent's hands; it registers again")]
     Overtaken(String),
+    /// The lease ended while the report was put together.
+    #[error("the machine's lease was lost while its units were read: {0}")]
+    Lost(LostReason),
+    /// A write of this agent's own, the answer to which was not heard, arrived after the store was read.
+    #[error("a write of {0} arrived late; it is written again")]
+    Late(String),
 }
 
 /// What is needed to register.
@@ -107,6 +102,19 @@ pub(crate) struct Registered {
     pub(crate) acknowledged: Acknowledged,
     /// The `seen` of the head that was written with the whole report: the board's may be newer.
     pub(crate) seen: Revision,
+    /// The whole report as an earlier process left it in the store; `None` once this one has written its own.
+    left: Option<Vec<KeyValue>>,
+}
+
+/// What the store has under this machine's id.
+#[derive(Debug)]
+pub(crate) enum Claim {
+    /// Nothing: it may be created.
+    Free,
+    /// This boot's registration, renewed from now on; record and report are as an earlier process left them.
+    Own(Box<Registered>),
+    /// Another machine's, or this one's from before its boot.
+    Another(KeyValue, Box<MachineRecord>),
 }
 
 /// The mod revisions of a machine's own keys.
@@ -121,29 +129,30 @@ pub(crate) struct Acknowledged {
 struct Found {
     machine: Option<(KeyValue, MachineRecord)>,
     acknowledged: Acknowledged,
+    report: Vec<KeyValue>,
 }
 
 impl Registrar {
-    /// Registers the machine with the whole first report that is on the board.
+    /// Looks whose registration there is, and renews it from now on if it is this boot's.
     ///
     /// # Errors
-    /// [`RegistrationError::Duplicate`] is final; after the others it may be tried again.
-    pub(crate) async fn register(
-        &self,
-        board: &watch::Sender<Board>,
-    ) -> Result<Registered, RegistrationError> {
-        loop {
-            let found = self.find().await?;
-            let Some((kv, record)) = found.machine else { return self.create(board).await };
-            match Identity::read(&self.run).filter(|identity| identity.wrote(&record)) {
-                Some(identity) => match self.adopt(identity, &kv, &record, found.acknowledged, board).await {
-                    // Its keys are about to go.
-                    Err(RegistrationError::Store(StoreError::LeaseNotFound(_))) => sleep(LOOK_AGAIN).await,
-                    other => return other,
-                },
-                None => self.wait_for_end(&kv, &record).await?,
-            }
-        }
+    /// [`StoreError::LeaseNotFound`] if it is this boot's and its keys are about to go.
+    pub(crate) async fn claim(&self) -> Result<Claim, RegistrationError> {
+        let found = self.find().await?;
+        let Some((kv, record)) = found.machine else { return Ok(Claim::Free) };
+        let Some(identity) = Identity::read(&self.run).filter(|identity| identity.wrote(&record)) else {
+            return Ok(Claim::Another(kv, Box::new(record)));
+        };
+        let session = Session::adopt("this machine", self.store.clone(), record.lease, &self.timing).await?;
+        Ok(Claim::Own(Box::new(Registered {
+            session,
+            identity,
+            record,
+            created: kv.create_revision,
+            acknowledged: found.acknowledged,
+            seen: Revision::default(),
+            left: Some(found.report),
+        })))
     }
 
     /// Reads this machine's keys and checks that the store has not gone back.
@@ -175,7 +184,8 @@ impl Registrar {
             machine: machine.as_ref().map_or(Revision(0), |(kv, _)| kv.mod_revision),
             ..Acknowledged::default()
         };
-        for kv in gets.next().unwrap_or_default() {
+        let report = gets.next().unwrap_or_default();
+        for kv in &report {
             match self.keys.read(&kv.key) {
                 Some(Key::ReportHead(_)) => acknowledged.head = Some(kv.mod_revision),
                 Some(Key::Report(_, bucket)) => {
@@ -184,19 +194,21 @@ impl Registrar {
                 _ => {}
             }
         }
-        Ok(Found { machine, acknowledged })
+        Ok(Found { machine, acknowledged, report })
     }
 
-    /// Creates the key, under a new lease and nonce, with the whole report.
-    async fn create(&self, board: &watch::Sender<Board>) -> Result<Registered, RegistrationError> {
-        let session =
-            Session::open("this machine", self.store.clone(), self.timing.machine_lease, &self.timing)
-                .await?;
+    /// Creates the key, under a new lease and nonce, with the whole report that is on the board.
+    ///
+    /// # Errors
+    /// [`RegistrationError::Overtaken`] if there is one by now; else what the store said.
+    pub(crate) async fn create(&self, board: &watch::Sender<Board>) -> Result<Registered, RegistrationError> {
+        let ttl = self.lease_now().await?;
+        let session = Session::open("this machine", self.store.clone(), ttl, &self.timing).await?;
         let nonce = format!("{:032x}", rand::random::<u128>());
         let identity = Identity { nonce, leases: vec![session.lease()] };
         // Before the key: an agent that dies in between finds its own nonce in the store.
         self.keep(&identity);
-        let record = self.filled(&identity, session.lease(), self.timing.machine_lease);
+        let record = self.filled(&identity, session.lease(), ttl);
         let acknowledged = Acknowledged::default();
         let (mut txn, seen) = self.whole(board, &record, &acknowledged);
         txn.when.push(Compare::Absent(self.machine_key()));
@@ -214,33 +226,39 @@ impl Registrar {
         };
         info!(lease = ?session.lease(), incarnation = %record.nonce, "this machine is registered in the cluster");
         let acknowledged = Acknowledged::all_at(revision);
-        Ok(Registered { session, identity, record, created: revision, acknowledged, seen })
+        Ok(Registered { session, identity, record, created: revision, acknowledged, seen, left: None })
     }
 
-    /// Goes on with a registration of this boot's.
-    async fn adopt(
+    /// Returns the lease that a grant takes now: a longer one in a large cluster. The machines are counted
+    /// by the store, which sends none of them.
+    async fn lease_now(&self) -> Result<Duration, RegistrationError> {
+        let machines = RangeRequest::all(self.keys.all_of("machines")).count();
+        Ok(self.timing.machine_lease_for(self.store.range(machines).await?.count))
+    }
+
+    /// Goes on with a claimed registration: writes it anew, with the whole report that is on the board.
+    ///
+    /// # Errors
+    /// [`RegistrationError::Overtaken`] if it is not as it was claimed; else what the store said.
+    pub(crate) async fn take_up(
         &self,
-        identity: Identity,
-        kv: &KeyValue,
-        old: &MachineRecord,
-        acknowledged: Acknowledged,
+        mut claimed: Registered,
         board: &watch::Sender<Board>,
     ) -> Result<Registered, RegistrationError> {
-        let session = Session::adopt("this machine", self.store.clone(), old.lease, &self.timing).await?;
-        let record = self.filled(&identity, session.lease(), Duration::from_secs(old.lease_ttl_s));
-        let (created, seen) = (kv.create_revision, Revision::default());
-        let mut registered = Registered { session, identity, record, created, acknowledged, seen };
-        if old.stopped || old.lease_ttl_s > self.timing.machine_lease.as_secs() {
-            self.hand_over(&mut registered, self.timing.machine_lease, false, board).await?;
+        let (lease, ttl) = (claimed.session.lease(), Duration::from_secs(claimed.record.lease_ttl_s));
+        let now = self.lease_now().await?;
+        if claimed.record.stopped || ttl > now {
+            claimed.left = None;
+            self.hand_over(&mut claimed, now, false, board).await?;
         } else {
-            let (lease, ttl) = (registered.session.lease(), Duration::from_secs(old.lease_ttl_s));
-            self.rewrite(&mut registered, lease, ttl, false, board).await?;
+            self.rewrite(&mut claimed, lease, ttl, board).await?;
         }
-        info!(lease = ?registered.session.lease(), incarnation = %registered.record.nonce, "took up this machine's registration again after a restart");
-        Ok(registered)
+        info!(lease = ?claimed.session.lease(), incarnation = %claimed.record.nonce, "took up this machine's registration again after a restart");
+        Ok(claimed)
     }
 
-    /// Puts every key of this machine under a lease of another length.
+    /// Puts every key of this machine under a lease of another length: with the report on the board, or
+    /// with the one that was left in the store if this process has not written its own.
     ///
     /// # Errors
     /// No lease was granted or the keys were not moved; the old lease goes on.
@@ -253,13 +271,17 @@ impl Registrar {
     ) -> Result<(), RegistrationError> {
         let mut identity = registered.identity.clone();
         let (created, acknowledged) = (registered.created, registered.acknowledged.clone());
+        let left = registered.left.clone();
         let mut written = None;
         let slot = &mut written;
         let moved = registered.session.hand_over(ttl, |lease, granted| {
             identity.add(lease);
             self.keep(&identity);
             let record = MachineRecord { stopped, ..self.filled(&identity, lease, granted) };
-            let (txn, seen) = self.rewriting(board, &record, created, &acknowledged);
+            let (txn, seen) = match left {
+                Some(left) => (self.leaving(left, &record, created, &acknowledged), Revision::default()),
+                None => self.rewriting(board, &record, created, &acknowledged),
+            };
             async move {
                 let revision = self.wrote(txn, &record).await?;
                 *slot = Some((record, revision, seen));
@@ -283,50 +305,13 @@ impl Registrar {
         registered: &mut Registered,
         lease: LeaseId,
         ttl: Duration,
-        stopped: bool,
         board: &watch::Sender<Board>,
     ) -> Result<(), RegistrationError> {
-        let record = MachineRecord { stopped, ..self.filled(&registered.identity, lease, ttl) };
+        let record = self.filled(&registered.identity, lease, ttl);
         let (txn, seen) = self.rewriting(board, &record, registered.created, &registered.acknowledged);
         let revision = self.wrote(txn, &record).await?;
-        (registered.record, registered.seen) = (record, seen);
+        (registered.record, registered.seen, registered.left) = (record, seen, None);
         registered.acknowledged = Acknowledged::all_at(revision);
-        Ok(())
-    }
-
-    /// Waits until another's key is likely to have ended.
-    async fn wait_for_end(&self, kv: &KeyValue, other: &MachineRecord) -> Result<(), RegistrationError> {
-        let lease = kv.lease.unwrap_or(other.lease);
-        let longest = Duration::from_secs(other.lease_ttl_s) + EXPIRY_LAG;
-        warn!(
-            host = %other.host, boot = %other.boot_id, ?lease, seconds = longest.as_secs(),
-            "a machine with this id is registered already; waiting at most so long for that to end: if it does not, \
-             two machines share one /etc/machine-id"
-        );
-        let (mut lowest, mut rises) = (Duration::MAX, 0);
-        let mut deadline = Instant::now() + longest;
-        while Instant::now() < deadline {
-            let Some(status) = self.store.lease_status(lease).await? else {
-                // The key goes with its lease, a moment later at most.
-                sleep(LOOK_AGAIN).await;
-                return Ok(());
-            };
-            if lowest.checked_add(RISE_MIN).is_some_and(|risen| status.remaining >= risen) {
-                rises += 1;
-                deadline = Instant::now() + longest;
-                lowest = status.remaining;
-            }
-            if rises >= RISES_OF_A_RENEWAL {
-                return Err(RegistrationError::Duplicate {
-                    machine: self.machine,
-                    this: self.record.host.clone(),
-                    other: other.host.clone(),
-                    other_boot: other.boot_id.clone(),
-                });
-            }
-            lowest = lowest.min(status.remaining);
-            sleep(LOOK_AGAIN).await;
-        }
         Ok(())
     }
 
@@ -339,6 +324,7 @@ impl Registrar {
         match found.machine {
             Some((kv, _)) if kv.create_revision == registered.created => {
                 registered.acknowledged = found.acknowledged;
+                registered.left = registered.left.take().map(|_| found.report);
                 Ok(())
             }
             _ => Err(RegistrationError::Overtaken(self.machine_key())),
@@ -367,22 +353,45 @@ impl Registrar {
         record: &MachineRecord,
         known: &Acknowledged,
     ) -> (Txn, Revision) {
+        let mut seen = Revision::default();
+        let mut buckets = Vec::new();
         board.send_if_modified(|board| {
             board.take_changed();
+            seen = board.seen;
+            buckets = Bucket::all().map(|bucket| (bucket, board.bucket(bucket))).collect();
             false
         });
-        let board = board.borrow();
         let lease = record.lease;
-        let seen = board.seen;
         let head = ReportHead { v: VERSION, incarnation: record.nonce.clone(), seen };
-        let puts = Bucket::all()
-            .map(|b| (Key::Report(self.machine, b), board.bucket(b).encode(), known.buckets.get(&b).copied()))
+        let puts = buckets
+            .into_iter()
+            .map(|(b, report)| {
+                (Key::Report(self.machine, b), report.encode(), known.buckets.get(&b).copied())
+            })
             .chain([(Key::ReportHead(self.machine), head.encode(), known.head)]);
         let (when, mut then): (Vec<_>, Vec<_>) =
             puts.map(|(key, value, at)| self.put(self.keys.spell(&key), value, lease, at)).unzip();
         let (key, value) = (self.machine_key(), record.encode());
         then.push(Operation::Put { key, value, lease: Some(lease) });
         (Txn { when, then, or_else: Vec::new() }, seen)
+    }
+
+    /// Returns the transaction that puts record and report under the record's lease, the report as it is.
+    fn leaving(
+        &self,
+        left: Vec<KeyValue>,
+        record: &MachineRecord,
+        created: Revision,
+        known: &Acknowledged,
+    ) -> Txn {
+        let lease = record.lease;
+        let puts =
+            left.into_iter().map(|kv| self.put(kv.key, kv.value.to_vec(), lease, Some(kv.mod_revision)));
+        let (mut when, mut then): (Vec<_>, Vec<_>) = puts.unzip();
+        when.push(Compare::CreateRevision(self.machine_key(), created));
+        when.push(Compare::ModRevision(self.machine_key(), known.machine));
+        then.push(Operation::Put { key: self.machine_key(), value: record.encode(), lease: Some(lease) });
+        Txn { when, then, or_else: Vec::new() }
     }
 
     fn rewriting(

@@ -39,7 +39,15 @@ pub(crate) async fn run(config: &Config) -> anyhow::Result<()> {
     let stop = CancellationToken::new();
     let mut terminate = signal(SignalKind::terminate()).context("SIGTERM cannot be listened to")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("SIGINT cannot be listened to")?;
-    let shared = Shared::open(config, stop.clone()).await?;
+    let mut opening = std::pin::pin!(Shared::open(config, stop.clone()));
+    let shared = loop {
+        tokio::select! {
+            shared = &mut opening => break shared?,
+            _ = terminate.recv() => stop.cancel(),
+            _ = interrupt.recv() => stop.cancel(),
+        }
+    };
+    let Some(shared) = shared else { return Ok(()) };
     let mut tasks = Tasks::default();
     let running = roles::start(&shared, &mut tasks).await?;
     let mut side = JoinSet::new();
@@ -167,7 +175,7 @@ fn status(outlook: &Outlook) -> String {
         Registration::Registered { incarnation, .. } => {
             format!("registered ({})", &incarnation[..8.min(incarnation.len())])
         }
-        Registration::Pending(why) => format!("not registered: {why}"),
+        Registration::Pending(why) | Registration::Occupied { why, .. } => format!("not registered: {why}"),
     }
 }
 

@@ -3,10 +3,11 @@
 //! To add a role: a module here with a `start` that takes [`Shared`] and the [`Tasks`] to run in, a
 //! switch in [`Roles`](crate::config::Roles), and a call in [`start`].
 
-use std::{path::Path, sync::Arc};
+use std::{path::Path, sync::Arc, time::Duration};
 
+use anyhow::Context as _;
 use flotilla_agent::{
-    Facts,
+    Facts, Identity, keep_registration,
     systemd::{DbusSystemd, Layout, SystemdError},
 };
 use flotilla_engine::{StateReader, state::Life};
@@ -15,8 +16,12 @@ use flotilla_registry::{
     witness::{SharedWitness, Witness},
 };
 use flotilla_units::MachineId;
-use tokio::sync::watch;
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep},
+};
 use tokio_util::sync::CancellationToken;
+use tracing::warn;
 
 use crate::{
     config::{Config, StoreConfig},
@@ -26,6 +31,13 @@ use crate::{
 mod agent;
 mod api;
 mod engine;
+
+/// How long a systemd that does not answer is waited for by a machine that is registered. Fifty seconds:
+/// with the 25 s that the last attempt may take it is below the 90 s that a service has to start.
+const SYSTEMD_WITHIN: Duration = Duration::from_secs(50);
+
+/// How long until it is tried again. A second: that is how long systemd waits to start flotillad anew.
+const SYSTEMD_AGAIN: Duration = Duration::from_secs(1);
 
 /// What every role works with.
 #[derive(Debug, Clone)]
@@ -91,18 +103,38 @@ impl Alone {
 }
 
 impl Shared {
-    /// Opens what every role works with.
+    /// Opens what every role works with; `None` if it is stopped before there is a systemd.
+    ///
+    /// Where an agent of this boot is registered, that is kept alive from the first moment on, and a
+    /// systemd that does not answer is waited for.
     ///
     /// # Errors
     /// There is no systemd to talk to, or the store's configuration can never work.
-    pub(crate) async fn open(config: &Config, stop: CancellationToken) -> anyhow::Result<Self> {
-        Ok(Self {
-            systemd: if config.roles.agent { Some(Arc::new(open_systemd(config).await?)) } else { None },
-            store: crate::stores::open(&config.store).await?,
-            facts: Facts::read(Path::new("/")),
-            config: config.clone(),
-            stop,
-        })
+    pub(crate) async fn open(config: &Config, stop: CancellationToken) -> anyhow::Result<Option<Self>> {
+        let store = crate::stores::open(&config.store).await?;
+        let facts = Facts::read(Path::new("/"));
+        let registered = config.roles.agent && Identity::read(&config.run).is_some();
+        let kept = async {
+            if !registered {
+                stop.cancelled().await;
+                return Ok(());
+            }
+            let host = config.name.clone().unwrap_or_else(|| facts.host.clone());
+            keep_registration(&agent::settings(config, &facts, host), &store, &config.keys, stop.clone())
+                .await
+        };
+        let opened = async {
+            // An engine alone has nothing to ask it.
+            Ok::<_, anyhow::Error>(match config.roles.agent {
+                true => Some(Arc::new(open_systemd(config, registered).await?)),
+                false => None,
+            })
+        };
+        let systemd = tokio::select! {
+            systemd = opened => systemd?,
+            kept = kept => return kept.context("the agent ended").map(|()| None),
+        };
+        Ok(Some(Self { systemd, store, facts, config: config.clone(), stop }))
     }
 
     /// Returns the machine's name.
@@ -111,19 +143,30 @@ impl Shared {
     }
 }
 
-async fn open_systemd(config: &Config) -> anyhow::Result<DbusSystemd> {
+/// Opens this machine's systemd, and waits for it if `waits`.
+async fn open_systemd(config: &Config, waits: bool) -> anyhow::Result<DbusSystemd> {
     let layout = match &config.user {
         None => Layout::system(),
         Some(user) => Layout::user(&user.runtime, &user.home),
     };
     let layout = Layout { run: config.run.clone(), ..layout };
-    DbusSystemd::open(layout, config.machine).await.map_err(|error| {
+    let begun = Instant::now();
+    loop {
+        let error = match DbusSystemd::open(layout.clone(), config.machine).await {
+            Ok(systemd) => return Ok(systemd),
+            Err(error) => error,
+        };
         let what = match error {
             SystemdError::File { .. } => "flotilla's directories cannot be used",
+            _ if waits && begun.elapsed() < SYSTEMD_WITHIN => {
+                warn!(%error, "this machine's systemd cannot be reached and is tried again; its registration is kept, and its units run on");
+                sleep(SYSTEMD_AGAIN).await;
+                continue;
+            }
             _ => "this machine's systemd cannot be reached",
         };
-        anyhow::Error::new(error).context(what)
-    })
+        return Err(anyhow::Error::new(error).context(what));
+    }
 }
 
 async fn look_after(systemd: Arc<DbusSystemd>, stop: CancellationToken) -> anyhow::Result<()> {
@@ -160,3 +203,6 @@ pub(crate) async fn start(shared: &Shared, tasks: &mut Tasks) -> anyhow::Result<
     api::start(shared, running.agent.clone(), seat, tasks).await?;
     Ok(running)
 }
+
+#[cfg(test)]
+mod tests;

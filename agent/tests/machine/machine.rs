@@ -70,7 +70,12 @@ pub fn departing(name: &str, token: i64) -> ManifestEntry {
 
 impl Machine {
     pub async fn new() -> Self {
-        let (store, faults) = FaultyStore::new(Arc::new(EmbeddedStore::in_memory()), 1);
+        Self::on(Arc::new(EmbeddedStore::in_memory())).await
+    }
+
+    /// A machine on a store that the test keeps, to take copies of.
+    pub async fn on(store: Arc<EmbeddedStore>) -> Self {
+        let (store, faults) = FaultyStore::new(store, 1);
         let machine = Self::over(Arc::new(store), faults, 1, "alpha");
         let cluster = Cluster { v: 1, id: "c".to_owned(), epoch: 1, terms: vec![], tokens_reserved: 1_000 };
         machine.put(vec![(Key::Cluster, cluster.encode())]).await;
@@ -99,8 +104,8 @@ impl Machine {
         self.folder.path().join(format!("run-{}", self.boot))
     }
 
-    pub fn start(&self) -> Running {
-        let settings = Settings {
+    pub fn settings(&self) -> Settings {
+        Settings {
             machine: self.id,
             host: self.host.clone(),
             addresses: vec!["10.0.0.1".to_owned()],
@@ -114,7 +119,14 @@ impl Machine {
             state: self.folder.path().join("state"),
             timing: Timing::default(),
             seed: 7,
-        };
+        }
+    }
+
+    pub fn start(&self) -> Running {
+        self.start_with(self.settings())
+    }
+
+    pub fn start_with(&self, settings: Settings) -> Running {
         let agent =
             Agent::new(settings, self.store.clone(), self.keys.clone(), Arc::new(self.systemd.clone()));
         let (outlook, stop) = (agent.outlook(), CancellationToken::new());

@@ -6,7 +6,7 @@ use std::{
 };
 
 use anyhow::Context as _;
-use flotilla_agent::{Agent, Outlook, Settings, address_towards, systemd::DbusSystemd};
+use flotilla_agent::{Agent, Facts, Outlook, Settings, address_towards, systemd::DbusSystemd};
 use flotilla_registry::timing::Timing;
 
 use super::Shared;
@@ -18,18 +18,20 @@ use crate::{
 /// Starts the agent.
 pub(crate) fn start(shared: &Shared, systemd: Arc<DbusSystemd>, tasks: &mut Tasks) -> Outlook {
     let store = Arc::clone(&shared.store);
-    let agent = Agent::new(settings(shared), store, shared.config.keys.clone(), systemd);
+    let settings = settings(&shared.config, &shared.facts, shared.host());
+    let agent = Agent::new(settings, store, shared.config.keys.clone(), systemd);
     let (outlook, stop) = (agent.outlook(), shared.stop.clone());
     tasks.spawn("the agent", async move { agent.run(stop).await.context("the agent ended") });
     outlook
 }
 
-fn settings(shared: &Shared) -> Settings {
-    let (config, facts) = (&shared.config, shared.facts.clone());
+/// Returns what an agent is told.
+pub(crate) fn settings(config: &Config, facts: &Facts, host: String) -> Settings {
+    let facts = facts.clone();
     let seed = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_nanos() as u64);
     Settings {
         machine: config.machine,
-        host: shared.host(),
+        host,
         addresses: addresses(config),
         api: config.api.advertise.clone(),
         metadata: config.metadata.clone(),

@@ -140,7 +140,7 @@ async fn tell_health(
         let mut not_ready = Vec::new();
         let registered = match &*outlook.registration.borrow_and_update() {
             Registration::Registered { .. } => true,
-            Registration::Pending(why) => {
+            Registration::Pending(why) | Registration::Occupied { why, .. } => {
                 not_ready.push(format!("not registered: {why}"));
                 false
             }
