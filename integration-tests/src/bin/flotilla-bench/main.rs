@@ -5,6 +5,7 @@
 //! the same machines, since absolute ones say more about the computer than about flotilla.
 
 mod destroy;
+mod drive;
 mod idle;
 mod journal;
 mod probe;

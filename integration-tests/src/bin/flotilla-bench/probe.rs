@@ -56,12 +56,14 @@ impl Cpu {
     }
 }
 
-/// A machine's PID 1, flotillad and bus.
+/// A machine's PID 1, flotillad and bus; all zero for one that does not run.
 pub fn processes(machine: &Machine) -> Result<[Process; 3]> {
     let line = "for pid in 1 $(systemctl show --property=MainPID --value flotillad dbus); do \
-                cat /proc/$pid/stat; done";
+                if [ $pid = 0 ]; then echo; else cat /proc/$pid/stat; fi; done";
     let text = machine.shell(line)?;
-    let found: Option<Vec<Process>> = text.lines().map(process).collect();
+    let none = Process { cpu: 0.0, memory: 0.0 };
+    let read = |line: &str| if line.is_empty() { Some(none) } else { process(line) };
+    let found: Option<Vec<Process>> = text.lines().map(read).collect();
     let found = found.and_then(|found| <[Process; 3]>::try_from(found).ok());
     found.with_context(|| format!("not the three processes of {}: {text}", machine.name()))
 }

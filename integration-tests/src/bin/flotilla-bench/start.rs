@@ -1,11 +1,12 @@
 //! How long a start takes, and how many there are in a second, beside systemd's own.
 
-use std::{collections::BTreeMap, thread};
+use std::collections::BTreeMap;
 
 use anyhow::{Context, Result, ensure};
-use flotilla_lab::{Lab, Machine};
+use flotilla_lab::{Lab, Machine, wait_formed};
 
 use crate::{
+    drive,
     probe::{Cpu, active_since, epoch},
     say, shell, submit,
     table::Table,
@@ -118,13 +119,17 @@ fn batch(lab: &Lab, first: &Machine, units: usize, table: &mut Table) -> Result<
     Ok(())
 }
 
-/// Starts a batch by systemd alone, a third on each machine, and then by flotilla.
+/// Starts a batch by systemd alone, a third on each machine and without flotillad there, and then
+/// by flotilla.
 fn round(lab: &Lab, first: &Machine, units: usize) -> Result<Round> {
+    flotillad(lab, "stop")?;
     let before = Cpu::read(lab)?;
-    let begun = start_alone(lab, units)?;
+    let begun = drive::start(lab, units)?;
     let alone = Cpu::read(lab)?.per_unit(before, units);
     let systemd = rate(lab, "plain@*.service", begun, units)?;
     clean(lab, first, "")?;
+    flotillad(lab, "start")?;
+    lab.machines().iter().try_for_each(|machine| wait_formed(machine, lab.machines().len()))?;
 
     let names = format!("$(seq -f bench@%g.service 1 {units})");
     let before = Cpu::read(lab)?;
@@ -140,24 +145,13 @@ fn round(lab: &Lab, first: &Machine, units: usize) -> Result<Round> {
     Ok(Round { flotilla, systemd, whole: (ended - begun) as f64 / 1e6, used, alone })
 }
 
-/// Starts the units on the machines' own systemds, all three at the same time; gives when the first
-/// began.
-fn start_alone(lab: &Lab, units: usize) -> Result<i64> {
-    let machines = lab.machines();
-    let begun = thread::scope(|scope| {
-        let start = |(index, machine): (usize, &Machine)| {
-            let names = format!("$(seq -f plain@%g.service {} {} {units})", index + 1, machines.len());
-            epoch(&shell(machine, &format!("echo $EPOCHREALTIME; systemctl start {names}"))?)
-        };
-        let started: Vec<_> =
-            machines.iter().enumerate().map(|one| scope.spawn(move || start(one))).collect();
-        let joined = started.into_iter().map(|thread| match thread.join() {
-            Ok(begun) => begun,
-            Err(panic) => std::panic::resume_unwind(panic),
-        });
-        joined.collect::<Result<Vec<i64>>>()
-    })?;
-    begun.into_iter().min().context("the lab has no machines")
+/// Stops flotillad everywhere, or starts it again: it listens to every unit of its machine, which
+/// makes systemd and the bus tell it of all of them.
+fn flotillad(lab: &Lab, verb: &str) -> Result<()> {
+    for machine in lab.machines() {
+        machine.run(&["systemctl", verb, "flotillad.service"])?;
+    }
+    Ok(())
 }
 
 /// Units per second, until the last of them was active.
