@@ -24,7 +24,7 @@ const FORMING: Duration = Duration::from_secs(60);
 const FOLDER: &str = "/root/flotilla-cluster";
 
 /// The services that a package brings.
-const SERVICES: [&str; 2] = ["flotillad.service", "flotilla-handover.service"];
+const SERVICES: [&str; 3] = ["flotillad.service", "flotilla-handover.service", "flotilla.target"];
 
 /// What a cluster is made from.
 #[derive(Debug, Clone)]
@@ -83,7 +83,7 @@ impl Lab {
                 .with_context(|| format!("setting up {}", machine.name()))?;
         }
         for machine in self.machines() {
-            machine.run(&[&["systemctl", "enable", "--quiet"], &SERVICES[..]].concat())?;
+            machine.run(&[&["systemctl", "enable", "--quiet"], &SERVICES[..2]].concat())?;
             machine.run(&["systemctl", "start", "--no-block", "flotillad.service"])?;
         }
         let all = self.machines().len();

@@ -21,7 +21,8 @@ use crate::{
 const PROGRAMS: [&str; 2] = ["flotillad", "flotctl"];
 
 /// What lies beside them, below the workspace's root.
-const BESIDE: [&str; 3] = ["dist/install", "dist/flotillad.service", "dist/flotilla-handover.service"];
+const BESIDE: [&str; 4] =
+    ["dist/install", "dist/flotillad.service", "dist/flotilla-handover.service", "dist/flotilla.target"];
 
 /// What keeps its place, files and folders: what the README tells people to read and to try next.
 const KEPT: [&str; 12] = [

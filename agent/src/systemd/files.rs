@@ -276,7 +276,7 @@ impl Files {
         if !self.layout.user && is_ordered(kind) {
             text += "[Unit]\n\
                      # Units stop before flotillad does, and it before the machine's lease is given up.\n\
-                     After=flotillad.service flotilla-handover.service\n";
+                     After=flotilla.target\n";
         }
         if reads_environment(kind) {
             let (section, env) = (section(kind), self.layout.env());
@@ -308,7 +308,7 @@ fn kind(suffix: &'static str) -> &'static str {
 ///
 /// systemd orders sockets and paths before `basic.target` and slices with what runs in them, mounts,
 /// automounts and swaps before `local-fs.target` and `swap.target` and so before it too: to put these
-/// after flotillad as well is a circle, which systemd breaks at shutdown by forgetting a job, perhaps
+/// after flotillad, as `flotilla.target` is, is a circle, which systemd breaks at shutdown by forgetting a job, perhaps
 /// flotillad's own. They are down only after flotillad, as any of the machine's own.
 fn is_ordered(kind: &str) -> bool {
     matches!(kind, "service" | ORDERED)

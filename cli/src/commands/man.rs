@@ -84,6 +84,7 @@ mod tests {
         for service in [
             include_str!("../../../dist/flotillad.service"),
             include_str!("../../../dist/flotilla-handover.service"),
+            include_str!("../../../dist/flotilla.target"),
         ] {
             let named = service
                 .split_whitespace()
