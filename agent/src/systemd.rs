@@ -63,7 +63,8 @@ pub struct UnitState {
     pub restarts: u32,
     /// `FragmentPath`: the file it was loaded from; empty when there is none.
     pub fragment: String,
-    /// Whether its control group holds no process.
+    /// Whether its control group holds no process; looked at only of a unit that is `inactive` or
+    /// `failed`, because what runs has some.
     pub cgroup_empty: bool,
     /// Whether a job of it is queued or under way. A start that waits for another unit's is: until
     /// its turn comes the unit is `inactive`.
@@ -258,6 +259,9 @@ pub trait Systemd: fmt::Debug + Send + Sync + 'static {
     async fn list(&self) -> Result<Vec<Present>, SystemdError>;
 
     /// Returns one unit; `None` when flotilla has nothing of this name here.
+    ///
+    /// A unit that runs may be told as it was a moment ago, and a [`Change`] follows. One at rest is
+    /// told as it is.
     async fn get(&self, unit: &UnitName) -> Result<Option<Present>, SystemdError>;
 
     /// Makes a unit's file be `text`, with the drop-in that carries the evidence, and returns what

@@ -23,17 +23,12 @@ use crate::{
     reconcile::{
         Attempts, Gate, Next, Outcome, Situation, Step, backoff, reconcile, unread, wanted, wants_start,
     },
-    systemd::{Evidence, JobResult, Present, Systemd},
+    systemd::{Evidence, Present, Systemd},
 };
 
 /// How long a job runs before the states it goes through are looked at. 200 ms: most starts are
 /// over by then and cost one read; of a slow one `activating` is worth telling.
 const GLANCE_AFTER: Duration = Duration::from_millis(200);
-
-/// How long after a start its unit is read. systemd says once more that the unit has changed right
-/// behind the end of the job, some 1 ms; read in between, every unit would be read twice, at 1 ms of
-/// systemd's time each.
-const READ_AFTER: Duration = Duration::from_millis(5);
 
 /// What a unit's task is told.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -202,7 +197,7 @@ impl UnitTask {
     fn log(&self, step: &Step) {
         let unit = &self.unit;
         match step {
-            Step::Install(hash) => info!(%unit, %hash, "writing its file"),
+            Step::Install(hash) => debug!(%unit, %hash, "writing its file"),
             Step::Start(evidence) => {
                 info!(%unit, token = evidence.token.0, run = evidence.run, "starting it");
             }
@@ -258,10 +253,6 @@ impl UnitTask {
                         (Step::MarkLoaded(evidence), Outcome::Done) => {
                             known.noted(evidence);
                             false
-                        }
-                        (Step::Start(_), Outcome::Job(JobResult::Done)) => {
-                            sleep(READ_AFTER).await;
-                            true
                         }
                         (Step::AskHistory, _) => false,
                         _ => true,

@@ -321,6 +321,38 @@ machine_tests! {
         assert_eq!(get(&systemd, &crash).await.state.exit_status, Some(3));
     }
 
+    /// systemd keeps in memory what another unit refers to, also what has no file yet.
+    async fn a_unit_that_another_one_waited_for_starts_from_its_first_file() {
+        let systemd = open().await;
+        let (first, late) = (name("first.service"), name("late.service"));
+        let text = "[Unit]\nAfter=late.service\nWants=late.service\n[Service]\nExecStart=/bin/sleep infinity\n";
+        run(&systemd, &first, text, 1).await;
+        assert_eq!(shell("systemctl show --property=LoadState --value late.service").trim(), "not-found");
+        run(&systemd, &late, SLEEPER, 7).await;
+        assert!(environment(&systemd, &late).await.contains("FLOTILLA_TOKEN=7"));
+        assert_eq!(systemd.reloads(), 0);
+    }
+
+    /// One hears what systemd tells by itself, the other has just come and asks.
+    async fn what_is_told_of_a_service_is_what_systemd_answers() {
+        let systemd = open().await;
+        let (plain, again, exited) = (name("plain.service"), name("again.service"), name("exited.service"));
+        run(&systemd, &plain, SLEEPER, 1).await;
+        let text = "[Service]\nRestart=on-failure\nRestartSec=0\n\
+            ExecStart=/bin/sh -c 'test -e /run/once || { touch /run/once; exit 3; }; exec sleep infinity'\n";
+        run(&systemd, &again, text, 2).await;
+        run(&systemd, &exited, "[Service]\nType=oneshot\nRemainAfterExit=yes\nExecStart=/bin/true\n", 3).await;
+        eventually("the second start", async || get(&systemd, &again).await.state.restarts == 1).await;
+        for unit in [&plain, &again, &exited] {
+            eventually("both to say the same", async || {
+                let (mut told, mut asked) = (get(&systemd, unit).await, get(&open().await, unit).await);
+                // Looked at only of a unit at rest.
+                (told.state.cgroup_empty, asked.state.cgroup_empty) = (false, false);
+                told == asked && told.state.active == "active"
+            }).await;
+        }
+    }
+
     /// systemd alone starts 300 to 420 such units a second on an idle machine.
     async fn three_hundred_units_start_and_stop_at_once() {
         let systemd = open().await;
@@ -396,21 +428,25 @@ machine_tests! {
     /// The bus allows 128 replies to be waited for, whether or not anybody still does.
     async fn reads_that_were_given_up_leave_room_for_a_start() {
         let systemd = open().await;
-        let (unit, late) = (name("a.service"), name("late.service"));
+        let (unit, rests, late) = (name("a.service"), name("rests.service"), name("late.service"));
         run(&systemd, &unit, SLEEPER, 1).await;
-        systemd.install(&late, SLEEPER).await.unwrap();
+        for unit in [&rests, &late] {
+            systemd.install(unit, SLEEPER).await.unwrap();
+        }
         // As long as its generators run, systemd answers nobody.
         shell("cd /run/systemd; mkdir -p system-generators; printf '#!/bin/sh\\ntouch /run/stuck; sleep 4\\n' \
                > system-generators/slow; chmod +x system-generators/slow; systemctl daemon-reload >/dev/null 2>&1 &");
         eventually("the generator", async || Path::new("/run/stuck").exists()).await;
         for _ in 0..3 {
-            let glance = || timeout(Duration::from_millis(50), systemd.get(&unit));
+            let glance = || timeout(Duration::from_millis(50), systemd.get(&rests));
             let given_up = join_all((0..100).map(|_| glance())).await;
             assert!(given_up.iter().all(Result::is_err), "systemd was to be stuck");
         }
+        let runs = timeout(Duration::from_millis(50), systemd.get(&unit)).await.expect("of what runs it is not asked");
+        assert_eq!(runs.unwrap().unwrap().state.active, "active");
         assert_eq!(systemd.start(&late, &evidence(1, SLEEPER)).await.unwrap(), JobResult::Done);
-        let read = join_all((0..300).map(|_| systemd.get(&unit))).await;
-        assert!(read.into_iter().all(|present| present.unwrap().unwrap().state.active == "active"));
+        let read = join_all((0..300).map(|_| systemd.get(&rests))).await;
+        assert!(read.into_iter().all(|present| present.unwrap().unwrap().state.active == "inactive"));
     }
 
     async fn a_new_pid_1_is_noticed_and_jobs_go_on() {

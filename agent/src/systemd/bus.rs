@@ -4,31 +4,31 @@
 //! ([`files`](super::files)) and the number of jobs outstanding ([`window`]). It decides nothing
 //! about what should run, and it never reads a state by polling: it asks when it is asked.
 
-use std::{collections::HashMap, fmt, sync::Arc, time::Duration};
+use std::{fmt, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
-use flotilla_units::{MachineId, UnitName};
+use flotilla_units::{MachineId, UnitName, UnitType};
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use tokio::{
     sync::mpsc,
     time::{Instant, sleep, timeout},
 };
-use zbus::proxy::CacheProperties;
 
 use self::{
     calls::Calls,
     installs::Installs,
     jobs::Ended,
     link::{Link, Shared},
-    proxy::{ManagerProxy, PropertiesProxy},
+    proxy::ManagerProxy,
     reload::Reloads,
     window::Windows,
 };
 use super::{
-    Change, Evidence, History, JobResult, Layout, Present, Systemd, SystemdError, UnitState, escape,
+    Change, Evidence, History, JobResult, Layout, Present, Systemd, SystemdError, UnitState,
     files::{Files, OnDisk, foreign},
 };
 
+mod ask;
 mod calls;
 mod error;
 mod history;
@@ -38,6 +38,7 @@ mod link;
 mod proxy;
 mod reload;
 mod status;
+mod told;
 pub(super) mod unit;
 mod window;
 
@@ -136,65 +137,6 @@ impl DbusSystemd {
         &self.layout
     }
 
-    /// Returns what is decided by of a unit; `None` when it is not loaded.
-    pub(super) async fn properties(&self, unit: &UnitName) -> Result<Option<Properties>, SystemdError> {
-        if self.is_loaded(unit).await? { self.read_loaded(unit).await.map(Some) } else { Ok(None) }
-    }
-
-    /// Returns everything that systemd tells of a unit; `None` when it is not loaded.
-    ///
-    /// For people only: `UnitFileState` and `UnitFilePreset` are among it, and the first time that
-    /// these are asked for systemd reads all unit files and presets there are, some 4 ms.
-    pub(super) async fn everything(&self, unit: &UnitName) -> Result<Option<Properties>, SystemdError> {
-        if !self.is_loaded(unit).await? {
-            return Ok(None);
-        }
-        let all = self.call_unit("GetAll", unit, |m, name| async move {
-            properties_of(&m, &name).await?.get_all("").await
-        });
-        Ok(Some(Properties(all.await?)))
-    }
-
-    /// Asks whether a unit is loaded: reading any other would load it.
-    async fn is_loaded(&self, unit: &UnitName) -> Result<bool, SystemdError> {
-        match self.call_unit("GetUnit", unit, |m, name| async move { m.get_unit(&name).await }).await {
-            Ok(_) => Ok(true),
-            Err(e) if is_no_such(&e) => Ok(false),
-            Err(e) => Err(e),
-        }
-    }
-
-    /// Reads a unit that is loaded; any other is loaded by that.
-    ///
-    /// States and job are of one moment, and all else is read after them: a control group that is
-    /// empty then was empty when the unit was at rest, or is another start's, whose signals follow.
-    async fn read_loaded(&self, unit: &UnitName) -> Result<Properties, SystemdError> {
-        let kind = unit.unit_type();
-        let read = self.call_unit("ListUnitsByNames", unit, move |m, name| async move {
-            let row = m.list_units_by_names(&[&name]).await?.into_iter().next();
-            let row =
-                row.ok_or_else(|| zbus::Error::Failure(format!("{name} was asked for, and left out")))?;
-            let proxy = properties_of(&m, &name).await?;
-            let mut all = match unit::interface(kind) {
-                Some(interface) => proxy.get_all(interface).await?,
-                None => HashMap::new(),
-            };
-            for property in unit::SINGLY {
-                all.insert(property.to_owned(), proxy.get(unit::INTERFACE, property).await?);
-            }
-            Ok(Properties::with_row(all, row))
-        });
-        read.await
-    }
-
-    /// Asks whether a loaded unit's files have changed since it was loaded.
-    async fn needs_reload(&self, unit: &UnitName) -> Result<bool, SystemdError> {
-        let needs = self.call_unit("Get", unit, |m, name| async move {
-            properties_of(&m, &name).await?.get(unit::INTERFACE, "NeedDaemonReload").await
-        });
-        Ok(needs.await?.try_into().unwrap_or(false))
-    }
-
     /// Makes one call on the manager.
     ///
     /// Dropped before its turn it sends nothing; dropped later it is carried to its end.
@@ -279,7 +221,11 @@ impl DbusSystemd {
                 let told = async { if ended.is_terminated() { None } else { (&mut ended).await.ok() } };
                 return match timeout(SIGNAL_WITHIN, told).await {
                     Ok(Some(Ended::With(result))) => Ok(result),
-                    _ => self.outcome(unit, starts).await,
+                    _ => {
+                        // What was told of the unit may be as old.
+                        self.shared.doubt(unit);
+                        self.outcome(unit, starts).await
+                    }
                 };
             }
             if ended.is_terminated() {
@@ -357,9 +303,9 @@ impl DbusSystemd {
         Ok(!self.is_collected(unit).await?)
     }
 
-    fn refuse_loaded_foreign(&self, unit: &UnitName, loaded: &Properties) -> Result<(), SystemdError> {
-        let fragment = loaded.text("FragmentPath");
-        if fragment.is_empty() || self.files.is_ours(unit, &fragment) {
+    /// Refuses a unit that systemd has loaded from a file that is not ours.
+    fn refuse_foreign(&self, unit: &UnitName, fragment: &str) -> Result<(), SystemdError> {
+        if fragment.is_empty() || self.files.is_ours(unit, fragment) {
             return Ok(());
         }
         Err(foreign(unit, fragment.as_ref()))
@@ -371,7 +317,9 @@ impl DbusSystemd {
     /// any case its token in their environment, so that it is not gone; and whoever made it the
     /// machine's own means it to be stopped by nobody else.
     fn is_hidden(&self, unit: &UnitName, loaded: &Properties) -> Result<bool, SystemdError> {
-        let Err(SystemdError::Foreign { unit, path }) = self.refuse_loaded_foreign(unit, loaded) else {
+        let Err(SystemdError::Foreign { unit, path }) =
+            self.refuse_foreign(unit, &loaded.text("FragmentPath"))
+        else {
             return Ok(false);
         };
         if loaded.state(&self.layout).at_rest() { Ok(true) } else { Err(SystemdError::Hidden { unit, path }) }
@@ -386,22 +334,30 @@ impl DbusSystemd {
         if disk.file.is_none() && disk.evidence.is_none() {
             return Ok(None);
         }
-        let loaded = match is_loaded {
-            false => None,
-            // It ran when it was last seen. If it has been forgotten since, reading loads it for a
-            // moment, from the file that is there, and tells of it what is told of one at rest.
-            true if disk.file.is_some() && self.shared.runs(unit) => Some(self.read_loaded(unit).await?),
-            true => self.properties(unit).await?,
-        };
+        if let Some(mut state) = self.shared.running(unit, &self.layout) {
+            state.fragment = disk.file.map(|_| self.link_of(unit)).unwrap_or_default();
+            return Ok(Some(Present { unit: unit.clone(), evidence: disk.evidence, file: disk.file, state }));
+        }
+        let loaded = if is_loaded { self.properties(unit).await? } else { None };
         let state = loaded.map_or_else(|| self.unloaded(unit, &disk), |loaded| loaded.state(&self.layout));
-        self.shared.saw(unit, state.active == "active");
         Ok(Some(Present { unit: unit.clone(), evidence: disk.evidence, file: disk.file, state }))
+    }
+
+    /// Tells whether there is nothing of a service here yet, so that no file of its is changed by
+    /// writing one. Units of other types may be there without a file, as mounts are.
+    fn is_new(&self, unit: &UnitName) -> Result<bool, SystemdError> {
+        let disk = self.files.read(unit)?;
+        Ok(unit.unit_type() == UnitType::Service && disk.file.is_none() && disk.evidence.is_none())
     }
 
     /// What a unit is that systemd has not loaded.
     fn unloaded(&self, unit: &UnitName, disk: &OnDisk) -> UnitState {
-        let link = self.layout.links.join(unit.as_str()).display().to_string();
-        unit::unloaded(disk.file.is_some(), link)
+        unit::unloaded(disk.file.is_some(), self.link_of(unit))
+    }
+
+    /// Where systemd finds a unit's file.
+    fn link_of(&self, unit: &UnitName) -> String {
+        self.layout.links.join(unit.as_str()).display().to_string()
     }
 
     /// Makes sure that starting the unit starts what its file says; returns `None` when it is to be
@@ -412,7 +368,7 @@ impl DbusSystemd {
         evidence: &Evidence,
     ) -> Result<Option<JobResult>, SystemdError> {
         let Some(loaded) = self.properties(unit).await? else { return Ok(None) };
-        self.refuse_loaded_foreign(unit, &loaded)?;
+        self.refuse_foreign(unit, &loaded.text("FragmentPath"))?;
         let before = self.files.read(unit)?.evidence;
         let same = before.is_some_and(|e| !e.loaded && (e.token, e.run) == (evidence.token, evidence.run));
         match loaded.active().as_str() {
@@ -431,14 +387,6 @@ impl DbusSystemd {
         }
         Ok(None)
     }
-}
-
-async fn properties_of(manager: &ManagerProxy<'_>, unit: &str) -> zbus::Result<PropertiesProxy<'static>> {
-    PropertiesProxy::builder(manager.inner().connection())
-        .path(escape::object_path(unit))
-        .cache_properties(CacheProperties::No)
-        .build()
-        .await
 }
 
 fn still_loaded(unit: &UnitName) -> SystemdError {
@@ -468,21 +416,27 @@ impl Systemd for DbusSystemd {
             return self.get(unit).await;
         }
         let under_way = self.installs.begin();
-        let kept_loaded = match self.properties(unit).await? {
-            Some(loaded) => {
-                self.refuse_loaded_foreign(unit, &loaded)?;
-                self.release(unit, &loaded).await?
+        let kept_loaded = if self.is_new(unit)? {
+            self.shared.add_new(unit);
+            false
+        } else {
+            self.shared.add(unit);
+            self.shared.doubt(unit);
+            match self.properties(unit).await? {
+                Some(loaded) => {
+                    self.refuse_foreign(unit, &loaded.text("FragmentPath"))?;
+                    self.release(unit, &loaded).await?
+                }
+                None => false,
             }
-            None => false,
         };
-        self.shared.add(unit);
         self.files.install(unit, text)?;
         drop(under_way);
         if kept_loaded {
             self.reload().await?;
             return self.get(unit).await;
         }
-        // systemd has just said that it has not loaded it.
+        // Nothing of it is loaded: systemd has just said so, or there was nothing to load.
         let disk = self.files.read(unit)?;
         let state = self.unloaded(unit, &disk);
         Ok(Some(Present { unit: unit.clone(), evidence: disk.evidence, file: disk.file, state }))
@@ -501,14 +455,16 @@ impl Systemd for DbusSystemd {
     async fn start(&self, unit: &UnitName, evidence: &Evidence) -> Result<JobResult, SystemdError> {
         self.files.refuse_foreign(unit)?;
         self.installs.settled().await;
-        if let Some(result) = self.ready_to_start(unit, evidence).await? {
+        // What has just been written for the first time has not run, and systemd has read either this
+        // file of it or none, which it makes up for by itself.
+        if !self.shared.take_new(unit)
+            && let Some(result) = self.ready_to_start(unit, evidence).await?
+        {
             return Ok(result);
         }
         self.shared.add(unit);
         self.files.write_evidence(unit, evidence)?;
-        let result = self.job(unit, true).await?;
-        self.shared.saw(unit, result == JobResult::Done);
-        Ok(result)
+        self.job(unit, true).await
     }
 
     async fn mark_started(&self, unit: &UnitName) -> Result<(), SystemdError> {
@@ -520,10 +476,12 @@ impl Systemd for DbusSystemd {
     }
 
     async fn stop(&self, unit: &UnitName) -> Result<JobResult, SystemdError> {
-        self.shared.saw(unit, false);
-        let Some(loaded) = self.properties(unit).await? else { return Ok(JobResult::Done) };
-        if self.is_hidden(unit, &loaded)? {
-            return Ok(JobResult::Done);
+        let Some(fragment) = self.fragment(unit).await? else { return Ok(JobResult::Done) };
+        if self.refuse_foreign(unit, &fragment).is_err() {
+            match self.properties(unit).await? {
+                Some(loaded) if !self.is_hidden(unit, &loaded)? => {}
+                _ => return Ok(JobResult::Done),
+            }
         }
         // Also one that is inactive: its start may be queued behind another unit's. At rest a stop
         // job ends at once.

@@ -33,8 +33,9 @@ use super::{
     METHOD_TIMEOUT,
     jobs::Jobs,
     proxy::{BusProxy, ManagerProxy, SYSTEMD},
+    told::Told,
 };
-use crate::systemd::{Outbox, SystemdError, escape};
+use crate::systemd::{Layout, Outbox, SystemdError, UnitState, escape};
 
 /// How long to wait before the first new attempt after the bus went: dbus restarts in some 100 ms.
 const FIRST_BACK_OFF: Duration = Duration::from_millis(50);
@@ -42,16 +43,20 @@ const FIRST_BACK_OFF: Duration = Duration::from_millis(50);
 /// The longest wait between attempts: a machine without its bus can do nothing else.
 const LONGEST_BACK_OFF: Duration = Duration::from_secs(5);
 
-/// Signals queued by the connection before it stops reading, a number of messages. A start is 15
-/// signals, so this is some 250 starts at once while the reader is off the processor.
+/// Signals queued by the connection before it stops reading, a number of messages. A start is 18
+/// signals, so this is some 220 starts at once while the reader is off the processor.
 const QUEUED: NonZeroUsize = NonZeroUsize::new(4_096).unwrap();
 
 /// What is listened to. systemd sends a unit's changes once for each interface, always all of
-/// them, so one interface is enough to know that something changed.
-const MATCHES: [&str; 3] = [
+/// them: what all units have is enough to know that something changed, and of services, which are
+/// started by the hundred, both are enough to know what ([`told`](super::told)).
+const MATCHES: [&str; 4] = [
     "type='signal',sender='org.freedesktop.systemd1',interface='org.freedesktop.DBus.Properties',\
      member='PropertiesChanged',path_namespace='/org/freedesktop/systemd1/unit',\
      arg0='org.freedesktop.systemd1.Unit'",
+    "type='signal',sender='org.freedesktop.systemd1',interface='org.freedesktop.DBus.Properties',\
+     member='PropertiesChanged',path_namespace='/org/freedesktop/systemd1/unit',\
+     arg0='org.freedesktop.systemd1.Service'",
     "type='signal',sender='org.freedesktop.systemd1',interface='org.freedesktop.systemd1.Manager',\
      member='JobRemoved',path='/org/freedesktop/systemd1'",
     "type='signal',sender='org.freedesktop.DBus',interface='org.freedesktop.DBus',\
@@ -76,8 +81,9 @@ pub(super) struct Shared {
 #[derive(Debug)]
 struct Ours {
     unit: UnitName,
-    /// Whether it ran when it was last looked at.
-    runs: bool,
+    told: Told,
+    /// Its first file was written, and nothing has been heard of it since.
+    is_new: bool,
 }
 
 /// The connections, and the task that looks after them.
@@ -99,22 +105,37 @@ impl Shared {
     pub(super) fn add(&self, unit: &UnitName) {
         let path = escape::object_path(unit.as_str());
         let mut ours = self.ours.write().unwrap_or_else(PoisonError::into_inner);
-        ours.entry(path).or_insert_with(|| Ours { unit: unit.clone(), runs: false });
+        ours.entry(path).or_insert_with(|| Ours { unit: unit.clone(), told: Told::default(), is_new: false });
     }
 
-    /// Notes whether a unit ran when it was looked at.
-    pub(super) fn saw(&self, unit: &UnitName, runs: bool) {
-        let path = escape::object_path(unit.as_str());
-        if let Some(ours) = self.ours.write().unwrap_or_else(PoisonError::into_inner).get_mut(&path) {
-            ours.runs = runs;
-        }
+    /// Notes that a unit's first file is being written.
+    pub(super) fn add_new(&self, unit: &UnitName) {
+        self.add(unit);
+        self.change(unit, |ours| ours.is_new = true);
     }
 
-    /// Tells whether a unit ran when it was last looked at: then systemd still has it loaded, unless
-    /// it has ended since.
-    pub(super) fn runs(&self, unit: &UnitName) -> bool {
-        let path = escape::object_path(unit.as_str());
-        self.ours.read().unwrap_or_else(PoisonError::into_inner).get(&path).is_some_and(|ours| ours.runs)
+    /// Tells whether a unit's first file was written, by us, and systemd has said nothing of it since:
+    /// then nobody has started it, because it would have said so. True only once.
+    pub(super) fn take_new(&self, unit: &UnitName) -> bool {
+        self.change(unit, |ours| std::mem::take(&mut ours.is_new)).unwrap_or(false)
+    }
+
+    /// Returns the state of a service that runs, as systemd told it last.
+    pub(super) fn running(&self, unit: &UnitName, layout: &Layout) -> Option<UnitState> {
+        self.change(unit, |ours| ours.told.running(layout))?
+    }
+
+    /// Forgets what systemd told of a unit, so that it is asked before it is believed.
+    pub(super) fn doubt(&self, unit: &UnitName) {
+        self.change(unit, Ours::doubt);
+    }
+
+    /// Forgets all that systemd told, and has everything read anew.
+    fn doubt_everything(&self) {
+        let mut ours = self.ours.write().unwrap_or_else(PoisonError::into_inner);
+        ours.values_mut().for_each(Ours::doubt);
+        drop(ours);
+        self.outbox.everything();
     }
 
     pub(super) fn forget(&self, unit: &UnitName) {
@@ -122,8 +143,33 @@ impl Shared {
         self.ours.write().unwrap_or_else(PoisonError::into_inner).remove(&path);
     }
 
-    fn find(&self, path: &str) -> Option<UnitName> {
-        self.ours.read().unwrap_or_else(PoisonError::into_inner).get(path).map(|ours| ours.unit.clone())
+    fn change<T>(&self, unit: &UnitName, change: impl FnOnce(&mut Ours) -> T) -> Option<T> {
+        let path = escape::object_path(unit.as_str());
+        self.ours.write().unwrap_or_else(PoisonError::into_inner).get_mut(&path).map(change)
+    }
+
+    /// Takes a `PropertiesChanged`.
+    fn hear(&self, path: &str, signal: &Message) {
+        // Most are of units that are none of flotilla's.
+        if !self.ours.read().unwrap_or_else(PoisonError::into_inner).contains_key(path) {
+            return;
+        }
+        let mut ours = self.ours.write().unwrap_or_else(PoisonError::into_inner);
+        let complete = ours.get_mut(path).and_then(|ours| {
+            ours.is_new = false;
+            ours.told.hear(signal).then(|| ours.unit.clone())
+        });
+        drop(ours);
+        if let Some(unit) = complete {
+            self.outbox.unit(&unit);
+        }
+    }
+}
+
+impl Ours {
+    fn doubt(&mut self) {
+        self.told.forget();
+        self.is_new = false;
     }
 }
 
@@ -165,7 +211,7 @@ async fn look_after(
             Ok(connection) => {
                 connected = Some(connection);
                 tracing::info!(%address, "the bus is back");
-                shared.outbox.everything();
+                shared.doubt_everything();
             }
             Err(why) => tracing::debug!(%address, %why, "the bus cannot be reached"),
         }
@@ -197,7 +243,7 @@ async fn attend(mut connected: Connected, shared: &Shared) {
                 }
                 tracing::info!("systemd was executed anew; reading all units again");
                 shared.jobs.signals_were_lost();
-                shared.outbox.everything();
+                shared.doubt_everything();
             }
         }
     }
@@ -244,7 +290,7 @@ async fn forward_signals(mut messages: MessageStream, shared: Arc<Shared>) {
             Ok(message) => forward_signal(&message, &shared),
             Err(why) => {
                 tracing::warn!(%why, "a message from the bus cannot be read");
-                shared.outbox.everything();
+                shared.doubt_everything();
             }
         }
     }
@@ -254,11 +300,7 @@ fn forward_signal(message: &Message, shared: &Shared) {
     let header = message.header();
     let (Some(path), Some(member)) = (header.path(), header.member()) else { return };
     match member.as_str() {
-        "PropertiesChanged" => {
-            if let Some(unit) = shared.find(path.as_str()) {
-                shared.outbox.unit(&unit);
-            }
-        }
+        "PropertiesChanged" => shared.hear(path.as_str(), message),
         "JobRemoved" => {
             if let Ok((_id, job, _unit, result)) =
                 message.body().deserialize::<(u32, OwnedObjectPath, String, String)>()
