@@ -69,7 +69,7 @@ pub(crate) struct Hot {
 pub struct EngineStatus {
     /// It leads.
     pub leads: bool,
-    /// The mass-loss brake holds: why, for people. Known to the leader only.
+    /// The mass-loss brake holds: why, for people.
     pub hold: Option<String>,
     /// Nothing is decided: why.
     pub standstill: Option<String>,

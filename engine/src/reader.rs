@@ -17,6 +17,7 @@ use flotilla_units::{ContentHash, MachineId, UnitName};
 use tokio::sync::watch;
 
 use crate::{
+    brake::BrakeChange,
     hot::{EngineStatus, Hot, SeatLost, Shared},
     placement::Explanation,
     state::{ClusterState, Kept, Life, Wish},
@@ -288,6 +289,11 @@ impl StateReader {
         let own = state.units().values().filter(|kept| !kept.is_derived());
         let units = own.filter_map(Kept::unreadable);
         problems.extend(units.take(PAGE_MAX).map(ToString::to_string));
+        // The leader tells when it has acted on it; the others hold by what they saw.
+        let mut engine = hot.engine.clone();
+        if !engine.leads {
+            engine.hold = hot.brake.holding().map(BrakeChange::why);
+        }
         ClusterRow {
             cluster: state.cluster().and_then(Kept::record).cloned(),
             revision: state.revision(),
@@ -297,7 +303,7 @@ impl StateReader {
                 .iter()
                 .filter_map(|(number, seat)| Some((*number, Arc::clone(seat.record()?))))
                 .collect(),
-            engine: hot.engine.clone(),
+            engine,
             units: state.units().len(),
             machines_alive: lives(Life::Present) + lives(Life::Stopped) + lives(Life::Unknown),
             machines_lost: state.machines().values().filter(lost).count(),

@@ -187,6 +187,10 @@ async fn a_hold_outlives_its_leader() {
     let mut cluster = six_of_which_three_vanish(Cluster::start(2, 6).await).await;
     let moved = cluster.checker.lost_moves;
     cluster.pass(Duration::from_secs(120)).await;
+    for n in 0..2 {
+        let status = cluster.host(n).engine.reader().unwrap().cluster();
+        assert!(status.engine.hold.is_some(), "whichever is asked says so: {status:?}");
+    }
     let leader = cluster.leader().unwrap();
     cluster.stop_engine(leader).await;
     cluster.until("the other leads", |cluster| cluster.leader() == Some(1 - leader)).await;
