@@ -1,14 +1,11 @@
 //! A machine dies: its units run elsewhere, and nothing else notices.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use flotilla_integration_tests::{Cluster, Invocations, LIMIT, eventually};
 use flotilla_lab::Machine;
 
-use crate::{MACHINE_LEASE, alone, placing, why};
-
-/// How much longer than its lease a machine's units may be away.
-const GRACE: Duration = Duration::from_secs(2);
+use crate::{GRACE, MACHINE_LEASE, alone, placing, why};
 
 /// Those of the thirty that may run on any machine.
 fn may_move(unit: &str) -> bool {
@@ -33,6 +30,7 @@ fn units_of_every_kind_are_placed_and_survive_their_machines() {
     let cluster = Cluster::up("survive", 3, 1).unwrap();
     let [m1, ..] = cluster.machines() else { panic!("three machines") };
     placing::start_all(&cluster, m1);
+    placing::replace_one(&cluster, m1);
     why::each_machine_has_its_reason(&cluster, m1);
     let leader = cluster.leader().unwrap().unwrap();
     let follower = cluster.machines().iter().find(|machine| machine.id() != leader.id()).unwrap();

@@ -5,16 +5,19 @@
 
 use std::time::Duration;
 
+use flotilla_api::cluster::ClusterStatus;
 use flotilla_integration_tests::{Cluster, SLEEPER, alone};
 use flotilla_lab::Machine;
 
 mod destroy;
 mod forwarding;
 mod history;
+mod hold;
 mod journal;
 mod leader;
 mod loss;
 mod placing;
+mod restore;
 mod status;
 mod store;
 mod upgrade;
@@ -22,6 +25,9 @@ mod why;
 
 /// A machine's lease as flotillad has it by default: what a test that waits for its end counts on.
 const MACHINE_LEASE: Duration = Duration::from_secs(10);
+
+/// How much longer than its lease a machine's units may be away.
+const GRACE: Duration = Duration::from_secs(2);
 
 /// Where the tests put unit files in a machine.
 const UNITS: &str = "/root/units";
@@ -36,6 +42,12 @@ fn write_units(machine: &Machine, files: &[(&str, String)]) {
 /// A unit file that runs until it is stopped, with lines for its `[X-Flotilla]` section.
 fn sleeper(placement: &str) -> String {
     format!("{SLEEPER}[X-Flotilla]\n{placement}\n")
+}
+
+/// What needs an operator, as one machine's flotctl says.
+fn problems(cluster: &Cluster, machine: &Machine) -> anyhow::Result<Vec<String>> {
+    let status: ClusterStatus = cluster.json(machine, &["cluster", "status"])?;
+    Ok(status.problems)
 }
 
 /// Submits a template that runs until it is stopped and starts instances 1 to `count` of it, by

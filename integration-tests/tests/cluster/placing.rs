@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, time::Instant};
 
-use flotilla_integration_tests::Cluster;
+use flotilla_integration_tests::{Cluster, LIMIT, eventually};
 use flotilla_lab::Machine;
 
 use crate::{UNITS, sleeper, write_units};
@@ -73,4 +73,31 @@ pub(crate) fn check(active: &BTreeMap<String, Vec<String>>) {
         // 30 units have 33 places; nothing keeps them from being spread evenly.
         assert!((9..=13).contains(&units), "{units} units on {host}: {active:?}");
     }
+}
+
+/// Starts a unit with `Replaces=` where one of the thirty runs: that one goes elsewhere, and nothing
+/// else moves. Then there are thirty again.
+pub(crate) fn replace_one(cluster: &Cluster, machine: &Machine) {
+    let host = |unit: &str| -> anyhow::Result<Vec<String>> {
+        Ok(cluster.active(machine, unit)?.remove(unit).unwrap_or_default())
+    };
+    let old = host("plain1.service").unwrap().remove(0);
+    let mut before = cluster.invocations().unwrap();
+    before.retain(|(_, unit), _| unit != "plain1.service");
+    let placement = format!("Replaces=plain1.service\nMachineMetadata=host={old}");
+    write_units(machine, &[("instead.service", sleeper(&placement))]);
+    cluster.ask(machine, &["start", &format!("{UNITS}/instead.service")]).unwrap();
+    let new = eventually(LIMIT, "what is replaced to run elsewhere", || {
+        Ok(host("plain1.service")?.pop().filter(|host| *host != old))
+    })
+    .unwrap();
+    assert_eq!(host("instead.service").unwrap(), [old.as_str()]);
+    let after = cluster.invocations().unwrap();
+    assert!(after.contains_key(&(new, "plain1.service".to_owned())), "{after:?}");
+    assert!(!after.contains_key(&(old, "plain1.service".to_owned())), "{after:?}");
+    for (place, invocation) in &before {
+        assert_eq!(after.get(place), Some(invocation), "{place:?} was started anew");
+    }
+    assert_eq!(after.len(), before.len() + 2);
+    cluster.ask(machine, &["destroy", "instead"]).unwrap();
 }
