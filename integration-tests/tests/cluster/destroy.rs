@@ -5,7 +5,7 @@
 
 use std::time::Instant;
 
-use flotilla_integration_tests::{Cluster, SAYS_STOPPED};
+use flotilla_integration_tests::{Cluster, LIMIT, SAYS_STOPPED, eventually};
 use flotilla_lab::Machine;
 
 use crate::{alone, start_instances};
