@@ -7,7 +7,7 @@
 use std::{fmt, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
-use flotilla_units::{MachineId, UnitName, UnitType};
+use flotilla_units::{ContentHash, MachineId, UnitName, UnitType};
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use tokio::{
     sync::mpsc,
@@ -416,19 +416,21 @@ impl Systemd for DbusSystemd {
             return self.get(unit).await;
         }
         let under_way = self.installs.begin();
-        let kept_loaded = if self.is_new(unit)? {
+        if self.is_new(unit)? {
             self.shared.add_new(unit);
-            false
-        } else {
-            self.shared.add(unit);
-            self.shared.doubt(unit);
-            match self.properties(unit).await? {
-                Some(loaded) => {
-                    self.refuse_foreign(unit, &loaded.text("FragmentPath"))?;
-                    self.release(unit, &loaded).await?
-                }
-                None => false,
+            self.files.install(unit, text)?;
+            let disk = OnDisk { file: Some(ContentHash::of(text.as_bytes())), evidence: None, at: None };
+            let state = self.unloaded(unit, &disk);
+            return Ok(Some(Present { unit: unit.clone(), evidence: None, file: disk.file, state }));
+        }
+        self.shared.add(unit);
+        self.shared.doubt(unit);
+        let kept_loaded = match self.properties(unit).await? {
+            Some(loaded) => {
+                self.refuse_foreign(unit, &loaded.text("FragmentPath"))?;
+                self.release(unit, &loaded).await?
             }
+            None => false,
         };
         self.files.install(unit, text)?;
         drop(under_way);
@@ -436,7 +438,7 @@ impl Systemd for DbusSystemd {
             self.reload().await?;
             return self.get(unit).await;
         }
-        // Nothing of it is loaded: systemd has just said so, or there was nothing to load.
+        // systemd has just said that it has not loaded it.
         let disk = self.files.read(unit)?;
         let state = self.unloaded(unit, &disk);
         Ok(Some(Present { unit: unit.clone(), evidence: disk.evidence, file: disk.file, state }))
@@ -453,14 +455,14 @@ impl Systemd for DbusSystemd {
     }
 
     async fn start(&self, unit: &UnitName, evidence: &Evidence) -> Result<JobResult, SystemdError> {
-        self.files.refuse_foreign(unit)?;
         self.installs.settled().await;
-        // What has just been written for the first time has not run, and systemd has read either this
-        // file of it or none, which it makes up for by itself.
-        if !self.shared.take_new(unit)
-            && let Some(result) = self.ready_to_start(unit, evidence).await?
-        {
-            return Ok(result);
+        // What has just been written for the first time was looked at then, has not run since, and
+        // systemd has read either this file of it or none, which it makes up for by itself.
+        if !self.shared.take_new(unit) {
+            self.files.refuse_foreign(unit)?;
+            if let Some(result) = self.ready_to_start(unit, evidence).await? {
+                return Ok(result);
+            }
         }
         self.shared.add(unit);
         self.files.write_evidence(unit, evidence)?;

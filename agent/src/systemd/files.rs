@@ -215,7 +215,8 @@ impl Files {
     }
 
     pub(super) fn mark_started(&self, unit: &UnitName) -> Result<(), SystemdError> {
-        match self.read(unit)?.evidence {
+        let env = read(&self.layout.env().join(unit.as_str()))?;
+        match env.as_deref().map(String::from_utf8_lossy).as_deref().and_then(parse_evidence) {
             Some(evidence) => write(&self.layout.started().join(unit.as_str()), &started_text(&evidence)),
             None => Ok(()),
         }

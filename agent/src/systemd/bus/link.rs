@@ -23,7 +23,7 @@ use futures_util::StreamExt as _;
 use tokio::{
     sync::{Notify, watch},
     task::JoinSet,
-    time::{sleep, timeout},
+    time::{Instant, sleep, timeout},
 };
 use zbus::{
     Connection, Message, MessageStream, connection::Builder, proxy::CacheProperties, wire::OwnedObjectPath,
@@ -46,6 +46,10 @@ const LONGEST_BACK_OFF: Duration = Duration::from_secs(5);
 /// Signals queued by the connection before it stops reading, a number of messages. A start is 18
 /// signals, so this is some 220 starts at once while the reader is off the processor.
 const QUEUED: NonZeroUsize = NonZeroUsize::new(4_096).unwrap();
+
+/// How long a unit counts as one that has just been written. Its start follows within the time that
+/// other installs are waited for.
+const IS_NEW: Duration = Duration::from_secs(2);
 
 /// What is listened to. systemd sends a unit's changes once for each interface, always all of
 /// them: what all units have is enough to know that something changed, and of services, which are
@@ -82,8 +86,8 @@ pub(super) struct Shared {
 struct Ours {
     unit: UnitName,
     told: Told,
-    /// Its first file was written, and nothing has been heard of it since.
-    is_new: bool,
+    /// When its first file was written, if nothing has been heard of it since.
+    written: Option<Instant>,
 }
 
 /// The connections, and the task that looks after them.
@@ -105,19 +109,20 @@ impl Shared {
     pub(super) fn add(&self, unit: &UnitName) {
         let path = escape::object_path(unit.as_str());
         let mut ours = self.ours.write().unwrap_or_else(PoisonError::into_inner);
-        ours.entry(path).or_insert_with(|| Ours { unit: unit.clone(), told: Told::default(), is_new: false });
+        ours.entry(path).or_insert_with(|| Ours { unit: unit.clone(), told: Told::default(), written: None });
     }
 
     /// Notes that a unit's first file is being written.
     pub(super) fn add_new(&self, unit: &UnitName) {
         self.add(unit);
-        self.change(unit, |ours| ours.is_new = true);
+        self.change(unit, |ours| ours.written = Some(Instant::now()));
     }
 
     /// Tells whether a unit's first file was written, by us, and systemd has said nothing of it since:
-    /// then nobody has started it, because it would have said so. True only once.
+    /// then nobody has started it, because it would have said so. True only once, and soon after: what
+    /// was looked at before the file was written is as it was.
     pub(super) fn take_new(&self, unit: &UnitName) -> bool {
-        self.change(unit, |ours| std::mem::take(&mut ours.is_new)).unwrap_or(false)
+        self.change(unit, |ours| ours.written.take()).flatten().is_some_and(|at| at.elapsed() < IS_NEW)
     }
 
     /// Returns the state of a service that runs, as systemd told it last.
@@ -156,7 +161,7 @@ impl Shared {
         }
         let mut ours = self.ours.write().unwrap_or_else(PoisonError::into_inner);
         let complete = ours.get_mut(path).and_then(|ours| {
-            ours.is_new = false;
+            ours.written = None;
             ours.told.hear(signal).then(|| ours.unit.clone())
         });
         drop(ours);
@@ -169,7 +174,7 @@ impl Shared {
 impl Ours {
     fn doubt(&mut self) {
         self.told.forget();
-        self.is_new = false;
+        self.written = None;
     }
 }
 
