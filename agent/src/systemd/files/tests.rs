@@ -140,7 +140,7 @@ fn the_drop_in_fits_the_type_and_the_name() {
         let text = fs::read_to_string(p.layout.links.join(format!("{unit}.d/50-flotilla.conf"))).unwrap();
         assert!(text.contains(section) && text.contains(pattern), "{unit}: {text}");
         assert_eq!(text.contains("EnvironmentFile"), !section.is_empty(), "{unit}: {text}");
-        assert_eq!(text.contains("After=flotillad.service"), ordered, "{unit}: {text}");
+        assert_eq!(text.contains("After=flotilla.target"), ordered, "{unit}: {text}");
     }
 }
 
