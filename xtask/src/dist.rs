@@ -117,7 +117,7 @@ mod tests {
                 asked += 1;
             }
         }
-        assert_eq!(asked, 4);
+        assert_eq!(asked, 5);
     }
 
     /// The targets of a page's links to files, as written.
