@@ -125,7 +125,7 @@ fn shows_all(cluster: &Cluster, asked: &Machine, on: &Machine, unit: &str) {
     for (shown, row) in [(true, "Tasks: 1\n"), (true, "CPU: "), (counted, "Memory: ")] {
         assert_eq!(text.contains(row), shown, "{row}: {text}");
     }
-    let since = status.since.expect("systemd says since when").as_second();
+    let since = status.since.unwrap().as_second();
     assert!(show("ActiveEnterTimestampMonotonic") != "0" && since > 1_700_000_000, "{since}");
     for part in [
         format!("● {unit} - Talks\n"),

@@ -1,6 +1,6 @@
 //! How long a start takes, and how many there are in a second, beside systemd's own.
 
-use std::{collections::BTreeMap, thread, time::Duration};
+use std::collections::BTreeMap;
 
 use anyhow::{Context, Result, ensure};
 use flotilla_lab::{Lab, Machine, wait_formed};
@@ -22,8 +22,8 @@ const BATCHES: [usize; 2] = [300, 1000];
 /// single one by half and more, and the median of three is not led astray by one of them.
 const ROUNDS: usize = 3;
 
-/// How long a cluster rests after it has formed: both kinds are started by what has nothing else to do.
-const REST: Duration = Duration::from_secs(3);
+/// How long a cluster rests after it has formed, in seconds: what starts the units has nothing else to do.
+const REST: u64 = 3;
 
 /// Goals, in milliseconds, from the command's start to active.
 const P50_MOST: f64 = 30.0;
@@ -133,7 +133,7 @@ fn round(lab: &Lab, first: &Machine, units: usize) -> Result<Round> {
     clean(lab, first, "")?;
     flotillad(lab, "start")?;
     lab.machines().iter().try_for_each(|machine| wait_formed(machine, lab.machines().len()))?;
-    thread::sleep(REST);
+    shell(first, &format!("sleep {REST}"))?;
 
     let names = format!("$(seq -f bench@%g.service 1 {units})");
     let before = Cpu::read(lab)?;
