@@ -283,7 +283,7 @@ impl Registrar {
                 None => self.rewriting(board, &record, created, &acknowledged),
             };
             async move {
-                let revision = self.wrote(txn, &record).await?;
+                let revision = self.wrote(txn, &record, acknowledged.machine).await?;
                 *slot = Some((record, revision, seen));
                 Ok(())
             }
@@ -309,7 +309,7 @@ impl Registrar {
     ) -> Result<(), RegistrationError> {
         let record = self.filled(&registered.identity, lease, ttl);
         let (txn, seen) = self.rewriting(board, &record, registered.created, &registered.acknowledged);
-        let revision = self.wrote(txn, &record).await?;
+        let revision = self.wrote(txn, &record, registered.acknowledged.machine).await?;
         (registered.record, registered.seen, registered.left) = (record, seen, None);
         registered.acknowledged = Acknowledged::all_at(revision);
         Ok(())
@@ -408,13 +408,22 @@ impl Registrar {
     }
 
     /// Writes the whole registration, and resolves an unknown outcome by reading.
-    async fn wrote(&self, txn: Txn, record: &MachineRecord) -> Result<Revision, RegistrationError> {
+    ///
+    /// A record that is as this one and no newer than `before` is an earlier process's: then the write
+    /// did not arrive, or will later, and is given up to be made again, with which it is void.
+    async fn wrote(
+        &self,
+        txn: Txn,
+        record: &MachineRecord,
+        before: Revision,
+    ) -> Result<Revision, RegistrationError> {
         match self.store.txn(txn).await {
             Ok(response) if response.succeeded => return Ok(response.revision),
             Ok(_) => {}
             Err(StoreError::OutcomeUnknown { .. }) => {
                 if let Some((kv, found)) = self.find().await?.machine
                     && found == *record
+                    && kv.mod_revision > before
                 {
                     return Ok(kv.mod_revision);
                 }

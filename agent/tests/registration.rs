@@ -157,6 +157,27 @@ async fn an_own_late_write_is_no_store_that_went_back() {
     assert_eq!(nonce(&machine).await, incarnation);
 }
 
+/// The record that a restarted agent writes is the one that is there already, so that it tells nothing
+/// of whether the write arrived.
+#[tokio::test(start_paused = true)]
+async fn a_late_write_of_a_restart_is_no_store_that_went_back() {
+    let machine = Machine::new().await;
+    machine.order(&[entry("web.service", 1, 1)]).await;
+    let first = machine.start();
+    within!(5, machine.is("web.service", 1, "active").await);
+    drop(first);
+    machine.faults.slow(Duration::from_millis(400), Duration::from_millis(400));
+    for run in 2..40 {
+        machine.faults.late_writes(1, Duration::from_secs(2));
+        let agent = machine.start();
+        within!(30, agent.is_registered());
+        machine.order(&[entry("web.service", 1, run)]).await;
+        within!(30, machine.report("web.service", 1).await.is_some_and(|r| r.run == run));
+        assert!(agent.outlook.frozen.borrow().is_none(), "{:?}", agent.outlook.frozen.borrow());
+        drop(agent);
+    }
+}
+
 /// Reads the report's head and whether a unit is in the report, at one moment.
 async fn head_and(machine: &Machine, name: &str, token: i64) -> Option<(ReportHead, bool)> {
     let keys = [Key::ReportHead(machine.id), Key::Report(machine.id, Bucket::of(&unit(name)))];

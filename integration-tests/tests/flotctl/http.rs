@@ -90,7 +90,10 @@ impl Socket {
             request
                 .push_str(&format!("content-type: application/json\r\ncontent-length: {}\r\n", body.len()));
         }
-        write!(stream, "{request}\r\n{}", body.unwrap_or_default())?;
+        request.push_str("\r\n");
+        request.push_str(body.unwrap_or_default());
+        // All at once: what is refused by its head is not read further.
+        stream.write_all(request.as_bytes())?;
         let mut reader = BufReader::new(stream);
         let mut line = || -> io::Result<String> {
             let mut line = String::new();
