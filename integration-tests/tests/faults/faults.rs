@@ -85,7 +85,7 @@ pub fn a_missing_bus(world: &World) {
     let elsewhere = ["--dev", "--run-dir", "/tmp/bus", "--state-dir", "/tmp/bus"];
     refuses_to_start(machine, &elsewhere, &missing);
     world.start("busless.service", COMES_WITHIN, 3, &missing);
-    world.flotctl(&["status", "canary"], 6, &missing);
+    world.flotctl_eventually(&["status", "canary"], 3, &missing);
     machine.run(&["systemctl", "start", "dbus.socket", "dbus.service"]).unwrap();
     world.comes_up("busless.service");
 }
@@ -108,7 +108,7 @@ pub fn a_systemd_that_does_not_answer(world: &World) {
     let frozen = Frozen(machine);
     world.start("late.service", "2s", 124, &["late.service timed out: still waiting for m1"]);
     let silent = ["the systemd of m1 does not answer", "systemctl list-jobs"];
-    world.flotctl(&["status", "canary"], 6, &silent);
+    world.flotctl(&["status", "canary"], 3, &silent);
     let elsewhere = ["--dev", "--run-dir", "/tmp/silent", "--state-dir", "/tmp/silent"];
     refuses_to_start(
         machine,

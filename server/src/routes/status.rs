@@ -57,7 +57,9 @@ pub(super) async fn unit_status(
             Ok(status) => statuses.push(status),
             // One machine that does not answer hides none of the others.
             Err(e) => {
-                statuses.push(unknown(placement, &row, &e.0.message));
+                // Its own word of what is wrong says more than that it does not answer.
+                let told = placement.report.as_ref().and_then(|report| report.problem.as_ref());
+                statuses.push(unknown(placement, &row, told.unwrap_or(&e.0.message)));
                 refusal = Some(e);
             }
         }
