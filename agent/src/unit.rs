@@ -193,13 +193,14 @@ impl UnitTask {
         self.tell(known, reports, taken_up).await;
     }
 
-    /// Says what is about to be done; what changes nothing on the machine only to who debugs.
+    /// Says what is about to be done; only to who debugs what changes nothing on the machine, and a start,
+    /// of which systemd's own log tells at once: a second line for each costs as much as the first.
     fn log(&self, step: &Step) {
         let unit = &self.unit;
         match step {
             Step::Install(hash) => debug!(%unit, %hash, "writing its file"),
             Step::Start(evidence) => {
-                info!(%unit, token = evidence.token.0, run = evidence.run, "starting it");
+                debug!(%unit, token = evidence.token.0, run = evidence.run, "starting it");
             }
             Step::Prepare { .. } => debug!(%unit, "making sure of what its new start needs"),
             Step::MarkLoaded(_) => debug!(%unit, "noting that it is only loaded"),

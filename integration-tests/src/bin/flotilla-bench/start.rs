@@ -19,8 +19,8 @@ const SINGLES: usize = 50;
 const BATCHES: [usize; 2] = [300, 1000];
 
 /// How often each batch is started by either, in turn: what else the computer does disturbs a
-/// single one by half and more, and the median of three is not led astray by one of them.
-const ROUNDS: usize = 3;
+/// single one by half and more, and the median of five is not led astray by two of them.
+const ROUNDS: usize = 5;
 
 /// How long a cluster rests after it has formed, in seconds: what starts the units has nothing else to do.
 const REST: u64 = 3;
