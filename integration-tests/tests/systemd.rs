@@ -212,6 +212,13 @@ machine_tests! {
             }
             assert_eq!(systemd.get(&unit).await.unwrap(), None);
         }
+        // A service that runs although its file is gone is nobody's to adopt.
+        shell("rm /etc/systemd/system/own.service; systemctl daemon-reload");
+        let orphan = name("own.service");
+        let before = shell("systemctl show --value --property=InvocationID own.service");
+        systemd.install(&orphan, SLEEPER).await.unwrap();
+        assert!(matches!(systemd.start(&orphan, &evidence(1, SLEEPER)).await, Err(SystemdError::StillLoaded(_))));
+        assert_eq!(shell("systemctl show --value --property=InvocationID own.service"), before);
         let nothing = Layout { bus: "unix:path=/run/none".to_owned(), ..Layout::system() };
         let refused = DbusSystemd::open(nothing, "0123456789abcdef0123456789abcdef".parse().unwrap()).await;
         assert!(matches!(refused, Err(SystemdError::NoBus { .. })));

@@ -417,7 +417,7 @@ impl Systemd for DbusSystemd {
         }
         let under_way = self.installs.begin();
         if self.is_new(unit)? {
-            self.shared.add_new(unit);
+            self.shared.add(unit);
             self.files.install(unit, text)?;
             let disk = OnDisk { file: Some(ContentHash::of(text.as_bytes())), evidence: None, at: None };
             let state = self.unloaded(unit, &disk);
@@ -456,13 +456,9 @@ impl Systemd for DbusSystemd {
 
     async fn start(&self, unit: &UnitName, evidence: &Evidence) -> Result<JobResult, SystemdError> {
         self.installs.settled().await;
-        // What has just been written for the first time was looked at then, has not run since, and
-        // systemd has read either this file of it or none, which it makes up for by itself.
-        if !self.shared.take_new(unit) {
-            self.files.refuse_foreign(unit)?;
-            if let Some(result) = self.ready_to_start(unit, evidence).await? {
-                return Ok(result);
-            }
+        self.files.refuse_foreign(unit)?;
+        if let Some(result) = self.ready_to_start(unit, evidence).await? {
+            return Ok(result);
         }
         self.shared.add(unit);
         self.files.write_evidence(unit, evidence)?;

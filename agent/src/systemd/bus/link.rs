@@ -23,7 +23,7 @@ use futures_util::StreamExt as _;
 use tokio::{
     sync::{Notify, watch},
     task::JoinSet,
-    time::{Instant, sleep, timeout},
+    time::{sleep, timeout},
 };
 use zbus::{
     Connection, Message, MessageStream, connection::Builder, proxy::CacheProperties, wire::OwnedObjectPath,
@@ -46,10 +46,6 @@ const LONGEST_BACK_OFF: Duration = Duration::from_secs(5);
 /// Signals queued by the connection before it stops reading, a number of messages. A start is 18
 /// signals, so this is some 220 starts at once while the reader is off the processor.
 const QUEUED: NonZeroUsize = NonZeroUsize::new(4_096).unwrap();
-
-/// How long a unit counts as one that has just been written. Its start follows within the time that
-/// other installs are waited for.
-const IS_NEW: Duration = Duration::from_secs(2);
 
 /// What is listened to. systemd sends a unit's changes once for each interface, always all of
 /// them: what all units have is enough to know that something changed, and of services, which are
@@ -86,8 +82,6 @@ pub(super) struct Shared {
 struct Ours {
     unit: UnitName,
     told: Told,
-    /// When its first file was written, if nothing has been heard of it since.
-    written: Option<Instant>,
 }
 
 /// The connections, and the task that looks after them.
@@ -109,20 +103,7 @@ impl Shared {
     pub(super) fn add(&self, unit: &UnitName) {
         let path = escape::object_path(unit.as_str());
         let mut ours = self.ours.write().unwrap_or_else(PoisonError::into_inner);
-        ours.entry(path).or_insert_with(|| Ours { unit: unit.clone(), told: Told::default(), written: None });
-    }
-
-    /// Notes that a unit's first file is being written.
-    pub(super) fn add_new(&self, unit: &UnitName) {
-        self.add(unit);
-        self.change(unit, |ours| ours.written = Some(Instant::now()));
-    }
-
-    /// Tells whether a unit's first file was written, by us, and systemd has said nothing of it since:
-    /// then nobody has started it, because it would have said so. True only once, and soon after: what
-    /// was looked at before the file was written is as it was.
-    pub(super) fn take_new(&self, unit: &UnitName) -> bool {
-        self.change(unit, |ours| ours.written.take()).flatten().is_some_and(|at| at.elapsed() < IS_NEW)
+        ours.entry(path).or_insert_with(|| Ours { unit: unit.clone(), told: Told::default() });
     }
 
     /// Returns the state of a service that runs, as systemd told it last.
@@ -160,10 +141,7 @@ impl Shared {
             return;
         }
         let mut ours = self.ours.write().unwrap_or_else(PoisonError::into_inner);
-        let complete = ours.get_mut(path).and_then(|ours| {
-            ours.written = None;
-            ours.told.hear(signal).then(|| ours.unit.clone())
-        });
+        let complete = ours.get_mut(path).and_then(|ours| ours.told.hear(signal).then(|| ours.unit.clone()));
         drop(ours);
         if let Some(unit) = complete {
             self.outbox.unit(&unit);
@@ -174,7 +152,6 @@ impl Shared {
 impl Ours {
     fn doubt(&mut self) {
         self.told.forget();
-        self.written = None;
     }
 }
 
