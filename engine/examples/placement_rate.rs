@@ -5,7 +5,7 @@
 use std::{error::Error, sync::Arc, time::Instant};
 
 use flotilla_engine::placement::{MachineView, Placement, UnitView, Wanted};
-use flotilla_units::{Glob, UnitName, UnitRequirements};
+use flotilla_units::{Glob, Is, Selector, UnitName, UnitRequirements};
 
 /// Units with what they ask for.
 type Names = Vec<(UnitName, Arc<UnitRequirements>)>;
@@ -15,7 +15,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     for (machines, units) in [(100, 10_000), (1_000, 100_000), (10_000, 1_000_000)] {
         run(machines, "unconstrained", plain(units, &UnitRequirements::default())?)?;
         let mut zone = UnitRequirements::default();
-        zone.metadata.entry("zone".to_owned()).or_default().insert("a".to_owned());
+        zone.metadata.insert(Selector { key: "zone".to_owned(), is: Is::OneOf(["a".to_owned()].into()) });
         run(machines, "zone=a, half the machines", plain(units, &zone)?)?;
         run(machines, "one per machine", spread(machines, units)?)?;
     }

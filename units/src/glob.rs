@@ -8,6 +8,8 @@ use std::{cmp::Ordering, fmt, hash, iter::Peekable, str::Chars, str::FromStr, sy
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use crate::UnitName;
+
 /// How long a pattern may be, in bytes: four for each of the 255 that a name can have. Matching costs
 /// at most the product of both lengths.
 pub const GLOB_MAX: usize = 1024;
@@ -169,6 +171,15 @@ impl FromStr for Glob {
         let literal = tokens.iter().map(|t| if let Token::Char(c) = t { Some(*c) } else { None });
         let literal = literal.collect::<Option<String>>().map(String::into_boxed_str);
         Ok(Self(Arc::new(Parsed { text: text.into(), tokens, literal })))
+    }
+}
+
+/// The pattern that matches this name only.
+impl From<&UnitName> for Glob {
+    fn from(name: &UnitName) -> Self {
+        let tokens = name.as_str().chars().map(Token::Char).collect();
+        let (text, literal) = (Self::escape(name.as_str()).into(), Some(name.as_str().into()));
+        Self(Arc::new(Parsed { text, tokens, literal }))
     }
 }
 

@@ -3,22 +3,28 @@
 //! This crate is pure: it reads text and returns values. It never touches a
 //! file, a socket, a clock or a random number.
 
+mod choice;
 mod escape;
 mod file;
 mod fuzz;
 mod glob;
 mod id;
 mod name;
+mod prefer;
 mod problem;
 mod range;
 mod requirements;
+mod reservation;
+mod selector;
 mod source;
 mod specifier;
 mod suggest;
 mod syntax;
 mod validate;
+mod version;
 mod words;
 
+pub use choice::MachineChoice;
 pub use escape::{EscapeError, escape, escape_path, unescape, unescape_path};
 pub use file::{Assignment, MAX_BYTES, UnitFile};
 #[doc(hidden)]
@@ -26,8 +32,12 @@ pub use fuzz::fuzz;
 pub use glob::{GLOB_MAX, Glob, GlobError};
 pub use id::{ContentHash, IdError, MachineId};
 pub use name::{NAME_MAX, NameError, UnitName, UnitType};
+pub use prefer::{PreferTerm, Preference};
 pub use problem::{MAX_PROBLEMS, Place, Problem, ProblemKind, Problems, SHOWN_CHARS};
 pub use range::{RANGE_MAX, RangeError, UnitRange};
 pub use requirements::{MAX_VALUES, OnPartition, Requirements, RequirementsError, UnitRequirements};
+pub use reservation::Reservation;
+pub use selector::{Comparison, Is, Selector};
 pub use source::SourceName;
+pub use version::compare_versions;
 pub use words::{Escapes, Word, WordError, quote_word, split_words};

@@ -6,13 +6,9 @@
 
 mod read;
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    fmt,
-    sync::Arc,
-};
+use std::{collections::BTreeSet, fmt, sync::Arc};
 
-use crate::{Glob, MachineId, ProblemKind, UnitName, problem::Found};
+use crate::{Glob, MachineChoice, Preference, ProblemKind, Reservation, Selector, UnitName, problem::Found};
 use read::Entry;
 
 pub use read::MAX_VALUES;
@@ -32,11 +28,12 @@ pub enum OnPartition {
 #[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct UnitRequirements {
     /// It runs on this machine only.
-    pub machine_id: Option<MachineId>,
-    /// It runs where all of these units are.
-    pub machine_of: BTreeSet<UnitName>,
-    /// The machine has, for each of these keys, one of the values.
-    pub metadata: BTreeMap<String, BTreeSet<String>>,
+    pub machine: Option<MachineChoice>,
+    /// It runs where, for each of these, another unit that it matches is. A pattern without wildcards
+    /// ([`Glob::literal`]) is the name of one unit.
+    pub machine_of: BTreeSet<Glob>,
+    /// The machine's metadata meets all of these.
+    pub metadata: BTreeSet<Selector>,
     /// No other unit that one of these matches is on the machine. It holds in either direction, and
     /// never between a unit and itself.
     pub conflicts: BTreeSet<Glob>,
@@ -46,6 +43,21 @@ pub struct UnitRequirements {
     pub global: bool,
     /// What happens when its machine is cut off.
     pub on_partition: OnPartition,
+    /// What decides between machines that could all take it.
+    pub prefer: BTreeSet<Preference>,
+    /// The machine has each of these keys, and instances of the unit's template are spread over the
+    /// values. Plain units have none.
+    pub spread: BTreeSet<String>,
+    /// How many units of its template a machine may have, at least 1. Plain units have none.
+    pub max_per_machine: Option<u32>,
+    /// Once placed it waits for its machine, whatever happens to that.
+    pub sticky: bool,
+    /// What it keeps for itself.
+    pub reserve: Reservation,
+    /// Who is placed first, and whom others may push away: -1000 to 1000, more is first.
+    pub priority: i16,
+    /// It may push units of lower priority off a machine, where nothing else makes room.
+    pub preempt: bool,
 }
 
 /// What a unit file asks for, as it is written: specifiers are not yet expanded, so that a template's
@@ -85,7 +97,7 @@ impl Requirements {
     pub fn for_unit(&self, unit: &UnitName) -> Result<Arc<UnitRequirements>, RequirementsError> {
         let refuse = |problems| RequirementsError { unit: unit.clone(), problems };
         if let Some(shared) = &self.0.expanded {
-            if shared.machine_of.contains(unit) {
+            if shared.machine_of.iter().any(|peer| peer.literal() == Some(unit.as_str())) {
                 return Err(refuse(vec![read::own_machine(unit)]));
             }
             return Ok(shared.clone());

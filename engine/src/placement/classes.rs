@@ -1,11 +1,8 @@
 //! Units with equal requirements are one class; metadata that is asked for is a set of machines.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-};
+use std::{collections::BTreeMap, sync::Arc};
 
-use flotilla_units::UnitRequirements;
+use flotilla_units::{Selector, UnitRequirements};
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::{
@@ -93,49 +90,41 @@ impl Classes {
     }
 }
 
-/// One `MachineMetadata=` key with its values, and the living machines that meet it.
+/// One term of `MachineMetadata=`, and the living machines that meet it.
 #[derive(Debug)]
-pub(super) struct Selector {
-    pub(super) key: String,
-    pub(super) values: BTreeSet<String>,
+pub(super) struct Asked {
+    pub(super) wanted: Selector,
     pub(super) machines: Bits,
     users: u32,
 }
 
 #[derive(Debug, Default)]
 pub(super) struct Selectors {
-    all: Vec<Option<Selector>>,
+    all: Vec<Option<Asked>>,
     free: Vec<SelectorIx>,
-    known: FxHashMap<(String, BTreeSet<String>), SelectorIx>,
+    known: FxHashMap<Selector, SelectorIx>,
 }
 
 impl Selectors {
-    pub(super) fn get(&self, selector: SelectorIx) -> Option<&Selector> {
+    pub(super) fn get(&self, selector: SelectorIx) -> Option<&Asked> {
         self.all.get(selector as usize)?.as_ref()
     }
 
     /// Takes a selector into use; `machines` says who meets a new one.
-    pub(super) fn acquire(
-        &mut self,
-        key: &str,
-        values: &BTreeSet<String>,
-        machines: impl FnOnce() -> Bits,
-    ) -> SelectorIx {
-        let known = (key.to_owned(), values.clone());
-        if let Some(ix) = self.known.get(&known) {
+    pub(super) fn acquire(&mut self, wanted: &Selector, machines: impl FnOnce() -> Bits) -> SelectorIx {
+        if let Some(ix) = self.known.get(wanted) {
             if let Some(selector) = &mut self.all[*ix as usize] {
                 selector.users += 1;
             }
             return *ix;
         }
-        let selector =
-            Selector { key: known.0.clone(), values: known.1.clone(), machines: machines(), users: 1 };
+        let selector = Asked { wanted: wanted.clone(), machines: machines(), users: 1 };
         let ix = self.free.pop().unwrap_or_else(|| {
             self.all.push(None);
             self.all.len() as SelectorIx - 1
         });
         self.all[ix as usize] = Some(selector);
-        self.known.insert(known, ix);
+        self.known.insert(wanted.clone(), ix);
         ix
     }
 
@@ -145,7 +134,7 @@ impl Selectors {
         if selector.users == 0
             && let Some(selector) = self.all[ix as usize].take()
         {
-            self.known.remove(&(selector.key, selector.values));
+            self.known.remove(&selector.wanted);
             self.free.push(ix);
         }
     }
@@ -153,7 +142,7 @@ impl Selectors {
     /// Notes what a machine's metadata is; `None` when it is dead.
     pub(super) fn set_machine(&mut self, slot: Slot, metadata: Option<&BTreeMap<String, String>>) {
         for selector in self.all.iter_mut().flatten() {
-            if metadata.is_some_and(|metadata| meets(metadata, &selector.key, &selector.values)) {
+            if metadata.is_some_and(|metadata| meets(metadata, &selector.wanted)) {
                 selector.machines.set(slot);
             } else {
                 selector.machines.clear(slot);
@@ -166,7 +155,7 @@ impl Selectors {
     }
 }
 
-/// Tells whether metadata has, for a key, one of the values.
-pub(super) fn meets(metadata: &BTreeMap<String, String>, key: &str, values: &BTreeSet<String>) -> bool {
-    metadata.get(key).is_some_and(|value| values.contains(value))
+/// Tells whether metadata is what is wanted.
+pub(super) fn meets(metadata: &BTreeMap<String, String>, wanted: &Selector) -> bool {
+    wanted.meets(metadata.get(&wanted.key).map(String::as_str))
 }

@@ -162,7 +162,7 @@ impl Placement {
         let phase = if !class.replaces.is_empty() {
             // First, so that nobody is placed only to be pushed away again.
             0
-        } else if class.requirements.machine_id.is_some() {
+        } else if class.requirements.machine.is_some() {
             1
         } else if !class.leaders.is_empty() {
             2

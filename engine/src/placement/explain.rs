@@ -5,7 +5,7 @@ use std::{
     fmt,
 };
 
-use flotilla_units::{MachineId, UnitName};
+use flotilla_units::{Is, MachineChoice, MachineId, Selector, UnitName};
 
 use super::{
     Placement,
@@ -27,14 +27,12 @@ pub enum Reason {
     /// `MachineID=` names another machine.
     MachineId {
         /// The machine it names.
-        wanted: MachineId,
+        wanted: MachineChoice,
     },
     /// `MachineMetadata=` does not match.
     Metadata {
-        /// The key.
-        key: String,
-        /// The values that would do.
-        wanted: BTreeSet<String>,
+        /// What would do.
+        wanted: Selector,
         /// What the machine has.
         found: Option<String>,
     },
@@ -228,8 +226,8 @@ impl Reason {
     /// `stand_in` is the name put where a name was taken out.
     fn split(&self, stand_in: &UnitName) -> (Self, Option<String>) {
         match self {
-            Self::Metadata { key, wanted, found } => (
-                Self::Metadata { key: key.clone(), wanted: wanted.clone(), found: None },
+            Self::Metadata { wanted, found } => (
+                Self::Metadata { wanted: wanted.clone(), found: None },
                 Some(found.clone().unwrap_or_else(|| "not set".to_owned())),
             ),
             Self::Conflict { with } => (Self::Conflict { with: stand_in.clone() }, Some(with.to_string())),
@@ -242,10 +240,18 @@ impl Reason {
         match self {
             Self::NotSchedulable => "cordoned, stopped or held".to_owned(),
             Self::Draining => "draining".to_owned(),
-            Self::MachineId { wanted } => format!("not machine {}", wanted.short()),
-            Self::Metadata { key, wanted, .. } => {
-                let wanted: Vec<String> = wanted.iter().map(|value| format!("{key}={value}")).collect();
-                format!("metadata {} does not match ({named})", wanted.join(" or "))
+            Self::MachineId { wanted: MachineChoice::Id(id) } => format!("not machine {}", id.short()),
+            Self::MachineId { wanted } => format!("not machine {wanted}"),
+            Self::Metadata { wanted, .. } => {
+                let wanted = match &wanted.is {
+                    Is::OneOf(these) => {
+                        let these: Vec<String> =
+                            these.iter().map(|it| format!("{}={it}", wanted.key)).collect();
+                        these.join(" or ")
+                    }
+                    _ => wanted.to_string(),
+                };
+                format!("metadata {wanted} does not match ({named})")
             }
             Self::MachineOf { leader, is } => match is {
                 LeaderIs::Unknown => format!("{leader} is not known"),

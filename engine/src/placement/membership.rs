@@ -2,7 +2,7 @@
 
 use std::{ops::Bound, sync::Arc};
 
-use flotilla_units::{Glob, UnitRequirements};
+use flotilla_units::{Glob, UnitName, UnitRequirements};
 
 use super::{
     Placement,
@@ -60,14 +60,16 @@ impl Placement {
     fn make_class(&mut self, requirements: &Arc<UnitRequirements>) -> ClassIx {
         let it = &**requirements;
         let mut class = Class { requirements: requirements.clone(), ..Class::default() };
-        for (key, values) in &it.metadata {
+        for wanted in &it.metadata {
             // A new selector asks every machine once; from then on it is kept.
-            let machines = self.machines_with(|view| meets(&view.metadata, key, values));
-            class.selectors.push(self.selectors.acquire(key, values, || machines));
+            let machines = self.machines_with(|view| meets(&view.metadata, wanted));
+            class.selectors.push(self.selectors.acquire(wanted, || machines));
         }
         class.conflicts = it.conflicts.iter().map(|glob| self.use_pattern(glob)).collect();
         class.replaces = it.replaces.iter().map(|glob| self.use_pattern(glob)).collect();
-        class.leaders = it.machine_of.iter().map(|name| self.intern(name)).collect();
+        let names = it.machine_of.iter().filter_map(|glob| glob.literal()?.parse().ok());
+        let names: Vec<UnitName> = names.collect();
+        class.leaders = names.iter().map(|name| self.intern(name)).collect();
         let leaders = class.leaders.clone();
         let ix = self.classes.add(class);
         for leader in leaders {

@@ -306,8 +306,8 @@ impl Placement {
         let classes = &self.classes;
         let may = |key: &GroupKey| {
             let it = &classes.get(key.class).requirements;
-            it.machine_id.is_none_or(|wanted| wanted == id)
-                && it.metadata.iter().all(|(key, values)| meets(&view.metadata, key, values))
+            it.machine.as_ref().is_none_or(|wanted| wanted.names(&id, &view.host))
+                && it.metadata.iter().all(|selector| meets(&view.metadata, selector))
         };
         self.batch.wake_if(may);
         for unit in self.globals.iter().copied().collect::<Vec<_>>() {

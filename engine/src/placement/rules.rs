@@ -4,12 +4,12 @@
 //! once; explaining asks them machine by machine. Both are the same gates.
 
 use flotilla_registry::records::Departure;
-use flotilla_units::{MachineId, UnitName};
+use flotilla_units::{MachineChoice, UnitName};
 
 use super::{
     LeaderIs, Placement, Reason,
     bits::{Bits, Homes, Slot, Tally},
-    classes::Selector,
+    classes::Asked,
     model::{Status, UnitIx},
 };
 
@@ -18,8 +18,8 @@ pub(super) type Precedence = (bool, bool, UnitName);
 
 /// One rule of one unit.
 enum Gate<'a> {
-    Machine { wanted: MachineId, slot: Option<Slot> },
-    Metadata(&'a Selector),
+    Machine { wanted: &'a MachineChoice, slot: Option<Slot> },
+    Metadata(&'a Asked),
     Leader(UnitIx),
     Departing(&'a Homes),
     Conflicts(&'a Tally),
@@ -39,8 +39,13 @@ impl Placement {
     fn gates<'a>(&'a self, unit: UnitIx, along: &'a [UnitIx]) -> impl Iterator<Item = Gate<'a>> {
         let it = self.unit(unit);
         let class = self.classes.get(it.class);
-        let wanted = class.requirements.machine_id;
-        let machine = wanted.map(|wanted| Gate::Machine { wanted, slot: self.by_id.get(&wanted).copied() });
+        let machine = class.requirements.machine.as_ref().map(|wanted| {
+            let slot = match wanted {
+                MachineChoice::Id(id) => self.by_id.get(id).copied(),
+                MachineChoice::Prefix(_) | MachineChoice::Host(_) => None,
+            };
+            Gate::Machine { wanted, slot }
+        });
         let selectors = class.selectors.iter().filter_map(|s| self.selectors.get(*s)).map(Gate::Metadata);
         let leaders = class.leaders.iter().filter(|leader| !along.contains(leader));
         let departing = (!it.departing.is_empty()).then_some(Gate::Departing(&it.departing));
@@ -124,11 +129,10 @@ impl Placement {
     /// Says why a gate is closed. `None` when all that it met was the unit itself.
     fn reason(&self, unit: UnitIx, slot: Slot, gate: &Gate<'_>) -> Option<Reason> {
         Some(match gate {
-            Gate::Machine { wanted, .. } => Reason::MachineId { wanted: *wanted },
+            Gate::Machine { wanted, .. } => Reason::MachineId { wanted: (*wanted).clone() },
             Gate::Metadata(selector) => Reason::Metadata {
-                key: selector.key.clone(),
-                wanted: selector.values.clone(),
-                found: self.machine(slot).view.as_ref()?.metadata.get(&selector.key).cloned(),
+                wanted: selector.wanted.clone(),
+                found: self.machine(slot).view.as_ref()?.metadata.get(&selector.wanted.key).cloned(),
             },
             Gate::Leader(leader) => {
                 let it = self.unit(*leader);
@@ -243,6 +247,6 @@ impl Placement {
     pub(super) fn precedence(&self, unit: UnitIx) -> Precedence {
         let it = self.unit(unit);
         let asks = &self.classes.get(it.class).requirements;
-        (asks.global, asks.machine_id.is_none() && asks.machine_of.is_empty(), it.name.clone())
+        (asks.global, asks.machine.is_none() && asks.machine_of.is_empty(), it.name.clone())
     }
 }

@@ -6,9 +6,9 @@ mod plain;
 mod properties;
 mod requirements;
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
-use flotilla_units::{MachineId, UnitName, UnitRequirements};
+use flotilla_units::{Is, MachineId, Selector, UnitName, UnitRequirements};
 
 use super::*;
 
@@ -27,14 +27,27 @@ pub(super) fn asks(words: &str) -> Arc<UnitRequirements> {
     for word in words.split_whitespace() {
         match word.split_once('=').unwrap_or((word, "")) {
             ("Global", _) => it.global = true,
-            ("MachineID", n) => it.machine_id = Some(machine(n.parse().unwrap())),
-            ("MachineOf", unit) => drop(it.machine_of.insert(name(unit))),
+            ("MachineID", n) => it.machine = Some(machine(n.parse().unwrap()).into()),
+            ("MachineOf", unit) => drop(it.machine_of.insert((&name(unit)).into())),
             ("Conflicts", glob) => drop(it.conflicts.insert(glob.parse().unwrap())),
             ("Replaces", glob) => drop(it.replaces.insert(glob.parse().unwrap())),
-            (key, value) => drop(it.metadata.entry(key.to_owned()).or_default().insert(value.to_owned())),
+            (key, value) => add_value(&mut it.metadata, key, value),
         }
     }
     Arc::new(it)
+}
+
+/// Adds `key=value`: the values of one key are alternatives.
+fn add_value(metadata: &mut BTreeSet<Selector>, key: &str, value: &str) {
+    let before = metadata.iter().find(|it| it.key == key).cloned();
+    let mut values = BTreeSet::from([value.to_owned()]);
+    if let Some(before) = before {
+        metadata.remove(&before);
+        if let Is::OneOf(others) = before.is {
+            values.extend(others);
+        }
+    }
+    metadata.insert(Selector { key: key.to_owned(), is: Is::OneOf(values) });
 }
 
 pub(super) fn looks(metadata: &str) -> MachineView {

@@ -1,10 +1,10 @@
 //! From the lines of our section to typed requirements.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::{OnPartition, UnitRequirements};
 use crate::{
-    Glob, MachineId, ProblemKind, UnitFile, UnitName,
+    Glob, Is, MachineId, ProblemKind, Selector, UnitFile, UnitName,
     problem::Found,
     specifier,
     suggest::nearest,
@@ -161,7 +161,7 @@ pub fn own_machine(unit: &UnitName) -> ProblemKind {
 /// Turns entries into typed values for a unit. Without a unit, what depends on its name is left out.
 pub fn expand(entries: &[Entry], unit: Option<&UnitName>, found: &mut Found) -> UnitRequirements {
     let mut out = UnitRequirements::default();
-    let mut peers = Vec::new();
+    let (mut peers, mut values) = (Vec::new(), BTreeMap::new());
     for entry in entries {
         let literally = |insert: &str| match entry.option {
             Opt::Conflicts | Opt::Replaces => Glob::escape(insert),
@@ -172,12 +172,13 @@ pub fn expand(entries: &[Entry], unit: Option<&UnitName>, found: &mut Found) -> 
             None if entry.depends_on_name => continue,
             None => entry.text.replace("%%", "%"),
         };
-        if let Err(kind) = take(entry, &text, unit, &mut out, &mut peers) {
+        if let Err(kind) = take(entry, &text, unit, &mut out, &mut peers, &mut values) {
             found.at(entry.at, kind);
         }
     }
     contradictions(entries, &out, &peers, found);
-    out.machine_of = peers.into_iter().map(|(_, peer)| peer).collect();
+    out.machine_of = peers.iter().map(|(_, peer)| Glob::from(peer)).collect();
+    out.metadata = values.into_iter().map(|(key, values)| Selector { key, is: Is::OneOf(values) }).collect();
     out
 }
 
@@ -188,6 +189,7 @@ fn take(
     unit: Option<&UnitName>,
     out: &mut UnitRequirements,
     peers: &mut Vec<(usize, UnitName)>,
+    values: &mut BTreeMap<String, BTreeSet<String>>,
 ) -> Result<(), ProblemKind> {
     let option = entry.option;
     let refuse = |why: String| bad(option, text, why);
@@ -201,7 +203,7 @@ fn take(
                         .into(),
                 )
             })?;
-            if out.machine_id.replace(id).is_some_and(|other| other != id) {
+            if out.machine.replace(id.into()).is_some_and(|other| other != id.into()) {
                 return Err(refuse("another machine is named above, and no machine is both".into()));
             }
         }
@@ -218,7 +220,7 @@ fn take(
         }
         Opt::MachineMetadata => {
             let (key, value) = metadata(text).map_err(refuse)?;
-            out.metadata.entry(key).or_default().insert(value);
+            values.entry(key).or_default().insert(value);
         }
         Opt::Conflicts => drop(out.conflicts.insert(glob()?)),
         Opt::Replaces => drop(out.replaces.insert(glob()?)),
@@ -274,7 +276,7 @@ fn on_partition(text: &str) -> Result<OnPartition, ProblemKind> {
 /// which it refused without need.
 fn contradictions(entries: &[Entry], out: &UnitRequirements, peers: &[(usize, UnitName)], found: &mut Found) {
     let has = |option| match option {
-        Opt::MachineId => out.machine_id.is_some(),
+        Opt::MachineId => out.machine.is_some(),
         Opt::MachineOf => !peers.is_empty(),
         Opt::Conflicts => !out.conflicts.is_empty(),
         Opt::Replaces => !out.replaces.is_empty(),

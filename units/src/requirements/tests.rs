@@ -1,5 +1,5 @@
 use super::*;
-use crate::{Problems, UnitFile};
+use crate::{Is, Problems, UnitFile};
 
 fn read(section: &str) -> Result<Requirements, Problems> {
     UnitFile::parse("t.service", format!("[X-Flotilla]\n{section}").as_bytes()).unwrap().requirements()
@@ -13,6 +13,15 @@ fn refusal(section: &str) -> String {
     read(section).unwrap_err().to_string()
 }
 
+/// The values of a key, from `k=v` terms.
+fn values(asks: &UnitRequirements, key: &str) -> Vec<String> {
+    let of_key = |s: &&Selector| s.key == key;
+    match asks.metadata.iter().find(of_key).map(|s| &s.is) {
+        Some(Is::OneOf(values)) => texts(values),
+        other => panic!("{other:?}"),
+    }
+}
+
 fn texts<T: ToString>(set: &BTreeSet<T>) -> Vec<String> {
     set.iter().map(T::to_string).collect()
 }
@@ -24,14 +33,14 @@ fn reads_every_option() {
         "web.service",
     );
     assert_eq!(texts(&all.machine_of), ["db.service"]);
-    assert_eq!(all.metadata["disk"], BTreeSet::from(["ssd".to_owned()]));
+    assert_eq!(values(&all, "disk"), ["ssd"]);
     assert_eq!(texts(&all.conflicts), ["api*.service", "web@*.service"]);
-    assert!(!all.global && all.replaces.is_empty() && all.machine_id.is_none());
+    assert!(!all.global && all.replaces.is_empty() && all.machine.is_none());
     assert!(of("Global=yes\n", "a.service").global);
     assert_eq!(texts(&of("Replaces=old*.service\n", "a.service").replaces), ["old*.service"]);
     let id = "0123456789abcdef0123456789abcdef";
     let pinned = of(&format!("MachineID={id}\nConflicts=b.service\n"), "a.service");
-    assert_eq!(pinned.machine_id.unwrap().to_string(), id, "MachineID goes with Conflicts");
+    assert_eq!(pinned.machine.unwrap().to_string(), id, "MachineID goes with Conflicts");
     assert_eq!(of("", "a.service"), UnitRequirements::default());
 }
 
@@ -40,14 +49,14 @@ fn metadata_is_or_within_a_key_and_and_between_keys_and_is_quoted_as_in_fleet() 
     let lines = of("MachineMetadata=zone=a\nMachineMetadata=zone=b\nMachineMetadata=disk=ssd\n", "a.service");
     let quoted = of("MachineMetadata=\"zone=a\" \"zone=b\" \"disk=ssd\"\n", "a.service");
     assert_eq!(lines, quoted);
-    assert_eq!(texts(&lines.metadata["zone"]), ["a", "b"]);
+    assert_eq!(values(&lines, "zone"), ["a", "b"]);
     assert_eq!(of("MachineMetadata='zone=a' \"zone=b\" 'disk=ssd'\n", "a.service"), lines);
-    assert_eq!(texts(&of("MachineMetadata='zone=a'\n", "a.service").metadata["zone"]), ["a"]);
+    assert_eq!(values(&of("MachineMetadata='zone=a'\n", "a.service"), "zone"), ["a"]);
     // Within a word it is an apostrophe.
-    assert_eq!(texts(&of("MachineMetadata=owner=o'brien\n", "a.service").metadata["owner"]), ["o'brien"]);
+    assert_eq!(values(&of("MachineMetadata=owner=o'brien\n", "a.service"), "owner"), ["o'brien"]);
     // One unquoted line is one value, blanks included.
-    assert_eq!(texts(&of("MachineMetadata=region=us east\n", "a.service").metadata["region"]), ["us east"]);
-    assert_eq!(texts(&of("MachineMetadata=url=a=b\n", "a.service").metadata["url"]), ["a=b"]);
+    assert_eq!(values(&of("MachineMetadata=region=us east\n", "a.service"), "region"), ["us east"]);
+    assert_eq!(values(&of("MachineMetadata=url=a=b\n", "a.service"), "url"), ["a=b"]);
     // fleet ignored this line, and the unit ran anywhere.
     let e = refusal("MachineMetadata=a=b c=d\n");
     assert!(e.starts_with("t.service:2:17: MachineMetadata= does not take"), "{e}");
@@ -84,8 +93,8 @@ fn specifiers_are_expanded_per_unit_and_otherwise_shared() {
         read("MachineOf=web@%i.service\nConflicts=%p@*.service %n\nMachineMetadata=name=%N 100%%\n").unwrap();
     assert!(written.depends_on_name());
     let got = written.for_unit(&unit).unwrap();
-    assert_eq!(texts(&got.machine_of), ["web@a\\x2db.service"]);
-    assert_eq!(texts(&got.metadata["name"]), ["side@a\\x2db 100%"]);
+    assert_eq!(got.machine_of.first().unwrap().literal(), Some("web@a\\x2db.service"));
+    assert_eq!(values(&got, "name"), ["side@a\\x2db 100%"]);
     assert!(got.conflicts.iter().all(|g| g.matches(unit.as_str())), "what is inserted is no pattern");
 
     let shared = read("Conflicts=web@*.service\nMachineMetadata=load=100%%\n").unwrap();
@@ -93,7 +102,7 @@ fn specifiers_are_expanded_per_unit_and_otherwise_shared() {
     let [one, two] =
         ["web@1.service", "web@2.service"].map(|n| shared.for_unit(&n.parse().unwrap()).unwrap());
     assert!(Arc::ptr_eq(&one, &two));
-    assert_eq!(texts(&one.metadata["load"]), ["100%"]);
+    assert_eq!(values(&one, "load"), ["100%"]);
     assert!(refusal("MachineOf=a%H.service\n").contains("`%H` is not %n"));
 }
 

@@ -65,14 +65,16 @@ impl Plain {
         } else if !view.schedulable {
             out.push(Reason::NotSchedulable);
         }
-        out.extend(it.machine_id.filter(|id| *id != machine).map(|wanted| Reason::MachineId { wanted }));
-        for (key, wanted) in &it.metadata {
-            let found = view.metadata.get(key).cloned();
-            if !found.as_ref().is_some_and(|value| wanted.contains(value)) {
-                out.push(Reason::Metadata { key: key.clone(), wanted: wanted.clone(), found });
+        let other = it.machine.clone().filter(|wanted| !wanted.names(&machine, &view.host));
+        out.extend(other.map(|wanted| Reason::MachineId { wanted }));
+        for wanted in &it.metadata {
+            let found = view.metadata.get(&wanted.key).cloned();
+            if !wanted.meets(found.as_deref()) {
+                out.push(Reason::Metadata { wanted: wanted.clone(), found });
             }
         }
         for leader in &it.machine_of {
+            let leader = &name(leader.literal().unwrap());
             let is = match self.units.get(leader) {
                 None => LeaderIs::Unknown,
                 Some(unit) if unit.placed.contains(&machine) => continue,
@@ -131,7 +133,7 @@ impl Plain {
         };
         let precedence = |name: &UnitName| {
             let it = self.asks(name);
-            (it.global, it.machine_id.is_none() && it.machine_of.is_empty(), name.clone())
+            (it.global, it.machine.is_none() && it.machine_of.is_empty(), name.clone())
         };
         let loses = self
             .opponents(unit, machine, false)
