@@ -1,16 +1,27 @@
 //! What a machine finds out about itself.
 //!
-//! Read once, at the start of the agent: none of it changes while the machine is up, except what
-//! its operator changes with a restart of flotillad.
+//! Read once, at the start of flotillad: a published record does not change while nothing changes, and
+//! what its operator changes is taken in by a restart. The version of systemd is not here: only systemd
+//! can tell which one runs ([`DbusSystemd::version`](crate::systemd::DbusSystemd::version)).
 
-use std::{collections::BTreeMap, fs, net::IpAddr, path::Path};
+mod addresses;
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    net::IpAddr,
+    path::{Path, PathBuf},
+};
 
 use flotilla_registry::records::Capacity;
+
+pub use addresses::address_towards;
 
 /// What was found out.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Facts {
-    /// `os`, `kernel`, `architecture`, as `flotctl list-machines -o wide` shows them.
+    /// What `MachineMetadata=` can ask for: `os`, `os.version`, `os.name`, `kernel`, `architecture`,
+    /// `cpu`, `memory`, `boot`.
     pub facts: BTreeMap<String, String>,
     /// Processors and memory.
     pub capacity: Capacity,
@@ -18,6 +29,8 @@ pub struct Facts {
     pub boot_id: String,
     /// The kernel's node name.
     pub host: String,
+    /// Its addresses that others can reach it at, IPv4 before IPv6.
+    pub addresses: Vec<IpAddr>,
 }
 
 impl Facts {
@@ -28,38 +41,59 @@ impl Facts {
         let read = |path: &str| fs::read_to_string(root.join(path)).unwrap_or_default();
         let uname = rustix::system::uname();
         let text = |part: &std::ffi::CStr| part.to_string_lossy().into_owned();
-        let mut facts = BTreeMap::from([
-            ("kernel".to_owned(), text(uname.release())),
-            ("architecture".to_owned(), text(uname.machine())),
-        ]);
-        if let Some(os) = os_name(&read("etc/os-release")) {
-            facts.insert("os".to_owned(), os);
-        }
-        let processors = std::thread::available_parallelism().map_or(1, usize::from);
-        let capacity = Capacity {
-            cpu_milli: processors as u64 * 1_000,
-            memory_bytes: memory_bytes(&read("proc/meminfo")).unwrap_or_default(),
-        };
+        let processors = std::thread::available_parallelism().map_or(1, usize::from) as u64;
+        let memory = memory_bytes(&read("proc/meminfo"));
         let boot_id = read("proc/sys/kernel/random/boot_id").trim().to_owned();
-        Self { facts, capacity, boot_id, host: text(uname.nodename()) }
+        let release = os_release(root);
+        let of_release = |key: &str| assigned(&release, key);
+        let found = [
+            ("os", of_release("ID")),
+            ("os.version", of_release("VERSION_ID")),
+            ("os.name", of_release("PRETTY_NAME")),
+            ("kernel", Some(text(uname.release()))),
+            ("architecture", Some(text(uname.machine()))),
+            ("cpu", Some(processors.to_string())),
+            ("memory", memory.map(|bytes| bytes.to_string())),
+            ("boot", Some(boot_id.clone())),
+        ];
+        let facts = found
+            .into_iter()
+            .filter_map(|(key, value)| Some((key.to_owned(), value.filter(|value| !value.is_empty())?)));
+        Self {
+            facts: facts.collect(),
+            capacity: Capacity {
+                cpu_milli: processors * 1_000,
+                memory_bytes: memory.unwrap_or_default(),
+                named: BTreeMap::new(),
+            },
+            boot_id,
+            host: text(uname.nodename()),
+            addresses: addresses::global(&read("proc/net/fib_trie"), &read("proc/net/if_inet6")),
+        }
     }
 }
 
-/// Returns the address that this machine uses towards another: a datagram socket is connected,
-/// which asks the kernel for a route and sends nothing.
-#[must_use]
-pub fn address_towards(peer: &str) -> Option<IpAddr> {
-    use std::net::{ToSocketAddrs as _, UdpSocket};
-    let peer = peer.to_socket_addrs().ok()?.next()?;
-    let any: IpAddr = if peer.is_ipv4() { [0, 0, 0, 0].into() } else { [0_u16; 8].into() };
-    let socket = UdpSocket::bind((any, 0)).ok()?;
-    socket.connect(peer).ok()?;
-    socket.local_addr().ok().map(|address| address.ip()).filter(|ip| !ip.is_unspecified())
+/// Returns the text of os-release(5), which has two places; the first that is there counts.
+fn os_release(root: &Path) -> String {
+    let places = ["etc/os-release", "usr/lib/os-release"].map(|path| root.join(path));
+    places.iter().find_map(|path: &PathBuf| fs::read_to_string(path).ok()).unwrap_or_default()
 }
 
-fn os_name(os_release: &str) -> Option<String> {
-    let line = os_release.lines().find_map(|line| line.strip_prefix("PRETTY_NAME="))?;
-    Some(line.trim_matches(['"', '\'']).to_owned())
+/// Returns what a line of os-release(5) assigns, as a shell would read it as far as such files go:
+/// quotes are taken off, and a backslash protects the next character between double ones.
+fn assigned(text: &str, key: &str) -> Option<String> {
+    let of_key = |line: &str| Some(line.trim().strip_prefix(key)?.strip_prefix('=')?.to_owned());
+    let value = text.lines().rev().find_map(of_key)?;
+    let quoted = |quote: char| value.strip_prefix(quote)?.strip_suffix(quote);
+    if let Some(plain) = quoted('\'') {
+        return Some(plain.to_owned());
+    }
+    let mut read = String::new();
+    let mut characters = quoted('"').unwrap_or(&value).chars();
+    while let Some(character) = characters.next() {
+        read.extend(if character == '\\' { characters.next() } else { Some(character) });
+    }
+    Some(read)
 }
 
 fn memory_bytes(meminfo: &str) -> Option<u64> {
@@ -71,20 +105,58 @@ fn memory_bytes(meminfo: &str) -> Option<u64> {
 mod tests {
     use super::*;
 
+    /// A root folder with these files.
+    fn root(files: &[(&str, &str)]) -> tempfile::TempDir {
+        let root = tempfile::tempdir().expect("a folder");
+        for (path, text) in files {
+            let path = root.path().join(path);
+            fs::create_dir_all(path.parent().expect("a folder")).expect("made");
+            fs::write(path, text).expect("written");
+        }
+        root
+    }
+
     #[test]
     fn facts_are_read_and_missing_ones_left_out() {
-        let root = tempfile::tempdir().expect("a folder");
-        fs::create_dir_all(root.path().join("etc")).expect("made");
-        fs::create_dir_all(root.path().join("proc/sys/kernel/random")).expect("made");
-        let write = |path: &str, text: &str| fs::write(root.path().join(path), text).expect("written");
-        write("etc/os-release", "ID=debian\nPRETTY_NAME=\"Debian GNU/Linux 12 (bookworm)\"\n");
-        write("proc/meminfo", "MemTotal:       24696828 kB\nMemFree: 1 kB\n");
-        write("proc/sys/kernel/random/boot_id", "2f3c\n");
-        let facts = Facts::read(root.path());
-        assert_eq!(facts.facts["os"], "Debian GNU/Linux 12 (bookworm)");
-        assert_eq!((facts.capacity.memory_bytes, facts.boot_id.as_str()), (24_696_828 * 1024, "2f3c"));
+        let root = root(&[
+            (
+                "etc/os-release",
+                "ID=debian\nVERSION_ID=\"12\"\nPRETTY_NAME=\"Debian GNU/Linux 12 (bookworm)\"\n",
+            ),
+            ("proc/meminfo", "MemTotal:       24696828 kB\nMemFree: 1 kB\n"),
+            ("proc/sys/kernel/random/boot_id", "2f3c\n"),
+        ]);
+        let found = Facts::read(root.path());
+        let fact = |key: &str| found.facts.get(key).map(String::as_str);
+        assert_eq!((fact("os"), fact("os.version")), (Some("debian"), Some("12")));
+        assert_eq!(fact("os.name"), Some("Debian GNU/Linux 12 (bookworm)"));
+        assert_eq!((fact("memory"), fact("boot")), (Some("25289551872"), Some("2f3c")));
+        assert_eq!(found.capacity.memory_bytes, 24_696_828 * 1024);
+        assert_eq!(fact("cpu"), Some((found.capacity.cpu_milli / 1_000).to_string()).as_deref());
+        assert!(fact("kernel").is_some() && fact("architecture").is_some());
+        assert_eq!(Facts::read(root.path()), found, "what does not change is published the same");
+
         let none = Facts::read(&root.path().join("nowhere"));
-        assert!(!none.facts.contains_key("os") && none.capacity.memory_bytes == 0);
-        assert_eq!(address_towards("127.0.0.1:1"), Some([127, 0, 0, 1].into()));
+        let keys: Vec<&str> = none.facts.keys().map(String::as_str).collect();
+        assert_eq!(keys, ["architecture", "cpu", "kernel"]);
+        assert!(none.capacity.memory_bytes == 0 && none.addresses.is_empty());
+    }
+
+    #[test]
+    fn os_release_is_read_where_it_is_and_as_a_shell_does() {
+        let root = root(&[("usr/lib/os-release", "#ID=no\nID=arch\nVERSION_ID=\n")]);
+        let found = Facts::read(root.path()).facts;
+        assert_eq!(found["os"], "arch");
+        assert!(!found.contains_key("os.version"), "it is empty on what has no releases");
+        let rows = [
+            ("N=plain\n", "plain"),
+            ("N='single $x'\n", "single $x"),
+            ("N=\"a \\\"b\\\" \\$c\"\n", "a \"b\" $c"),
+            ("N=first\nN=last\n", "last"),
+        ];
+        for (text, expected) in rows {
+            assert_eq!(assigned(text, "N").as_deref(), Some(expected), "{text:?}");
+        }
+        assert_eq!(assigned("NAME=x\n", "N"), None);
     }
 }

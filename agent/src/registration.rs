@@ -272,12 +272,17 @@ impl Registrar {
         let mut identity = registered.identity.clone();
         let (created, acknowledged) = (registered.created, registered.acknowledged.clone());
         let left = registered.left.clone();
+        // Before there is a systemd its version is not known: it stays as an earlier process found it.
+        let found = left.is_some().then(|| registered.record.facts.clone()).unwrap_or_default();
         let mut written = None;
         let slot = &mut written;
         let moved = registered.session.hand_over(ttl, |lease, granted| {
             identity.add(lease);
             self.keep(&identity);
-            let record = MachineRecord { stopped, ..self.filled(&identity, lease, granted) };
+            let mut record = MachineRecord { stopped, ..self.filled(&identity, lease, granted) };
+            for (key, value) in found {
+                record.facts.entry(key).or_insert(value);
+            }
             let (txn, seen) = match left {
                 Some(left) => (self.leaving(left, &record, created, &acknowledged), Revision::default()),
                 None => self.rewriting(board, &record, created, &acknowledged),

@@ -39,6 +39,9 @@ pub(crate) struct SettingArgs {
     /// This machine's id, instead of /etc/machine-id's
     #[arg(long, env = "FLOTILLA_MACHINE_ID", value_name = "ID", global = true)]
     pub(crate) machine_id: Option<String>,
+    /// The address of this machine to show first, instead of the one that is found
+    #[arg(long, env = "FLOTILLA_ADDRESS", value_name = "ADDRESS", global = true)]
+    pub(crate) address: Option<String>,
     /// What this daemon does: agent, engine
     #[arg(long, env = "FLOTILLA_ROLES", value_name = "ROLE", value_delimiter = ',', global = true)]
     pub(crate) roles: Option<Vec<String>>,

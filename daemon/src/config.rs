@@ -6,7 +6,7 @@
 use std::{
     collections::BTreeMap,
     fmt, fs, io,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     path::{Path, PathBuf},
 };
 
@@ -18,9 +18,11 @@ use flotilla_registry::{
 use flotilla_units::MachineId;
 use toml::Spanned;
 
+pub(crate) use self::resources::Resources;
 use self::written::{OneOrMore, Written, WrittenEmbedded, WrittenEtcd, WrittenStore, WrittenTls};
 use crate::args::SettingArgs;
 
+mod resources;
 mod written;
 
 #[cfg(test)]
@@ -47,7 +49,10 @@ pub(crate) struct Config {
     pub(crate) store: StoreConfig,
     pub(crate) keys: Keys,
     pub(crate) api: ApiConfig,
+    /// The address to show first, where that is not to be found out.
+    pub(crate) address: Option<IpAddr>,
     pub(crate) metadata: BTreeMap<String, String>,
+    pub(crate) resources: Resources,
     pub(crate) run: PathBuf,
     pub(crate) state: PathBuf,
     /// The units are those of this user's own systemd, not the machine's.
@@ -188,6 +193,9 @@ impl fmt::Display for Config {
             [(agent, "agent"), (engine, "engine")].iter().filter(|r| r.0).map(|r| r.1).collect();
         writeln!(f, "machine   {}", self.machine)?;
         writeln!(f, "name      {}", self.name.as_deref().unwrap_or("(the kernel's host name)"))?;
+        if let Some(address) = self.address {
+            writeln!(f, "address   {address}")?;
+        }
         writeln!(f, "roles     {}", if roles.is_empty() { "none".to_owned() } else { roles.join(", ") })?;
         match &self.store {
             StoreConfig::Etcd(etcd) => writeln!(f, "store     etcd at {}", etcd.endpoints.join(", "))?,
@@ -208,6 +216,16 @@ impl fmt::Display for Config {
         }
         for (key, value) in &self.metadata {
             writeln!(f, "metadata  {key}={value}")?;
+        }
+        let Resources { cpu_milli, memory_bytes, named } = &self.resources;
+        if let Some(milli) = cpu_milli {
+            writeln!(f, "resource  cpu={}.{:03}", milli / 1_000, milli % 1_000)?;
+        }
+        if let Some(bytes) = memory_bytes {
+            writeln!(f, "resource  memory={bytes}")?;
+        }
+        for (name, count) in named {
+            writeln!(f, "resource  {name}={count}")?;
         }
         Ok(())
     }
@@ -254,7 +272,9 @@ impl Source<'_> {
             machine,
             keys,
             roles: self.roles(written.roles.as_deref())?,
+            address: written.address.as_ref().map(|address| self.address(address)).transpose()?,
             metadata: self.metadata(&written)?,
+            resources: resources::read(&written.resources).map_err(|(at, why)| self.wrong(at, why))?,
             api: self.api(&written)?,
             store: self.store(written.store, &state)?,
             name: written.name,
@@ -279,6 +299,14 @@ impl Source<'_> {
             }
         }
         Ok(roles)
+    }
+
+    fn address(&self, written: &Spanned<String>) -> Result<IpAddr, ConfigError> {
+        let text = written.get_ref();
+        let address = text.parse().ok().filter(|ip: &IpAddr| !ip.is_unspecified() && !ip.is_multicast());
+        address.ok_or_else(|| {
+            self.wrong(written, format!("`{text}` is not an address of a machine, as 10.0.0.1 or fd00::1 is"))
+        })
     }
 
     fn metadata(&self, written: &Written) -> Result<BTreeMap<String, String>, ConfigError> {

@@ -112,7 +112,7 @@ impl Shared {
     /// There is no systemd to talk to, or the store's configuration can never work.
     pub(crate) async fn open(config: &Config, stop: CancellationToken) -> anyhow::Result<Option<Self>> {
         let store = crate::stores::open(&config.store).await?;
-        let facts = Facts::read(Path::new("/"));
+        let mut facts = Facts::read(Path::new("/"));
         let registered = config.roles.agent && Identity::read(&config.run).is_some();
         let kept = async {
             if !registered {
@@ -134,6 +134,14 @@ impl Shared {
             systemd = opened => systemd?,
             kept = kept => return kept.context("the agent ended").map(|()| None),
         };
+        if let Some(systemd) = &systemd {
+            match systemd.version().await {
+                Ok(version) => drop(facts.facts.insert("systemd".to_owned(), version)),
+                Err(error) => {
+                    warn!(%error, "systemd does not say its version; this machine is published without it");
+                }
+            }
+        }
         Ok(Some(Self { systemd, store, facts, config: config.clone(), stop }))
     }
 

@@ -203,7 +203,8 @@ pub struct MachineRecord {
     /// What its operator's configuration says of it.
     #[serde(default)]
     pub metadata: BTreeMap<String, String>,
-    /// What it found out about itself: `os`, `kernel`, `architecture`, `systemd`.
+    /// What it found out about itself: `os.version`, `kernel`, `systemd`, and so on. Metadata of the same
+    /// key wins over it.
     #[serde(default)]
     pub facts: BTreeMap<String, String>,
     /// What it has to give.
@@ -231,6 +232,9 @@ pub struct Capacity {
     pub cpu_milli: u64,
     /// Memory in bytes.
     pub memory_bytes: u64,
+    /// Counted resources that its operator named, for example two of `gpu`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub named: BTreeMap<String, u64>,
 }
 
 /// What users said of a machine while it runs.

@@ -126,6 +126,14 @@ impl DbusSystemd {
         self.reloads.done()
     }
 
+    /// Asks which version of systemd runs, as it writes it: `252.38-1~deb12u1`.
+    ///
+    /// # Errors
+    /// It does not answer.
+    pub async fn version(&self) -> Result<String, SystemdError> {
+        self.call("Version", "", |manager| async move { manager.version().await }).await
+    }
+
     /// Returns when nobody looks after the connections any more, which is a mistake in flotillad:
     /// from then on nothing is heard of systemd and every call fails.
     pub async fn abandoned(&self) {

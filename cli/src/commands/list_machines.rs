@@ -43,7 +43,7 @@ impl Tabled for Machine {
         Column {
             name: "os",
             shown: Shown::Wide,
-            text: |m, _| m.facts.get("os").cloned().unwrap_or_default(),
+            text: |m, _| m.facts.get("os.name").cloned().unwrap_or_default(),
         },
         Column { name: "api", shown: Shown::Asked, text: |m, _| m.api.clone().unwrap_or_default() },
     ];

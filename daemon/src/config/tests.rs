@@ -117,6 +117,13 @@ fn every_mistake_is_told_with_its_line() {
         ("[api]\nlisten = [\"10.0.0.1:1\"]\n", "flotilla.toml:3: listening needs certificates"),
         ("[store.embedded]\n[tls]\nca = \"c\"\n", "flotilla.toml:3: [tls] has no certificate; it needs"),
         ("[metadata]\nregion = \"e u\"\n", "flotilla.toml:3: metadata `region` = `e u`"),
+        ("address = \"m1\"\n", "flotilla.toml:2: `m1` is not an address"),
+        ("address = \"::\"\n", "flotilla.toml:2: `::` is not an address"),
+        ("[resources]\ncpu = \"many\"\n", "flotilla.toml:3: resources.cpu: expected a number of processors"),
+        ("[resources]\nx = 1\ncpu = -1\n", "flotilla.toml:4: resources.cpu: expected"),
+        ("[resources]\nmemory = \"12X\"\n", "flotilla.toml:3: resources.memory: expected bytes, or a size"),
+        ("[resources]\ngpu = \"2\"\n", "flotilla.toml:3: resources.gpu: expected how many there are"),
+        ("[resources]\n\"g pu\" = 2\n", "flotilla.toml:3: resources.`g pu` cannot be asked for by Reserve="),
     ];
     for (text, expected) in rows {
         let error = load(text, &none()).expect_err(text);
@@ -127,6 +134,25 @@ fn every_mistake_is_told_with_its_line() {
     assert!(error.starts_with("the command line or the environment: `x`"), "{error}");
     let error = Config::load(Some(Path::new("/nowhere/flotilla.toml")), &none()).expect_err("refused");
     assert!(error.to_string().starts_with("/nowhere/flotilla.toml cannot be read; "), "{error}");
+}
+
+#[test]
+fn resources_are_counted_and_stand_in_place_of_what_is_found() {
+    let text = "address = \"::ffff:10.0.0.1\"\n[resources]\ncpu = \"3.5\"\nmemory = \"12G\"\ngpu = 2\n[store.embedded]\n";
+    let config = load(text, &none()).expect("valid");
+    let expected =
+        Resources { cpu_milli: Some(3_500), memory_bytes: Some(12 << 30), named: [("gpu".into(), 2)].into() };
+    assert_eq!(config.resources, expected);
+    let shown = config.to_string();
+    for line in ["resource  cpu=3.500\n", "resource  memory=12884901888\n", "resource  gpu=2\n"] {
+        assert!(shown.contains(line), "{shown}");
+    }
+    let args = SettingArgs { address: Some("fd00::1".to_owned()), ..none() };
+    assert_eq!(load(text, &args).expect("valid").address, Some("fd00::1".parse().expect("an address")));
+    assert_eq!(
+        load("[resources]\ncpu = 2\n[store.embedded]\n", &none()).expect("valid").resources.cpu_milli,
+        Some(2_000)
+    );
 }
 
 #[test]

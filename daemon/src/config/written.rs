@@ -6,6 +6,7 @@ use std::{collections::BTreeMap, path::PathBuf};
 use serde::Deserialize;
 use toml::Spanned;
 
+use super::resources::WrittenAmount;
 use crate::args::SettingArgs;
 
 /// A whole file.
@@ -15,8 +16,11 @@ pub(super) struct Written {
     pub(super) name: Option<String>,
     pub(super) machine_id: Option<Spanned<String>>,
     pub(super) roles: Option<Vec<Spanned<String>>>,
+    pub(super) address: Option<Spanned<String>>,
     #[serde(default)]
     pub(super) metadata: BTreeMap<Spanned<String>, String>,
+    #[serde(default)]
+    pub(super) resources: BTreeMap<Spanned<String>, WrittenAmount>,
     #[serde(default)]
     pub(super) store: WrittenStore,
     #[serde(default)]
@@ -98,6 +102,7 @@ impl Written {
     pub(super) fn overridden_by(mut self, args: &SettingArgs) -> Self {
         self.name = args.name.clone().or(self.name);
         self.machine_id = args.machine_id.clone().map(given).or(self.machine_id);
+        self.address = args.address.clone().map(given).or(self.address);
         self.roles = args.roles.clone().map(|roles| roles.into_iter().map(given).collect()).or(self.roles);
         self.store.prefix = args.prefix.clone().map(given).or(self.store.prefix);
         self.run_dir = args.run_dir.clone();

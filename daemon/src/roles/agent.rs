@@ -1,6 +1,8 @@
 //! The agent's role: makes this machine agree with its manifest.
 
 use std::{
+    collections::BTreeSet,
+    net::IpAddr,
     sync::Arc,
     time::{SystemTime, UNIX_EPOCH},
 };
@@ -26,18 +28,22 @@ pub(crate) fn start(shared: &Shared, systemd: Arc<DbusSystemd>, tasks: &mut Task
 }
 
 /// Returns what an agent is told.
-pub(crate) fn settings(config: &Config, facts: &Facts, host: String) -> Settings {
-    let facts = facts.clone();
+pub(crate) fn settings(config: &Config, found: &Facts, host: String) -> Settings {
     let seed = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_nanos() as u64);
+    let addresses = addresses(config, found);
+    let mut facts = found.facts.clone();
+    facts.extend(addresses.first().map(|first| ("address".to_owned(), first.clone())));
+    facts.insert("host".to_owned(), host.clone());
+    facts.insert("flotilla".to_owned(), env!("CARGO_PKG_VERSION").to_owned());
     Settings {
         machine: config.machine,
         host,
-        addresses: addresses(config),
+        addresses,
         api: config.api.advertise.clone(),
         metadata: config.metadata.clone(),
-        facts: facts.facts,
-        capacity: facts.capacity,
-        boot_id: facts.boot_id,
+        facts,
+        capacity: config.resources.over(&found.capacity),
+        boot_id: found.boot_id.clone(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         run: config.run.clone(),
         state: config.state.clone(),
@@ -46,17 +52,21 @@ pub(crate) fn settings(config: &Config, facts: &Facts, host: String) -> Settings
     }
 }
 
-/// Returns where others find this machine: what it listens on, else the address that it uses
-/// towards the store.
-fn addresses(config: &Config) -> Vec<String> {
-    let listening = config.api.listen.iter().map(|address| address.ip()).filter(|ip| !ip.is_unspecified());
-    let mut addresses: Vec<_> = listening.map(|ip| ip.to_string()).collect();
-    if addresses.is_empty()
+/// Returns the machine's addresses, the one to show first first: what its configuration says, else
+/// what it listens on, else the address that it uses towards the store; then all others that it has.
+fn addresses(config: &Config, found: &Facts) -> Vec<String> {
+    let listening = config.api.listen.iter().map(|address| address.ip());
+    let listening = listening.filter(|ip| !ip.is_unspecified() && !ip.is_loopback());
+    let mut all: Vec<IpAddr> = config.address.into_iter().chain(listening).collect();
+    if all.is_empty()
         && let StoreConfig::Etcd(etcd) = &config.store
     {
         let peers = etcd.endpoints.iter().filter_map(|url| url.split_once("://"));
         let towards = peers.filter_map(|(_, rest)| address_towards(rest.trim_end_matches('/')));
-        addresses.extend(towards.filter(|ip| !ip.is_loopback()).take(1).map(|ip| ip.to_string()));
+        all.extend(towards.filter(|ip| !ip.is_loopback()).take(1));
     }
-    addresses
+    all.extend(&found.addresses);
+    let mut seen = BTreeSet::new();
+    all.retain(|ip| seen.insert(ip.to_canonical()));
+    all.into_iter().map(|ip| ip.to_canonical().to_string()).collect()
 }

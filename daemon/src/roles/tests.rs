@@ -98,3 +98,27 @@ async fn a_registered_machine_waits_for_its_bus_and_can_be_stopped_in_order_mean
     let record = MachineRecord::from_kv(found.kvs.first().expect("there")).expect("a record");
     assert!(record.stopped && record.lease_ttl_s == 300, "{record:?}");
 }
+
+#[test]
+fn a_machine_shows_its_configured_address_first_and_publishes_its_facts() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut config = config(folder.path());
+    let found = Facts {
+        facts: [("os".to_owned(), "debian".to_owned())].into(),
+        addresses: ["10.0.0.7", "fd00::7"].map(|ip| ip.parse().expect("an address")).into(),
+        ..Facts::default()
+    };
+    let told = agent::settings(&config, &found, "alpha".to_owned());
+    assert_eq!(told.addresses, ["10.0.0.7", "fd00::7"]);
+    let fact = |key: &str| told.facts.get(key).map(String::as_str);
+    assert_eq!(
+        (fact("os"), fact("host"), fact("address")),
+        (Some("debian"), Some("alpha"), Some("10.0.0.7"))
+    );
+    assert_eq!(fact("flotilla"), Some(env!("CARGO_PKG_VERSION")));
+    config.api.listen = vec!["[fd00::7]:7400".parse().expect("an address")];
+    assert_eq!(agent::settings(&config, &found, String::new()).addresses, ["fd00::7", "10.0.0.7"]);
+    config.address = Some("192.0.2.1".parse().expect("an address"));
+    let told = agent::settings(&config, &found, String::new());
+    assert_eq!(told.addresses, ["192.0.2.1", "fd00::7", "10.0.0.7"]);
+}

@@ -126,11 +126,15 @@ impl Machine {
         readable(self.settings.as_ref()).is_some_and(|settings| settings.draining)
     }
 
-    /// Returns the metadata that requirements are matched against: its own configuration's, and
-    /// over it what users said while it runs.
+    /// Returns the metadata that requirements are matched against: what the machine found out about
+    /// itself, over it its own configuration's, and over both what users said while it runs.
     #[must_use]
     pub fn metadata(&self) -> BTreeMap<String, String> {
-        let mut metadata = self.known().map(|record| record.metadata.clone()).unwrap_or_default();
+        let mut metadata = BTreeMap::new();
+        if let Some(record) = self.known() {
+            let of_record = record.facts.iter().chain(&record.metadata);
+            metadata.extend(of_record.map(|(key, value)| (key.clone(), value.clone())));
+        }
         if let Some(settings) = readable(self.settings.as_ref()) {
             for (key, value) in &settings.metadata {
                 match value {

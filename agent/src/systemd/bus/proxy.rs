@@ -56,6 +56,9 @@ pub(super) trait Manager {
     fn get_job(&self, id: u32) -> zbus::Result<OwnedObjectPath>;
 
     fn reload(&self) -> zbus::Result<()>;
+
+    #[zbus(property)]
+    fn version(&self) -> zbus::Result<String>;
 }
 
 /// A unit's properties; the empty interface name means all interfaces.
