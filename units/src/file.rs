@@ -3,12 +3,12 @@
 //! Owns the text and the reading of it. Whoever stores, places or runs units
 //! calls it; what only systemd has to understand is left to systemd.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use crate::{
     ContentHash, Problem, ProblemKind, Problems, UnitName,
     problem::{Found, Place},
-    requirements::Requirements,
+    requirements::{Requirements, SECTIONS},
     syntax::{self, Parsed},
     validate,
 };
@@ -151,6 +151,25 @@ impl UnitFile {
         let requirements = validate::check(self, name, &mut found);
         Problems::check(&self.origin, &self.text, found)?;
         Ok(requirements)
+    }
+
+    /// Tells whether a unit runs the same with the other file: whether at most our section, `[Install]`,
+    /// comments and blank lines differ. The order of the sections does not count, that of the lines within
+    /// each does.
+    #[must_use]
+    pub fn runs_like(&self, other: &Self) -> bool {
+        self.running() == other.running()
+    }
+
+    /// Returns what systemd runs the unit by: each section's assignments.
+    fn running(&self) -> BTreeMap<&str, Vec<(&str, &str)>> {
+        let mut sections: BTreeMap<&str, Vec<_>> = BTreeMap::new();
+        for a in self.assignments() {
+            if a.section != "Install" && !SECTIONS.contains(&a.section) {
+                sections.entry(a.section).or_default().push((a.key, a.value));
+            }
+        }
+        sections
     }
 
     pub(crate) const fn parsed(&self) -> &Parsed {

@@ -6,6 +6,7 @@
 mod choice;
 mod escape;
 mod file;
+mod fleet;
 mod fuzz;
 mod glob;
 mod id;
@@ -27,6 +28,7 @@ mod words;
 pub use choice::MachineChoice;
 pub use escape::{EscapeError, escape, escape_path, unescape, unescape_path};
 pub use file::{Assignment, MAX_BYTES, UnitFile};
+pub use fleet::{FleetError, FleetOption, fleet_hash, fleet_normal_form, fleet_options};
 #[doc(hidden)]
 pub use fuzz::fuzz;
 pub use glob::{GLOB_MAX, Glob, GlobError};

@@ -261,3 +261,31 @@ proptest! {
         prop_assert_eq!(got, want);
     }
 }
+
+#[test]
+fn runs_like_another_when_only_placing_and_enabling_differ() {
+    let base = "[Unit]\nDescription=a\n[Service]\nExecStartPre=/bin/b\nExecStartPre=/bin/c\nExecStart=/bin/d \\\n e\n";
+    let other = |text: &str| file(base).runs_like(&file(text)) && file(text).runs_like(&file(base));
+    for same in [
+        base.to_owned(),
+        format!("{base}[X-Flotilla]\nConflicts=a*\n"),
+        format!("{base}[X-Fleet]\nGlobal=yes\n[Install]\nWantedBy=multi-user.target\n"),
+        format!("# a comment\n\n{}", base.replace('\n', "\r\n")),
+        format!("[Empty]\n{base}"),
+        base.replace("ExecStart=", "  ExecStart =  "),
+        base.replace("[Service]\n", "[Service]\n; one more\n"),
+        "[Service]\nExecStartPre=/bin/b\nExecStartPre=/bin/c\n[Unit]\nDescription=a\n[Service]\nExecStart=/bin/d   e".to_owned(),
+    ] {
+        assert!(other(&same), "{same}");
+    }
+    for different in [
+        base.replace("Description=a", "Description=b"),
+        base.replace("/bin/c", "/bin/c2"),
+        base.replace("ExecStartPre=/bin/b\nExecStartPre=/bin/c", "ExecStartPre=/bin/c\nExecStartPre=/bin/b"),
+        base.replace("ExecStartPre=/bin/b\n", ""),
+        format!("{base}ExecStartPre=\n"),
+        format!("{base}[X-Other]\nA=b\n"),
+    ] {
+        assert!(!other(&different), "{different}");
+    }
+}
