@@ -159,6 +159,7 @@ mod tests {
             run,
             token,
             departing: None,
+            moving: None,
         }
     }
 

@@ -269,7 +269,8 @@ pub struct ManifestBucket {
     /// Record version.
     #[serde(default = "version")]
     pub v: u32,
-    /// The entries, by unit and then token. A unit has at most one entry that is not departing.
+    /// The entries, by unit and then token. A unit has at most one entry that is neither departing nor
+    /// moving.
     pub entries: Vec<ManifestEntry>,
 }
 
@@ -292,6 +293,10 @@ pub struct ManifestEntry {
     /// It must leave, and is not yet proven gone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub departing: Option<Departure>,
+    /// It is being started elsewhere, and this entry becomes a departing one once that one is ready. Until
+    /// then it is obeyed like any other.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub moving: Option<Departure>,
 }
 
 /// Why a placement ends.
@@ -312,6 +317,12 @@ pub enum Departure {
     MachineLost,
     /// Its content changed, and it starts anew under another token on the same machine.
     Updated,
+    /// Machines are evened out by a user's word.
+    Rebalanced,
+    /// A unit of higher priority needs the room.
+    Preempted,
+    /// It was being started here to leave another machine, and stays there after all.
+    TakenBack,
 }
 
 /// The first page of a machine's report; it vouches for every bucket.
@@ -506,6 +517,12 @@ impl fmt::Display for Target {
 }
 
 impl ManifestEntry {
+    /// Tells whether the unit is to be here, and not only until it is gone or runs elsewhere.
+    #[must_use]
+    pub const fn stays(&self) -> bool {
+        self.departing.is_none() && self.moving.is_none()
+    }
+
     /// Returns the name that systemd knows the unit by.
     #[must_use]
     pub fn runtime(&self) -> &UnitName {

@@ -72,6 +72,9 @@ const fn departure_in_words(departure: records::Departure) -> &'static str {
         records::Departure::Replaced => "another unit replaces it",
         records::Departure::MachineLost => "its machine was lost",
         records::Departure::Updated => "it was updated",
+        records::Departure::Rebalanced => "machines are evened out",
+        records::Departure::Preempted => "a unit of higher priority needs the room",
+        records::Departure::TakenBack => "its move was taken back",
     }
 }
 

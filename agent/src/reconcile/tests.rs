@@ -20,6 +20,7 @@ fn order(token: i64, run: u64) -> ManifestEntry {
         run,
         token: Token(token),
         departing: None,
+        moving: None,
     }
 }
 

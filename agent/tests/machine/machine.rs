@@ -61,6 +61,7 @@ pub fn entry(name: &str, token: i64, run: u64) -> ManifestEntry {
         run,
         token: Token(token),
         departing: None,
+        moving: None,
     }
 }
 

@@ -138,7 +138,7 @@ impl Plan {
     }
 
     fn depart(&mut self, placed: &Placed<'_>, why: Departure, reason: Option<String>) {
-        let entry = ManifestEntry { departing: Some(why), ..placed.entry.clone() };
+        let entry = ManifestEntry { departing: Some(why), moving: None, ..placed.entry.clone() };
         self.edits.push(Edit::Replace { machine: placed.machine, token: entry.token, entry });
         let kind = if why == Departure::MachineLost { "machine-lost" } else { "departing" };
         self.tell(kind, Some(placed.machine), reason.or_else(|| Some(in_words(why).to_owned())));
@@ -421,6 +421,7 @@ fn entry(unit: &UnitName, wanted: &Wanted, token: Token) -> ManifestEntry {
         run: wanted.run,
         token,
         departing: None,
+        moving: None,
     }
 }
 
@@ -433,5 +434,8 @@ const fn in_words(why: Departure) -> &'static str {
         Departure::Replaced => "another unit replaces it",
         Departure::MachineLost => "its machine was lost and it was started elsewhere",
         Departure::Updated => "its content changed",
+        Departure::Rebalanced => "machines are evened out",
+        Departure::Preempted => "a unit of higher priority needs the room",
+        Departure::TakenBack => "its move was taken back",
     }
 }

@@ -100,6 +100,9 @@ impl fmt::Display for Decision {
                     Departure::Replaced => "another unit replaces it",
                     Departure::MachineLost => "the machine was lost",
                     Departure::Updated => "its content changed",
+                    Departure::Rebalanced => "machines are evened out",
+                    Departure::Preempted => "a unit of higher priority needs the room",
+                    Departure::TakenBack => "its move was taken back",
                 };
                 write!(f, "{unit} leaves {}: {why}", machine.short())?;
                 reason.as_ref().map_or(Ok(()), |reason| write!(f, " ({reason})"))

@@ -48,6 +48,7 @@ fn entry(name: &str, token: i64, text: &str) -> ManifestEntry {
         run: 1,
         token: Token(token),
         departing: None,
+        moving: None,
     }
 }
 
