@@ -30,6 +30,8 @@ pub enum ErrorKind {
     NotFound,
     /// It contradicts what is there (409).
     Conflict,
+    /// It was asked for only at a revision that is not the present one (412).
+    RevisionDiffers,
     /// The request is too large (413).
     TooLarge,
     /// The unit is on no machine, or not on one that can be asked (409).
@@ -53,6 +55,7 @@ impl ErrorKind {
             Self::Forbidden => 403,
             Self::NotFound => 404,
             Self::Conflict | Self::NotPlaced => 409,
+            Self::RevisionDiffers => 412,
             Self::TooLarge => 413,
             Self::InvalidUnit => 422,
             Self::Internal => 500,

@@ -15,13 +15,11 @@
 
 mod commit;
 mod interval;
+mod order;
 mod plan;
 mod ranges;
 
-use std::{
-    collections::BTreeMap,
-    sync::{Arc, atomic::AtomicU64},
-};
+use std::{collections::BTreeMap, sync::atomic::AtomicU64};
 
 use flotilla_units::{ContentHash, UnitName, UnitRange};
 
@@ -33,7 +31,9 @@ use crate::{
     timing::Timing,
 };
 
-use self::{interval::Word, plan::Wish, ranges::RANGES_MAX};
+pub use self::order::{Asker, Bulk, Effect, NewText, UnitOrder, Word, Written};
+
+use self::{plan::Wish, ranges::RANGES_MAX};
 
 /// The most bytes of one unit's text: a transaction, less its record and event.
 pub const CONTENT_BYTES_MAX: usize = TXN_BYTES_MAX - 16 * 1024;
@@ -46,28 +46,6 @@ pub struct Operations {
     /// Names this process's events; random, so that no two ever write the same key.
     writer: String,
     sequence: AtomicU64,
-}
-
-/// What became of one unit.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Written {
-    /// The unit.
-    pub unit: UnitName,
-    /// What was done.
-    pub effect: Effect,
-    /// When its record was last written: whoever waits for the effect watches from here.
-    pub revision: Revision,
-}
-
-/// What was done to a unit's record.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Effect {
-    /// It did not exist before.
-    Created,
-    /// It is another than before.
-    Changed,
-    /// It was as asked already.
-    Unchanged,
 }
 
 /// Why something was not done.
@@ -99,7 +77,7 @@ pub enum OperationError {
     },
     /// The unit exists with another text.
     #[error(
-        "`{unit}` is in the cluster with another text ({}, not {}); destroy it first, or use another name",
+        "`{unit}` is in the cluster with another text ({}, not {}); replace it (`--replace`), or use another name",
         current.short(),
         submitted.short()
     )]
@@ -110,6 +88,33 @@ pub enum OperationError {
         current: ContentHash,
         /// The text that was submitted.
         submitted: ContentHash,
+    },
+    /// The unit was changed since the asker looked.
+    #[error(
+        "`{unit}` is at revision {}, not at {} as asked for: {}; look at it and decide again",
+        found.0,
+        expected.0,
+        if found.0 == 0 { "it is not there" } else { "it was changed meanwhile" }
+    )]
+    RevisionDiffers {
+        /// The unit.
+        unit: UnitName,
+        /// The revision that was asked for.
+        expected: Revision,
+        /// When it was last written; zero if it is not there.
+        found: Revision,
+    },
+    /// Two things are asked of a unit at once that cannot both be.
+    #[error("`{0}` is asked to be two things by the same order; ask for one of them")]
+    Contradictory(UnitName),
+    /// All or none was asked for, and it is too much for one transaction.
+    #[error(
+        "what is asked of the {units} units does not fit into one transaction of the store; ask for less, or do \
+         without \"all or none\""
+    )]
+    TooManyAtOnce {
+        /// How many there are.
+        units: usize,
     },
     /// The unit is on its way out.
     #[error(
@@ -213,26 +218,49 @@ impl Operations {
     pub async fn submit(
         &self,
         units: &[(UnitName, String)],
-        by: &str,
+        by: impl Into<Asker<'_>>,
     ) -> Result<Vec<Written>, OperationError> {
-        let mut wishes = BTreeMap::new();
-        for (name, text) in units {
-            let submitted = ContentHash::of(text.as_bytes());
-            let wish = Wish::Submit { hash: submitted, text: Arc::from(text.as_bytes()) };
-            match wishes.insert(name.clone(), wish) {
-                Some(Wish::Submit { hash: current, .. }) if current != submitted => {
-                    return Err(OperationError::ContentDiffers { unit: name.clone(), current, submitted });
-                }
+        let order = |(name, text): &(UnitName, String)| {
+            (name.clone(), UnitOrder::submit(NewText::first(text.clone())))
+        };
+        let orders: Vec<_> = units.iter().map(order).collect();
+        Ok(self.write(&orders, false, by).await?.written)
+    }
+
+    /// Does to each unit all that is asked of it: texts given and replaced, targets, runs, destroys.
+    ///
+    /// # Guarantees
+    /// All are checked before the first is written. What fits into one transaction (some 60 units with
+    /// new texts, or 119 without) is done at once or not at all; more is done in several, one after the
+    /// other, unless `whole` asks for one: then it is refused. An instance may be ordered together with the
+    /// text of its template. The text that a unit has already changes nothing.
+    ///
+    /// # Errors
+    /// A unit cannot be done, or was changed since the revision that was asked for; else what the store
+    /// said.
+    pub async fn write(
+        &self,
+        orders: &[(UnitName, UnitOrder)],
+        whole: bool,
+        by: impl Into<Asker<'_>>,
+    ) -> Result<Bulk, OperationError> {
+        let mut wishes: BTreeMap<UnitName, Wish> = BTreeMap::new();
+        for (name, order) in orders {
+            order.check(name)?;
+            let wish = Wish::from(order);
+            match wishes.insert(name.clone(), wish.clone()) {
+                Some(before) if before != wish => return Err(twice(name, &before, &wish)),
                 _ => {}
             }
         }
-        self.carry_out(wishes, by).await
+        self.carry_out(wishes, whole, by.into()).await
     }
 
     /// Says what the user wants of units. Instances of a known template are created by it.
     ///
-    /// A unit that becomes `launched` gets a new run. One that is launched already gets one with
-    /// `raise_run`: the caller says so when it is launched but not active, and is to be started anew.
+    /// A unit that becomes `launched` gets a new run. With `raise_run` one that has this target already
+    /// gets one too: the caller says so when it is launched and not active, to have it started anew, or
+    /// when it is loaded and runs, because something else started it, to have it stopped.
     ///
     /// # Guarantees
     /// As [`Operations::submit`], with up to 119 units in one transaction.
@@ -245,9 +273,9 @@ impl Operations {
         units: &[UnitName],
         target: Target,
         raise_run: bool,
-        by: &str,
+        by: impl Into<Asker<'_>>,
     ) -> Result<Vec<Written>, OperationError> {
-        self.carry_out(each(units, &Wish::Target { target, raise_run }), by).await
+        self.carry_out_each(units, Word::Target { target, raise_run }, by.into()).await
     }
 
     /// Says what the user wants of a range of instances. Those that are missing are created by it,
@@ -266,9 +294,9 @@ impl Operations {
         range: &UnitRange,
         target: Target,
         raise_run: bool,
-        by: &str,
+        by: impl Into<Asker<'_>>,
     ) -> Result<Vec<Written>, OperationError> {
-        self.carry_out_in(range, Word::Target { target, raise_run }, by).await
+        self.carry_out_in(range, Word::Target { target, raise_run }, by.into()).await
     }
 
     /// Orders the instances of a range that are there to be destroyed.
@@ -278,8 +306,12 @@ impl Operations {
     ///
     /// # Errors
     /// No instance is there; else what the store said.
-    pub async fn destroy_in(&self, range: &UnitRange, by: &str) -> Result<Vec<Written>, OperationError> {
-        self.carry_out_in(range, Word::Destroy, by).await
+    pub async fn destroy_in(
+        &self,
+        range: &UnitRange,
+        by: impl Into<Asker<'_>>,
+    ) -> Result<Vec<Written>, OperationError> {
+        self.carry_out_in(range, Word::Destroy, by.into()).await
     }
 
     /// Orders units to be started anew, wherever they are; a unit that was not launched is.
@@ -289,8 +321,13 @@ impl Operations {
     ///
     /// # Errors
     /// As [`Operations::set_target`].
-    pub async fn restart(&self, units: &[UnitName], by: &str) -> Result<Vec<Written>, OperationError> {
-        self.carry_out(each(units, &Wish::Target { target: Target::Launched, raise_run: true }), by).await
+    pub async fn restart(
+        &self,
+        units: &[UnitName],
+        by: impl Into<Asker<'_>>,
+    ) -> Result<Vec<Written>, OperationError> {
+        let word = Word::Target { target: Target::Launched, raise_run: true };
+        self.carry_out_each(units, word, by.into()).await
     }
 
     /// Orders units to be destroyed. Their records stay, `deleting`, until the engine has proof that
@@ -302,13 +339,23 @@ impl Operations {
     /// # Errors
     /// There is no such unit, or it is a template whose instances are not destroyed with it; else
     /// what the store said.
-    pub async fn destroy(&self, units: &[UnitName], by: &str) -> Result<Vec<Written>, OperationError> {
-        self.carry_out(each(units, &Wish::Destroy), by).await
+    pub async fn destroy(
+        &self,
+        units: &[UnitName],
+        by: impl Into<Asker<'_>>,
+    ) -> Result<Vec<Written>, OperationError> {
+        self.carry_out_each(units, Word::Destroy, by.into()).await
     }
 }
 
-fn each(units: &[UnitName], wish: &Wish) -> BTreeMap<UnitName, Wish> {
-    units.iter().map(|name| (name.clone(), wish.clone())).collect()
+/// Refuses a unit of which two different things are asked.
+fn twice(unit: &UnitName, one: &Wish, other: &Wish) -> OperationError {
+    match (one.hash(), other.hash()) {
+        (Some(current), Some(submitted)) if current != submitted => {
+            OperationError::ContentDiffers { unit: unit.clone(), current, submitted }
+        }
+        _ => OperationError::Contradictory(unit.clone()),
+    }
 }
 
 /// Names up to three units.

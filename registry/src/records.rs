@@ -126,6 +126,18 @@ pub enum Target {
     Launched,
 }
 
+/// How what runs gets to know that its text has changed. A template's says it of its instances.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Rollout {
+    /// It is started anew where it is; several of one text one after the other, each once the one
+    /// before it is as it should be.
+    #[default]
+    OneByOne,
+    /// It runs on as it is until it is started anew for another reason.
+    NextStart,
+}
+
 /// One unit. A template has one too (its target stays `inactive`); an instance has no hash of its
 /// own and follows its template's.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -138,9 +150,12 @@ pub struct UnitRecord {
     /// The content that it runs; `None` for instances.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub current: Option<ContentHash>,
-    /// Content accepted but not yet rolled out.
+    /// How those that run get to know that `current` has changed.
+    #[serde(default, skip_serializing_if = "Rollout::is_default")]
+    pub rollout: Rollout,
+    /// The name of the set of unit files (`flotctl apply --set NAME`) that it was made by.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub staged: Option<ContentHash>,
+    pub set: Option<String>,
     /// What the user wants.
     pub target: Target,
     /// Grows with every change of this record.
@@ -449,6 +464,9 @@ pub struct EventRecord {
     pub at: Timestamp,
     /// Who: `engine`, or the user that asked.
     pub by: String,
+    /// The request by which a user asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub request: Option<String>,
     /// What, one per unit or machine that the transaction changed.
     pub changes: Vec<EventChange>,
 }
@@ -467,6 +485,14 @@ pub struct EventChange {
     /// Why, for people.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub why: Option<String>,
+}
+
+impl Rollout {
+    /// Tells whether it is what is meant where nothing is said.
+    #[allow(clippy::trivially_copy_pass_by_ref, reason = "serde calls it with a reference")]
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 impl Token {

@@ -99,15 +99,16 @@ fn of_operation(error: &OperationError) -> ErrorKind {
         OperationError::NoSuchUnit(_)
         | OperationError::NoSuchInstances(_)
         | OperationError::MissingTemplate { .. } => ErrorKind::NotFound,
-        OperationError::TemplateStarted(_) | OperationError::InstanceSubmitted { .. } => {
-            ErrorKind::BadRequest
-        }
+        OperationError::TemplateStarted(_)
+        | OperationError::InstanceSubmitted { .. }
+        | OperationError::Contradictory(_) => ErrorKind::BadRequest,
+        OperationError::RevisionDiffers { .. } => ErrorKind::RevisionDiffers,
         OperationError::ContentDiffers { .. }
         | OperationError::BeingDestroyed(_)
         | OperationError::TemplateInUse { .. }
         | OperationError::TooScattered(_)
         | OperationError::Contended { .. } => ErrorKind::Conflict,
-        OperationError::TooLarge { .. } => ErrorKind::TooLarge,
+        OperationError::TooLarge { .. } | OperationError::TooManyAtOnce { .. } => ErrorKind::TooLarge,
         OperationError::Unreadable(_) => ErrorKind::Internal,
         OperationError::OutcomeUnknown { .. } => ErrorKind::OutcomeUnknown,
         OperationError::Incomplete { source, .. } => of_operation(source),

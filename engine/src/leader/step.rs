@@ -225,6 +225,7 @@ impl Memory {
                 v: VERSION,
                 at: now.wall,
                 by: "engine".to_owned(),
+                request: None,
                 changes: of.changes.clone(),
             };
             then.push(Operation::Put { key: keys.spell(&key), value: record.encode(), lease: None });

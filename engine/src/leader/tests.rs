@@ -5,7 +5,8 @@ use std::time::Duration;
 use flotilla_registry::{
     keys::{Bucket, Key, Keys},
     records::{
-        Capacity, Cluster, MachineRecord, ManifestBucket, Record as _, ReportHead, Target, UnitRecord,
+        Capacity, Cluster, MachineRecord, ManifestBucket, Record as _, ReportHead, Rollout, Target,
+        UnitRecord,
     },
     store::{Compare, KeyValue, LeaseId, Operation, Revision, TXN_BYTES_MAX, TXN_OPERATIONS_MAX, WatchEvent},
 };
@@ -141,7 +142,8 @@ impl World {
             v: 1,
             runtime: name.clone(),
             current,
-            staged: None,
+            rollout: Rollout::OneByOne,
+            set: None,
             target: Target::Launched,
             generation: 1,
             run: 1,

@@ -14,7 +14,7 @@ use std::{
 
 use flotilla_registry::{
     keys::Key,
-    records::{RangeGuard, RangeRecord, RecordError, UnitRecord},
+    records::{RangeGuard, RangeRecord, RecordError, Rollout, UnitRecord},
     store::Revision,
 };
 use flotilla_units::{RANGE_MAX, UnitName};
@@ -185,8 +185,8 @@ impl ClusterState {
 /// Returns the record that an instance would have if what its range says were said of it alone.
 fn inherit(name: &UnitName, said: &RangeRecord) -> UnitRecord {
     let RangeRecord { v, target, generation, run, by, at, deleting } = said.clone();
-    let runtime = name.clone();
-    UnitRecord { v, runtime, current: None, staged: None, target, generation, run, by, at, deleting }
+    let (runtime, rollout) = (name.clone(), Rollout::default());
+    UnitRecord { v, runtime, current: None, rollout, set: None, target, generation, run, by, at, deleting }
 }
 
 /// Tells whether these are the bounds of a range: whoever writes others is not to fill the memory.

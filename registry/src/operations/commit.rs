@@ -36,8 +36,8 @@ use crate::{
 
 use self::chunk::{Chunk, Packing};
 use super::{
-    Effect, OperationError, Operations, Written,
-    interval::{self, Part, Word},
+    Asker, Bulk, Effect, OperationError, Operations, Word, Written,
+    interval::{self, Part},
     plan::{Wish, plan},
 };
 
@@ -71,10 +71,13 @@ struct Interval {
 /// An operation under way.
 struct Errand<'a> {
     operations: &'a Operations,
-    by: &'a str,
+    asker: Asker<'a>,
     wishes: BTreeMap<UnitName, Wish>,
     interval: Option<Interval>,
     total: usize,
+    /// All is to be written in one transaction.
+    whole: bool,
+    transactions: usize,
     done: BTreeMap<UnitName, Written>,
     pending: Vec<Pending>,
     /// When the guards of templates were last written, as far as this attempt knows.
@@ -87,10 +90,22 @@ impl Operations {
     pub(super) async fn carry_out(
         &self,
         wishes: BTreeMap<UnitName, Wish>,
-        by: &str,
-    ) -> Result<Vec<Written>, OperationError> {
+        whole: bool,
+        asker: Asker<'_>,
+    ) -> Result<Bulk, OperationError> {
         let total = wishes.len();
-        Errand { wishes, total, ..Errand::new(self, by) }.finish_all().await
+        Errand { wishes, total, whole, ..Errand::new(self, asker) }.finish_all().await
+    }
+
+    /// Does the same to each unit; answers in the order of the names.
+    pub(super) async fn carry_out_each(
+        &self,
+        units: &[UnitName],
+        word: Word,
+        asker: Asker<'_>,
+    ) -> Result<Vec<Written>, OperationError> {
+        let wishes = units.iter().map(|name| (name.clone(), word.into())).collect();
+        Ok(self.carry_out(wishes, false, asker).await?.written)
     }
 
     /// Does to each instance of a range what is wished of all; answers in the order of the names.
@@ -98,22 +113,24 @@ impl Operations {
         &self,
         range: &UnitRange,
         word: Word,
-        by: &str,
+        asker: Asker<'_>,
     ) -> Result<Vec<Written>, OperationError> {
         let total = usize::try_from(range.to() - range.from()).unwrap_or(usize::MAX).saturating_add(1);
         let interval = Some(Interval { range: range.clone(), word, begun: false });
-        Errand { interval, total, ..Errand::new(self, by) }.finish_all().await
+        Ok(Errand { interval, total, ..Errand::new(self, asker) }.finish_all().await?.written)
     }
 }
 
 impl<'a> Errand<'a> {
-    const fn new(operations: &'a Operations, by: &'a str) -> Self {
+    const fn new(operations: &'a Operations, asker: Asker<'a>) -> Self {
         Self {
             operations,
-            by,
+            asker,
             wishes: BTreeMap::new(),
             interval: None,
             total: 0,
+            whole: false,
+            transactions: 0,
             done: BTreeMap::new(),
             pending: Vec::new(),
             guards: BTreeMap::new(),
@@ -121,9 +138,12 @@ impl<'a> Errand<'a> {
         }
     }
 
-    async fn finish_all(mut self) -> Result<Vec<Written>, OperationError> {
+    async fn finish_all(mut self) -> Result<Bulk, OperationError> {
         match self.run().await {
-            Ok(()) => Ok(self.done.into_values().collect()),
+            Ok(()) => {
+                let written = self.done.into_values().collect();
+                Ok(Bulk { written, transactions: self.transactions })
+            }
             Err(error) => Err(self.explain(error)),
         }
     }
@@ -178,11 +198,13 @@ impl<'a> Errand<'a> {
         let said = sight.ranges.iter().filter_map(|(template, said)| Some((template, said.as_ref().ok()?)));
         self.guards = said.map(|(template, said)| (template.clone(), said.seen())).collect();
         let at = Timestamp::now();
-        let steps = plan(&sight, &self.wishes, self.by, at)?;
+        let mut steps = plan(&sight, &self.wishes, self.asker, at)?;
+        // Texts first: in whatever transactions it comes, no instance is there before its template.
+        steps.sort_by_key(|step| step.write.as_ref().is_some_and(|write| write.content.is_none()));
         let keys = self.operations.registry.keys();
         let mut packing = Packing::new(keys, &sight, self.pending.len());
         if let Some(Interval { range, word, begun }) = &self.interval {
-            match interval::plan(&sight, range, *word, &own, self.by, at) {
+            match interval::plan(&sight, range, *word, &own, self.asker, at) {
                 Ok(plan) if plan.ranges.is_none() => self.finish_interval(plan.to, plan.parts, None),
                 Ok(plan) => packing.add_interval(plan, range.template(), looked),
                 // There is nothing in the rest of it.
@@ -196,7 +218,11 @@ impl<'a> Errand<'a> {
             }
             packing.add(step);
         }
-        for chunk in packing.finish() {
+        let chunks = packing.finish();
+        if self.whole && chunks.len() > 1 {
+            return Err(OperationError::TooManyAtOnce { units: self.total });
+        }
+        for chunk in chunks {
             // Somebody was faster: the next attempt plans the rest anew.
             if !self.write(chunk).await? {
                 break;
@@ -234,7 +260,8 @@ impl<'a> Errand<'a> {
         let record = EventRecord {
             v: VERSION,
             at: Timestamp::now(),
-            by: self.by.to_owned(),
+            by: self.asker.by.to_owned(),
+            request: self.asker.request.map(str::to_owned),
             changes: std::mem::take(&mut chunk.changes),
         };
         let rewrites = chunk.rewrites();
@@ -271,6 +298,7 @@ impl<'a> Errand<'a> {
     }
 
     fn finish_written(&mut self, effects: Effects, revision: Revision) {
+        self.transactions += 1;
         for (unit, effect) in effects.units {
             self.finish(&unit, effect, revision);
         }

@@ -15,8 +15,8 @@ use crate::{
 };
 
 use super::{
-    Effect, OperationError,
-    plan::{Sight, Wish, usable},
+    Asker, Effect, OperationError, Word,
+    plan::{Sight, usable},
     ranges::{Piece, RANGES_MAX, Ranges},
 };
 
@@ -24,13 +24,6 @@ use super::{
 /// part is at most a key deleted and one written, and the guard, the event and what is left of the
 /// ranges at both ends are within the 120 operations too.
 const PARTS_MAX: usize = 40;
-
-/// What is asked of every instance of a range.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Word {
-    Target { target: Target, raise_run: bool },
-    Destroy,
-}
 
 /// What is said of many instances of one template, as it was read.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -73,15 +66,6 @@ impl Said {
     }
 }
 
-impl From<Word> for Wish {
-    fn from(word: Word) -> Self {
-        match word {
-            Word::Target { target, raise_run } => Self::Target { target, raise_run },
-            Word::Destroy => Self::Destroy,
-        }
-    }
-}
-
 /// Decides on a range. `own` are its instances that have a record of their own.
 ///
 /// # Errors
@@ -91,13 +75,13 @@ pub(super) fn plan(
     range: &UnitRange,
     word: Word,
     own: &BTreeSet<UnitName>,
-    by: &str,
+    asker: Asker<'_>,
     at: Timestamp,
 ) -> Result<IntervalPlan, OperationError> {
     let name = |number| range.template().with_number(number).unwrap_or_else(|_| range.template().clone());
     let template = match word {
         Word::Target { target, .. } if target != Target::Inactive => {
-            Some(usable(sight, &name(range.from()), range.template().clone())?)
+            Some(usable(sight, None, &name(range.from()), range.template().clone())?)
         }
         _ => None,
     };
@@ -134,7 +118,7 @@ pub(super) fn plan(
             return Some(record);
         }
         let generation = record.generation + 1;
-        Some(RangeRecord { generation, by: by.to_owned(), at, ..record })
+        Some(RangeRecord { generation, by: asker.by.to_owned(), at, ..record })
     });
     if let Some(number) = refused {
         return Err(OperationError::BeingDestroyed(name(number)));
@@ -166,11 +150,10 @@ fn said_next(old: Option<&Piece>, word: Word) -> Result<Option<RangeRecord>, Bei
         (Word::Destroy | Word::Target { target: Target::Inactive, .. }, None) => Ok(None),
         (Word::Destroy, Some(old)) => Ok(Some(RangeRecord { deleting: true, ..old.clone() })),
         (Word::Target { .. }, Some(old)) if old.deleting => Err(BeingDestroyed),
-        (Word::Target { target, raise_run }, old) => {
+        (Word::Target { target, .. }, old) => {
             let mut record = old.cloned().unwrap_or_else(new_record);
-            let starts = target == Target::Launched && (record.target != target || raise_run);
+            record.run += u64::from(word.raises(record.target));
             record.target = target;
-            record.run += u64::from(starts);
             Ok(Some(record))
         }
     }

@@ -10,22 +10,33 @@ use jiff::Timestamp;
 
 use crate::{
     reads::Stored,
-    records::{EventChange, RangeRecord, RecordError, Target, UnitRecord, VERSION},
+    records::{EventChange, RangeRecord, RecordError, Rollout, Target, UnitRecord, VERSION},
     store::Revision,
 };
 
 use super::{
-    CONTENT_BYTES_MAX, Effect, OperationError,
+    Asker, CONTENT_BYTES_MAX, Effect, OperationError, UnitOrder, Word,
     interval::Said,
     ranges::{Piece, RANGES_MAX},
 };
 
 /// What is asked of one unit.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Wish {
+    pub text: Option<Text>,
+    pub word: Option<Word>,
+    /// When its record must have been written last.
+    pub expected: Option<Revision>,
+}
+
+/// A text with its hash.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Wish {
-    Submit { hash: ContentHash, text: Arc<[u8]> },
-    Target { target: Target, raise_run: bool },
-    Destroy,
+pub(super) struct Text {
+    pub hash: ContentHash,
+    pub text: Arc<[u8]>,
+    replace: bool,
+    rollout: Rollout,
+    set: Option<String>,
 }
 
 /// The records that a plan is made from.
@@ -64,7 +75,7 @@ pub(super) struct Write {
     pub guard: Option<UnitName>,
     /// The number that is taken out of these ranges.
     pub take_out: Option<u64>,
-    pub change: EventChange,
+    pub changes: Vec<EventChange>,
 }
 
 /// Decides on all units at once.
@@ -74,7 +85,7 @@ pub(super) struct Write {
 pub(super) fn plan(
     sight: &Sight,
     wishes: &BTreeMap<UnitName, Wish>,
-    by: &str,
+    asker: Asker<'_>,
     at: Timestamp,
 ) -> Result<Vec<Step>, OperationError> {
     wishes
@@ -84,13 +95,13 @@ pub(super) fn plan(
             let said = sight.said_of(name)?;
             let inherited = said.filter(|_| existing.is_none());
             let before = existing.cloned().or_else(|| inherited.map(|piece| inherit(name, piece)));
-            let write = match wish {
-                Wish::Submit { hash, text } => submit(sight, name, existing, *hash, text)?,
-                Wish::Target { target, raise_run } => {
-                    set_target(sight, name, before.as_ref(), *target, *raise_run)?
+            if let Some(expected) = wish.expected {
+                let found = before.as_ref().map_or(Revision(0), |stored| stored.written);
+                if found != expected {
+                    return Err(OperationError::RevisionDiffers { unit: name.clone(), expected, found });
                 }
-                Wish::Destroy => destroy(sight, wishes, name, before.as_ref())?,
-            };
+            }
+            let write = all_of(sight, wishes, name, wish, (existing, before.as_ref()))?;
             let effect = match (&write, &before) {
                 (None, _) => Effect::Unchanged,
                 (Some(_), None) => Effect::Created,
@@ -98,14 +109,14 @@ pub(super) fn plan(
             };
             let write = write.map(|mut write| {
                 write.record.generation += 1;
-                by.clone_into(&mut write.record.by);
+                asker.by.clone_into(&mut write.record.by);
                 write.record.at = at;
                 // The plan rests on what its range says, or on none being there.
                 if existing.is_none() && name.number().is_some() {
                     write.guard = name.template();
                 }
                 // Whatever came of a destroyed instance's own record, no range speaks for it any more.
-                if *wish == Wish::Destroy && said.is_some_and(|piece| !piece.record.deleting) {
+                if wish.destroys() && said.is_some_and(|piece| !piece.record.deleting) {
                     (write.guard, write.take_out) = (name.template(), name.number());
                 }
                 write
@@ -123,9 +134,73 @@ pub(super) fn plan(
         .collect()
 }
 
+/// Decides on all that is asked of one unit: its text first, then what is to become of it. `existing` is
+/// its own record, `before` also what a range says of it.
+fn all_of(
+    sight: &Sight,
+    wishes: &BTreeMap<UnitName, Wish>,
+    name: &UnitName,
+    wish: &Wish,
+    (existing, before): (Option<&Stored<UnitRecord>>, Option<&Stored<UnitRecord>>),
+) -> Result<Option<Write>, OperationError> {
+    let with_text = match &wish.text {
+        Some(text) => submit(sight, name, existing, text)?,
+        None => None,
+    };
+    let Some(word) = wish.word else { return Ok(with_text) };
+    let submitted = with_text.as_ref().map(|write| {
+        let written = existing.map_or(Revision(0), |stored| stored.written);
+        Stored { record: write.record.clone(), created: written, written, lease: None }
+    });
+    let now = submitted.as_ref().or(before);
+    let ordered = match word {
+        Word::Target { target, .. } => set_target(sight, wishes, name, now, target, word)?,
+        Word::Destroy => destroy(sight, wishes, name, now)?,
+    };
+    Ok(match (with_text, ordered) {
+        (Some(text), Some(mut write)) => {
+            write.content = text.content;
+            write.changes.splice(0..0, text.changes);
+            Some(write)
+        }
+        (text, ordered) => ordered.or(text),
+    })
+}
+
+impl From<&UnitOrder> for Wish {
+    fn from(order: &UnitOrder) -> Self {
+        let text = order.text.as_ref().map(|new| Text {
+            hash: ContentHash::of(new.text.as_bytes()),
+            text: Arc::from(new.text.as_bytes()),
+            replace: new.replace,
+            rollout: new.rollout,
+            set: new.set.clone(),
+        });
+        Self { text, word: order.word, expected: order.expected }
+    }
+}
+
+impl From<Word> for Wish {
+    fn from(word: Word) -> Self {
+        Self { word: Some(word), ..Self::default() }
+    }
+}
+
+impl Wish {
+    /// Returns the hash of the text that it gives.
+    pub(super) fn hash(&self) -> Option<ContentHash> {
+        self.text.as_ref().map(|text| text.hash)
+    }
+
+    /// Tells whether it destroys its unit.
+    pub(super) fn destroys(&self) -> bool {
+        self.word == Some(Word::Destroy)
+    }
+}
+
 impl Write {
-    const fn new(record: UnitRecord, change: EventChange) -> Self {
-        Self { record, content: None, template: None, guard: None, take_out: None, change }
+    fn new(record: UnitRecord, change: EventChange) -> Self {
+        Self { record, content: None, template: None, guard: None, take_out: None, changes: vec![change] }
     }
 }
 
@@ -168,40 +243,67 @@ fn submit(
     sight: &Sight,
     name: &UnitName,
     existing: Option<&Stored<UnitRecord>>,
-    hash: ContentHash,
-    text: &Arc<[u8]>,
+    new: &Text,
 ) -> Result<Option<Write>, OperationError> {
     if let Some(template) = name.template() {
         return Err(OperationError::InstanceSubmitted { instance: name.clone(), template });
     }
-    if text.len() > CONTENT_BYTES_MAX {
-        return Err(OperationError::TooLarge { unit: name.clone(), bytes: text.len() });
+    if new.text.len() > CONTENT_BYTES_MAX {
+        return Err(OperationError::TooLarge { unit: name.clone(), bytes: new.text.len() });
     }
-    let (kind, record) = match existing {
-        None => ("submitted", new_record(name)),
+    let made = |record: UnitRecord| UnitRecord {
+        current: Some(new.hash),
+        rollout: new.rollout,
+        set: new.set.clone().or(record.set),
+        ..record
+    };
+    let (change, record) = match existing {
+        None => (change("submitted", name, None), made(new_record(name))),
         Some(stored) => match stored.record.current {
             _ if stored.record.deleting => return Err(OperationError::BeingDestroyed(name.clone())),
-            Some(current) if current != hash => {
-                return Err(OperationError::ContentDiffers { unit: name.clone(), current, submitted: hash });
+            Some(current) if current != new.hash && !new.replace => {
+                let submitted = new.hash;
+                return Err(OperationError::ContentDiffers { unit: name.clone(), current, submitted });
             }
-            Some(_) if !sight.missing.contains(&hash) => return Ok(None),
+            Some(current) if current != new.hash => {
+                let mut why = format!("from {} to {}", current.short(), new.hash.short());
+                if new.rollout == Rollout::NextStart {
+                    why.push_str("; what runs is left as it is until its next start");
+                }
+                (change("replaced", name, Some(why)), made(stored.record.clone()))
+            }
+            Some(_) if !sight.missing.contains(&new.hash) => {
+                if !new.replace || new.rollout == stored.record.rollout {
+                    return Ok(None);
+                }
+                let why = match new.rollout {
+                    Rollout::OneByOne => "what runs gets it now",
+                    Rollout::NextStart => "what runs is left as it is until its next start",
+                };
+                let record = UnitRecord { rollout: new.rollout, ..stored.record.clone() };
+                let change = change("rollout-changed", name, Some(why.to_owned()));
+                return Ok(Some(Write::new(record, change)));
+            }
             // The unit is there and its text is not: this is how it is put back.
-            _ => ("text-restored", stored.record.clone()),
+            _ => {
+                let record = UnitRecord { current: Some(new.hash), ..stored.record.clone() };
+                (change("text-restored", name, None), record)
+            }
         },
     };
-    let record = UnitRecord { current: Some(hash), ..record };
     // Written also when the cluster has the same text: its collection compares when it was last
     // written, and so cannot take it away at this very moment.
-    let content = Some((hash, text.clone()));
-    Ok(Some(Write { content, ..Write::new(record, change(kind, name, None)) }))
+    let content = Some((new.hash, new.text.clone()));
+    Ok(Some(Write { content, ..Write::new(record, change) }))
 }
 
 fn set_target(
     sight: &Sight,
+    wishes: &BTreeMap<UnitName, Wish>,
     name: &UnitName,
     existing: Option<&Stored<UnitRecord>>,
     target: Target,
-    raise_run: bool,
+    word: Word,
 ) -> Result<Option<Write>, OperationError> {
     if name.is_template() && target != Target::Inactive {
         return Err(OperationError::TemplateStarted(name.clone()));
@@ -210,7 +312,7 @@ fn set_target(
         return Err(OperationError::BeingDestroyed(name.clone()));
     }
     let template = match name.template() {
-        Some(template) if target != Target::Inactive => Some(usable(sight, name, template)?),
+        Some(template) if target != Target::Inactive => Some(usable(sight, Some(wishes), name, template)?),
         _ => None,
     };
     let mut record = match existing {
@@ -220,29 +322,37 @@ fn set_target(
         None => return Err(OperationError::NoSuchUnit(name.clone())),
     };
     let before = record.target;
-    let starts = target == Target::Launched && (before != Target::Launched || raise_run);
-    if existing.is_some() && before == target && !starts {
+    let raises = word.raises(before);
+    if existing.is_some() && before == target && !raises {
         return Ok(None);
     }
     record.target = target;
-    if starts {
-        record.run += 1;
-    }
-    let change = if before == target && starts {
-        change("restart-ordered", name, None)
-    } else {
-        change("target-changed", name, Some(format!("from {before} to {target}")))
+    record.run += u64::from(raises);
+    let change = match target {
+        Target::Launched if before == target => change("restart-ordered", name, None),
+        Target::Loaded if before == target && raises => {
+            change("stop-ordered", name, Some("it runs, though it is only to be loaded".to_owned()))
+        }
+        _ => change("target-changed", name, Some(format!("from {before} to {target}"))),
     };
     Ok(Some(Write { template, ..Write::new(record, change) }))
 }
 
-/// Returns an instance's template, if instances of it may be made, and when it was last written.
+/// Returns an instance's template, if instances of it may be made, and when it was last written; zero if
+/// it is written now.
 pub(super) fn usable(
     sight: &Sight,
+    wishes: Option<&BTreeMap<UnitName, Wish>>,
     instance: &UnitName,
     template: UnitName,
 ) -> Result<(UnitName, Revision), OperationError> {
+    // Its text may come with the same write.
+    let wish = wishes.and_then(|wishes| wishes.get(&template));
+    if wish.is_some_and(Wish::destroys) {
+        return Err(OperationError::BeingDestroyed(template));
+    }
     match sight.get(&template)? {
+        None if wish.is_some_and(|wish| wish.text.is_some()) => Ok((template, Revision(0))),
         None => Err(OperationError::MissingTemplate { instance: instance.clone(), template }),
         Some(stored) if stored.record.deleting => Err(OperationError::BeingDestroyed(template)),
         Some(stored) => Ok((template, stored.written)),
@@ -275,8 +385,9 @@ fn in_use(
     template: &UnitName,
 ) -> Result<(), OperationError> {
     let own = sight.instances.get(template).into_iter().flatten();
-    let staying: Vec<&UnitName> = own.filter(|&it| !wishes.contains_key(it)).collect();
-    let going = wishes.keys().filter(|unit| unit.template().as_ref() == Some(template));
+    let goes = |it: &UnitName| wishes.get(it).is_some_and(Wish::destroys);
+    let staying: Vec<&UnitName> = own.filter(|&it| !goes(it)).collect();
+    let going = wishes.keys().filter(|unit| goes(unit) && unit.template().as_ref() == Some(template));
     let others = going.chain(staying.iter().copied()).filter_map(UnitName::number).collect();
     let (more, said) = said_to_stay(sight, template, &others)?;
     match staying.first().copied().cloned().or(said) {
@@ -311,7 +422,8 @@ fn new_record(name: &UnitName) -> UnitRecord {
         v: VERSION,
         runtime: name.clone(),
         current: None,
-        staged: None,
+        rollout: Rollout::default(),
+        set: None,
         target: Target::Inactive,
         generation: 0,
         run: 0,

@@ -11,6 +11,7 @@ mod ranges;
 mod seats;
 mod session;
 mod stream;
+mod writes;
 
 use std::{sync::Arc, time::Duration};
 

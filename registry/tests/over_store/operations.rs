@@ -1,8 +1,12 @@
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use flotilla_registry::{
     keys::{Key, Keys},
-    operations::{CONTENT_BYTES_MAX, Effect, OperationError, Operations},
+    operations::{CONTENT_BYTES_MAX, Effect, NewText, OperationError, Operations, UnitOrder, Word},
     reads::{ReadError, Registry},
     records::{EventRecord, Record, RecordError, Target, UnitRecord},
     store::{KeyRange, Operation, RangeRequest, Store, Txn, faults::Link},
@@ -335,6 +339,8 @@ async fn a_text_that_is_not_its_hash_is_told() {
 enum Act {
     Submit(Vec<(usize, u8)>),
     Target(Vec<usize>, Target, bool),
+    /// Texts that replace others and units that are started, at once.
+    Write(BTreeMap<usize, u8>, BTreeSet<usize>),
     Restart(Vec<usize>),
     Destroy(Vec<usize>),
     Collected,
@@ -351,6 +357,8 @@ fn act() -> impl Strategy<Value = Act> {
     prop_oneof![
         4 => prop::collection::vec((0..3_usize, 0..2_u8), 1..4).prop_map(Act::Submit),
         4 => (some.clone(), target, any::<bool>()).prop_map(|(some, target, raise)| Act::Target(some, target, raise)),
+        2 => (prop::collection::btree_map(0..3_usize, 0..2_u8, 0..3), prop::collection::btree_set(0..POOL.len(), 0..3))
+            .prop_map(|(texts, started)| Act::Write(texts, started)),
         2 => some.clone().prop_map(Act::Restart),
         2 => some.prop_map(Act::Destroy),
         1 => Just(Act::Collected),
@@ -384,7 +392,9 @@ fn expect(model: &Model, act: &Act) -> Option<Model> {
         if it.3 {
             return None;
         }
-        it.2 += u64::from(target == Target::Launched && (it.1 != Target::Launched || raise));
+        let starts = target == Target::Launched && (it.1 != Target::Launched || raise);
+        let stops = (target, it.1) == (Target::Loaded, Target::Loaded) && raise;
+        it.2 += u64::from(starts || stops);
         it.1 = target;
         Some(())
     };
@@ -398,13 +408,25 @@ fn expect(model: &Model, act: &Act) -> Option<Model> {
             }
         }
         Act::Target(units, target, raise) => {
-            let units: std::collections::BTreeSet<_> = units.iter().collect();
+            let units: BTreeSet<_> = units.iter().collect();
             for &unit in units {
                 launch(&mut next, POOL[unit], *target, *raise)?;
             }
         }
+        Act::Write(texts, started) => {
+            for (&unit, &text) in texts {
+                let it = next.entry(POOL[unit]).or_insert((None, Target::Inactive, 0, false));
+                if it.3 {
+                    return None;
+                }
+                it.0 = Some(text);
+            }
+            for &unit in started {
+                launch(&mut next, POOL[unit], Target::Launched, false)?;
+            }
+        }
         Act::Restart(units) => {
-            let units: std::collections::BTreeSet<_> = units.iter().collect();
+            let units: BTreeSet<_> = units.iter().collect();
             for &unit in units {
                 launch(&mut next, POOL[unit], Target::Launched, true)?;
             }
@@ -434,6 +456,18 @@ async fn act_on(operations: &Operations, store: &Arc<dyn Store>, act: &Act) -> O
             operations.submit(&units, "test").await
         }
         Act::Target(units, target, raise) => operations.set_target(&of(units), *target, *raise, "test").await,
+        Act::Write(texts, started) => {
+            let mut orders: BTreeMap<UnitName, UnitOrder> = BTreeMap::new();
+            for (&unit, text) in texts {
+                orders.entry(name(POOL[unit])).or_default().text = Some(NewText::replacing(text.to_string()));
+            }
+            for &unit in started {
+                let word = Word::Target { target: Target::Launched, raise_run: false };
+                orders.entry(name(POOL[unit])).or_default().word = Some(word);
+            }
+            let orders: Vec<_> = orders.into_iter().collect();
+            operations.write(&orders, true, "test").await.map(|bulk| bulk.written)
+        }
         Act::Restart(units) => operations.restart(&of(units), "test").await,
         Act::Destroy(units) => operations.destroy(&of(units), "test").await,
         Act::Collected => {

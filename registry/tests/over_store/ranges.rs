@@ -198,7 +198,9 @@ fn expect(model: &BTreeMap<u64, Word>, act: &Act) -> Option<BTreeMap<u64, Word>>
         if it.2 {
             return None;
         }
-        it.1 += u64::from(target == Target::Launched && (it.0 != target || raise));
+        let starts = target == Target::Launched && (it.0 != target || raise);
+        let stops = (target, it.0) == (Target::Loaded, Target::Loaded) && raise;
+        it.1 += u64::from(starts || stops);
         it.0 = target;
         Some(())
     };

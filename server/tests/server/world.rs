@@ -268,8 +268,13 @@ impl World {
             machine: None,
             why: None,
         };
-        let record =
-            EventRecord { v: VERSION, at: Timestamp::now(), by: "test".to_owned(), changes: vec![change] };
+        let record = EventRecord {
+            v: VERSION,
+            at: Timestamp::now(),
+            by: "test".to_owned(),
+            request: None,
+            changes: vec![change],
+        };
         let key = Keys::default().spell(&Key::Event { writer: "test".to_owned(), sequence: n });
         let put = Operation::Put { key, value: record.encode(), lease: None };
         self.store.txn(Txn { then: vec![put], ..Txn::default() }).await.unwrap();

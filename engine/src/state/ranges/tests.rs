@@ -2,7 +2,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use flotilla_registry::{
     keys::{Key, Keys},
-    records::{Record as _, Target, VERSION},
+    records::{Record as _, Rollout, Target, VERSION},
     store::{KeyValue, WatchEvent},
 };
 use jiff::Timestamp;
@@ -39,7 +39,8 @@ fn own(number: u64, run: u64) -> (Key, Option<Vec<u8>>) {
         v: VERSION,
         runtime,
         current: None,
-        staged: None,
+        rollout: Rollout::OneByOne,
+        set: None,
         target,
         generation: 1,
         run,

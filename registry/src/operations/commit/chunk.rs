@@ -129,7 +129,7 @@ impl<'a> Packing<'a> {
         chunk.when.extend(parts.when);
         chunk.contents.extend(parts.content);
         chunk.puts.push(parts.put);
-        chunk.changes.push(write.change);
+        chunk.changes.extend(write.changes);
         chunk.effects.units.push((step.unit, step.effect));
         self.chunks.push(chunk);
     }
@@ -168,12 +168,12 @@ impl<'a> Packing<'a> {
         };
         let taken_out = usize::from(write.take_out.is_some());
         let names: usize = when.iter().map(|(key, _)| key.len()).sum();
-        // The event names the unit and its change: its key and 200 bytes are more than that.
+        // The event names the unit and its changes: its key and 200 bytes for each are more than that.
         let bytes = 2 * names
             + put_bytes(&put)
             + content.as_ref().map_or(0, |(_, content)| put_bytes(content))
             + taken_out * (2 * RANGE_BYTES + 3 * unit.as_str().len())
-            + 200;
+            + write.changes.len() * (200 + unit.as_str().len());
         // The guard is one operation; counting it with each of several does no harm.
         let operations = 1 + usize::from(content.is_some()) + taken_out * (TAKE_OUT_OPERATIONS + 1);
         Parts { when, content, put, bytes, operations }

@@ -13,12 +13,7 @@ use crate::{
 };
 
 use super::{
-    super::{
-        OperationError,
-        interval::Said,
-        plan::{Sight, Wish},
-        ranges::Piece,
-    },
+    super::{OperationError, interval::Said, plan::Sight, ranges::Piece},
     Errand,
 };
 
@@ -38,8 +33,7 @@ impl Errand<'_> {
         let mut templates: BTreeSet<UnitName> = interval.into_iter().collect();
         templates
             .extend(self.wishes.keys().filter(|name| name.number().is_some()).filter_map(UnitName::template));
-        let destroyed =
-            || self.wishes.iter().filter(|(_, wish)| **wish == Wish::Destroy).map(|(name, _)| name);
+        let destroyed = || self.wishes.iter().filter(|(_, wish)| wish.destroys()).map(|(name, _)| name);
         templates.extend(destroyed().filter(|name| name.is_template()).cloned());
         let gets: Vec<Get> =
             names.into_iter().map(Get::Unit).chain(templates.into_iter().map(Get::Ranges)).collect();
@@ -83,10 +77,7 @@ impl Errand<'_> {
     /// Finds the texts that are submitted again and are not in the store as they should be. One by one:
     /// two may be more than an answer can carry.
     async fn missing(&self, sight: &Sight) -> Result<BTreeSet<ContentHash>, OperationError> {
-        let submitted = self.wishes.iter().filter_map(|(name, wish)| match wish {
-            Wish::Submit { hash, .. } => Some((name, *hash)),
-            _ => None,
-        });
+        let submitted = self.wishes.iter().filter_map(|(name, wish)| Some((name, wish.hash()?)));
         let current = |name| sight.units.get(name).and_then(|stored| stored.as_ref().ok()?.record.current);
         let again: BTreeSet<ContentHash> =
             submitted.filter(|(name, hash)| current(*name) == Some(*hash)).map(|(_, hash)| hash).collect();

@@ -1,0 +1,145 @@
+//! What is asked of units, and by whom.
+//!
+//! The words that callers of [`Operations`](super::Operations) use. Nothing here reads or decides.
+
+use flotilla_units::UnitName;
+
+use crate::{
+    records::{Rollout, Target},
+    store::Revision,
+};
+
+use super::OperationError;
+
+/// Who asks, and by which request; both stand in the event of what comes of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Asker<'a> {
+    /// The user's name.
+    pub by: &'a str,
+    /// The request's id, where there is one.
+    pub request: Option<&'a str>,
+}
+
+impl<'a> From<&'a str> for Asker<'a> {
+    fn from(by: &'a str) -> Self {
+        Self { by, request: None }
+    }
+}
+
+/// Everything that one write asks of one unit.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct UnitOrder {
+    /// The text that it is to have.
+    pub text: Option<NewText>,
+    /// What is to become of it.
+    pub word: Option<Word>,
+    /// Only if its record was last written at this revision; zero means that it is not there.
+    pub expected: Option<Revision>,
+}
+
+/// A unit's text, checked by whoever asks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewText {
+    /// The text.
+    pub text: String,
+    /// It may take the place of another text.
+    pub replace: bool,
+    /// How those that run get to know of it. Said with `replace`, it is taken in also where the text is
+    /// the same.
+    pub rollout: Rollout,
+    /// The set of unit files that the unit is made, or replaced, by.
+    pub set: Option<String>,
+}
+
+/// What is to become of a unit, or of every instance of a range.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Word {
+    /// What is wanted of it.
+    Target {
+        /// The target.
+        target: Target,
+        /// Though it is wanted already: started anew, or if it is to be loaded, stopped anew.
+        raise_run: bool,
+    },
+    /// It is to go, and its record with it.
+    Destroy,
+}
+
+/// What became of a write about several units.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Bulk {
+    /// What became of each, in the order of their names.
+    pub written: Vec<Written>,
+    /// How many transactions it took. With more than one, others may have seen a part of it.
+    pub transactions: usize,
+}
+
+/// What became of one unit.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Written {
+    /// The unit.
+    pub unit: UnitName,
+    /// What was done.
+    pub effect: Effect,
+    /// When its record was last written: whoever waits for the effect watches from here.
+    pub revision: Revision,
+}
+
+/// What was done to a unit's record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Effect {
+    /// It did not exist before.
+    Created,
+    /// It is another than before.
+    Changed,
+    /// It was as asked already.
+    Unchanged,
+}
+
+impl Word {
+    /// Tells whether it makes the run of what had `before` as its target grow.
+    pub(super) fn raises(self, before: Target) -> bool {
+        match self {
+            Self::Target { target: Target::Launched, raise_run } => before != Target::Launched || raise_run,
+            // What something else started is to be stopped anew; what flotilla started, is stopped anyway.
+            Self::Target { target: Target::Loaded, raise_run } => before == Target::Loaded && raise_run,
+            Self::Target { target: Target::Inactive, .. } | Self::Destroy => false,
+        }
+    }
+}
+
+impl NewText {
+    /// A text for a unit that has none yet, or the same.
+    #[must_use]
+    pub fn first(text: impl Into<String>) -> Self {
+        Self { text: text.into(), replace: false, rollout: Rollout::default(), set: None }
+    }
+
+    /// A text that takes the place of any other.
+    #[must_use]
+    pub fn replacing(text: impl Into<String>) -> Self {
+        Self { replace: true, ..Self::first(text) }
+    }
+}
+
+impl UnitOrder {
+    /// Gives the unit a text.
+    #[must_use]
+    pub fn submit(text: NewText) -> Self {
+        Self { text: Some(text), ..Self::default() }
+    }
+
+    /// Says what is to become of the unit.
+    #[must_use]
+    pub fn word(word: Word) -> Self {
+        Self { word: Some(word), ..Self::default() }
+    }
+
+    /// Refuses what contradicts itself.
+    pub(super) fn check(&self, unit: &UnitName) -> Result<(), OperationError> {
+        match (&self.text, self.word) {
+            (Some(_), Some(Word::Destroy)) => Err(OperationError::Contradictory(unit.clone())),
+            _ => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,186 @@
+use std::sync::Arc;
+
+use flotilla_registry::{
+    keys::Keys,
+    operations::{Asker, Effect, NewText, OperationError, Operations, UnitOrder, Word},
+    reads::Registry,
+    records::{EventRecord, Record, Rollout, Target, UnitRecord},
+    store::{RangeRequest, Revision, Store},
+    timing::Timing,
+};
+use flotilla_units::{ContentHash, UnitName};
+
+use super::store;
+
+const START: Word = Word::Target { target: Target::Launched, raise_run: false };
+
+fn operations(store: &Arc<dyn Store>) -> Operations {
+    Operations::new(Registry::new(store.clone(), Keys::default()), Timing::default())
+}
+
+fn name(text: &str) -> UnitName {
+    text.parse().expect("a unit name")
+}
+
+fn with(unit: &str, text: NewText) -> (UnitName, UnitOrder) {
+    (name(unit), UnitOrder::submit(text))
+}
+
+async fn record(operations: &Operations, unit: &str) -> UnitRecord {
+    operations.registry().unit(&name(unit)).await.expect("readable").expect("there").record
+}
+
+async fn events(store: &Arc<dyn Store>) -> Vec<EventRecord> {
+    let range = Keys::default().all_of("events");
+    let mut kvs = store.range(RangeRequest::all(range)).await.expect("a read").kvs;
+    kvs.sort_by_key(|kv| kv.mod_revision);
+    kvs.iter().map(|kv| EventRecord::from_kv(kv).expect("an event")).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_text_is_replaced_only_when_it_is_asked_for_and_only_if_it_differs() {
+    let (store, _) = store(21);
+    let operations = operations(&store);
+    let first = with("a.service", NewText::first("one"));
+    let mut launched = first.clone();
+    launched.1.word = Some(START);
+    let written = operations.write(&[launched], true, "ann").await.unwrap().written;
+    assert_eq!(written[0].effect, Effect::Created);
+    let refused = operations.write(&[with("a.service", NewText::first("two"))], true, "ann").await;
+    assert!(matches!(refused, Err(OperationError::ContentDiffers { .. })), "{refused:?}");
+
+    let asker = Asker { by: "ben", request: Some("r-1") };
+    let two = [with("a.service", NewText::replacing("two"))];
+    assert_eq!(operations.write(&two, true, asker).await.unwrap().written[0].effect, Effect::Changed);
+    let now = record(&operations, "a.service").await;
+    assert_eq!(now.current, Some(ContentHash::of(b"two")));
+    assert_eq!((now.target, now.run), (Target::Launched, 1), "neither stopped nor started by it");
+    assert_eq!(
+        operations.registry().content(&ContentHash::of(b"two")).await.unwrap().as_deref(),
+        Some("two")
+    );
+    let event = events(&store).await.pop().expect("an event");
+    assert_eq!((event.by.as_str(), event.request.as_deref()), ("ben", Some("r-1")));
+    assert_eq!(event.changes[0].kind, "replaced");
+
+    let before = store.range(RangeRequest::all(Keys::default().everything())).await.unwrap().revision;
+    assert_eq!(operations.write(&two, true, "cem").await.unwrap().written[0].effect, Effect::Unchanged);
+    let after = store.range(RangeRequest::all(Keys::default().everything())).await.unwrap().revision;
+    assert_eq!(before, after, "the same again writes nothing");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_write_is_refused_when_its_unit_was_changed_since() {
+    let (store, _) = store(22);
+    let operations = operations(&store);
+    let order = |text: &str, expected| {
+        let mut order = with("a.service", NewText::replacing(text));
+        order.1.expected = Some(Revision(expected));
+        [order]
+    };
+    let made = operations.write(&order("one", 0), true, "ann").await.unwrap().written[0].revision;
+    match operations.write(&order("two", 0), true, "ann").await {
+        Err(error @ OperationError::RevisionDiffers { expected: Revision(0), found, .. }) => {
+            assert_eq!(found, made);
+            assert!(error.to_string().contains(&format!("at revision {}, not at 0", made.0)), "{error}");
+        }
+        other => panic!("{other:?}"),
+    }
+    let second = operations.write(&order("two", made.0), true, "ann").await.unwrap().written[0].revision;
+    assert!(operations.write(&order("three", made.0), true, "ben").await.is_err());
+    // The other units of the same write are not done either.
+    let mut both = order("three", made.0).to_vec();
+    both.push(with("b.service", NewText::first("b")));
+    assert!(operations.write(&both, false, "ben").await.is_err());
+    assert!(operations.registry().unit(&name("b.service")).await.unwrap().is_none());
+    let mut stop = (name("a.service"), UnitOrder::word(Word::Destroy));
+    stop.1.expected = Some(second);
+    operations.write(&[stop], true, "ben").await.unwrap();
+    // An instance that only a range speaks for is at its range's revision.
+    let web = with("web@.service", NewText::first("web"));
+    operations.write(&[web], true, "ann").await.unwrap();
+    let range = flotilla_units::UnitRange::new(name("web@.service"), 1, 9).unwrap();
+    let said = operations.set_target_in(&range, Target::Launched, false, "ann").await.unwrap()[0].revision;
+    let mut instance =
+        (name("web@3.service"), UnitOrder::word(Word::Target { target: Target::Loaded, raise_run: false }));
+    instance.1.expected = Some(Revision(said.0 - 1));
+    assert!(operations.write(&[instance.clone()], true, "ann").await.is_err());
+    instance.1.expected = Some(said);
+    operations.write(&[instance], true, "ann").await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn mixed_orders_are_one_transaction_or_none_as_far_as_they_fit() {
+    let (store, _) = store(23);
+    let operations = operations(&store);
+    let mut orders =
+        vec![with("a.service", NewText::first("a")), with("web@.service", NewText::first("web"))];
+    orders[0].1.word = Some(START);
+    orders.extend((1..=3).map(|n| (name(&format!("web@{n}.service")), UnitOrder::word(START))));
+    let bulk = operations.write(&orders, true, "ann").await.unwrap();
+    assert_eq!((bulk.written.len(), bulk.transactions), (5, 1));
+    assert!(bulk.written.iter().all(|it| it.revision == bulk.written[0].revision));
+    assert_eq!(events(&store).await.len(), 1, "with one event");
+    assert_eq!(record(&operations, "a.service").await.run, 1);
+    assert_eq!(record(&operations, "web@2.service").await.target, Target::Launched);
+
+    let none = [with("b.service", NewText::first("b")), (name("no.service"), UnitOrder::word(START))];
+    assert!(matches!(operations.write(&none, false, "ann").await, Err(OperationError::NoSuchUnit(_))));
+    assert!(operations.registry().unit(&name("b.service")).await.unwrap().is_none());
+    let mut both = with("b.service", NewText::first("b"));
+    both.1.word = Some(Word::Destroy);
+    assert!(matches!(operations.write(&[both], true, "ann").await, Err(OperationError::Contradictory(_))));
+
+    let mut many = vec![with("job@.service", NewText::first("job"))];
+    many.extend((1..=200).map(|n| (name(&format!("job@{n}.service")), UnitOrder::word(START))));
+    let refused = operations.write(&many, true, "ann").await;
+    assert!(matches!(refused, Err(OperationError::TooManyAtOnce { units: 201 })), "{refused:?}");
+    assert!(operations.registry().unit(&name("job@.service")).await.unwrap().is_none());
+    let bulk = operations.write(&many, false, "ann").await.unwrap();
+    assert_eq!(bulk.written.len(), 201);
+    assert!(bulk.transactions > 1, "and it is said: {}", bulk.transactions);
+}
+
+#[tokio::test(start_paused = true)]
+async fn how_a_text_is_rolled_out_and_the_set_it_is_of() {
+    let (store, _) = store(24);
+    let operations = operations(&store);
+    let later = |text: &str| NewText { rollout: Rollout::NextStart, ..NewText::replacing(text) };
+    operations.write(&[with("a.service", NewText::first("one"))], true, "ann").await.unwrap();
+    operations.write(&[with("a.service", later("two"))], true, "ann").await.unwrap();
+    assert_eq!(record(&operations, "a.service").await.rollout, Rollout::NextStart);
+    let same = operations.write(&[with("a.service", NewText::first("two"))], true, "ann").await.unwrap();
+    assert_eq!(same.written[0].effect, Effect::Unchanged, "who only submits says nothing of it");
+    operations.write(&[with("a.service", NewText::replacing("two"))], true, "ann").await.unwrap();
+    let now = record(&operations, "a.service").await;
+    assert_eq!((now.rollout, now.set), (Rollout::OneByOne, None));
+    let of_set = |text: &str| NewText { set: Some("shop".to_owned()), ..NewText::replacing(text) };
+    operations.write(&[with("a.service", of_set("two"))], true, "ann").await.unwrap();
+    assert_eq!(
+        record(&operations, "a.service").await.set,
+        None,
+        "it was made by hand, and is as it should be"
+    );
+    operations.write(&[with("a.service", of_set("three"))], true, "ann").await.unwrap();
+    operations.write(&[with("a.service", NewText::replacing("four"))], true, "ann").await.unwrap();
+    assert_eq!(
+        record(&operations, "a.service").await.set.as_deref(),
+        Some("shop"),
+        "edited, and still of the set"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_loaded_already_is_stopped_anew_only_if_the_caller_says_so() {
+    let (store, _) = store(25);
+    let operations = operations(&store);
+    operations.write(&[with("a.service", NewText::first("one"))], true, "ann").await.unwrap();
+    let unit = [name("a.service")];
+    operations.set_target(&unit, Target::Loaded, true, "ann").await.unwrap();
+    assert_eq!(record(&operations, "a.service").await.run, 0, "it was not loaded before");
+    let again = operations.set_target(&unit, Target::Loaded, false, "ann").await.unwrap();
+    assert_eq!(again[0].effect, Effect::Unchanged);
+    operations.set_target(&unit, Target::Loaded, true, "ann").await.unwrap();
+    assert_eq!(record(&operations, "a.service").await.run, 1);
+    assert_eq!(events(&store).await.pop().unwrap().changes[0].kind, "stop-ordered");
+}
