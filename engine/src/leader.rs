@@ -23,7 +23,9 @@
 //! ```
 
 mod batch;
+mod cause;
 mod compaction;
+mod news;
 mod plan;
 mod ranges;
 mod step;
@@ -36,6 +38,7 @@ use std::{sync::Arc, time::Duration};
 
 use flotilla_registry::{
     election::{KeyLost, Leadership},
+    events,
     keys::Key,
     records::{Cluster, Record as _},
     store::{CALL_TIMEOUT, Compare, KeyRange, Operation, Revision, Store, StoreError, Txn, TxnResponse},
@@ -51,7 +54,8 @@ use tracing::{debug, error, warn};
 
 use self::{
     compaction::Compaction,
-    step::{Memory, Now, Step, step},
+    news::News,
+    step::{Memory, Now, Step, settings, step},
     tokens::Tokens,
 };
 use crate::{
@@ -192,8 +196,10 @@ impl Term<'_> {
         model.sync(state, &everything);
         *fresh = everything;
         engine.leads = true;
+        let kept = settings(state).unwrap_or_default().events_kept_s;
+        let news = News::of_term(state, Duration::from_secs(kept), Timestamp::now());
         let leadership = self.leadership;
-        Memory::new(leadership.fence(), leadership.term(), leadership.cluster(), brake.holding())
+        Memory::new(leadership.fence(), leadership.term(), leadership.cluster(), brake.holding(), news)
     }
 
     fn step(&self, memory: &mut Memory, release: bool) -> Step {
@@ -231,6 +237,9 @@ impl Term<'_> {
                 Ok(TxnResponse { succeeded: true, revision, .. }) => {
                     debug!(revision = revision.0, buckets = ready.of.buckets.len(), "written");
                     memory.wrote(&ready.of, self.shared.now());
+                    if let Some(event) = &ready.event {
+                        events::tell_log(event, revision);
+                    }
                     upto = Some(revision);
                     continue;
                 }

@@ -27,7 +27,10 @@ use std::{
 
 use flotilla_registry::{
     keys::{Bucket, Key, Keys},
-    records::{Cluster, EventRecord, LeaderRecord, ManifestEntry, SeatRecord, UnitRecord, UnitReport},
+    records::{
+        Cluster, ClusterSettings, EventRecord, LeaderRecord, ManifestEntry, SeatRecord, UnitRecord,
+        UnitReport,
+    },
     store::{KeyValue, Revision, WatchEvent},
     witness::WentBack,
 };
@@ -48,6 +51,7 @@ pub struct ClusterState {
     keys: Keys,
     revision: Revision,
     cluster: Option<Kept<Cluster>>,
+    settings: Option<Kept<ClusterSettings>>,
     leader: Option<Kept<LeaderRecord>>,
     seats: BTreeMap<u8, Kept<SeatRecord>>,
     /// Records of units, and what ranges say of instances without one.
@@ -120,6 +124,7 @@ impl ClusterState {
             keys,
             revision: Revision(0),
             cluster: None,
+            settings: None,
             leader: None,
             seats: BTreeMap::new(),
             units: BTreeMap::new(),
@@ -215,6 +220,12 @@ impl ClusterState {
     #[must_use]
     pub const fn cluster(&self) -> Option<&Kept<Cluster>> {
         self.cluster.as_ref()
+    }
+
+    /// Returns what operators set for the whole cluster, if they ever did.
+    #[must_use]
+    pub const fn settings(&self) -> Option<&Kept<ClusterSettings>> {
+        self.settings.as_ref()
     }
 
     /// Returns who leads.

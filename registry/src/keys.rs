@@ -14,6 +14,7 @@
 //! | `reports/<id>/<bucket>` | [`ReportBucket`](crate::records::ReportBucket) | agent | the machine's |
 //! | `engine/leader` | [`LeaderRecord`](crate::records::LeaderRecord) | engine | the leader's |
 //! | `engine/seats/<n>` | [`SeatRecord`](crate::records::SeatRecord) | engine | the seat's |
+//! | `settings` | [`ClusterSettings`](crate::records::ClusterSettings) | API | no |
 //! | `events/<writer>-<seq>` | [`EventRecord`](crate::records::EventRecord) | leader, API | no |
 
 use std::fmt;
@@ -58,6 +59,7 @@ pub enum Key {
     Report(MachineId, Bucket),
     Leader,
     Seat(u8),
+    Settings,
     Event { writer: String, sequence: u64 },
 }
 
@@ -137,6 +139,7 @@ impl Keys {
             Key::Report(id, bucket) => format!("{p}reports/{id}/{bucket}"),
             Key::Leader => format!("{p}engine/leader"),
             Key::Seat(number) => format!("{p}engine/seats/{number}"),
+            Key::Settings => format!("{p}settings"),
             Key::Event { writer, sequence } => format!("{p}events/{writer}-{sequence:020}"),
         }
     }
@@ -146,7 +149,11 @@ impl Keys {
     pub fn read(&self, key: &str) -> Option<Key> {
         let rest = key.strip_prefix(&self.prefix)?;
         let Some((kind, rest)) = rest.split_once('/') else {
-            return (rest == "cluster").then_some(Key::Cluster);
+            return match rest {
+                "cluster" => Some(Key::Cluster),
+                "settings" => Some(Key::Settings),
+                _ => None,
+            };
         };
         Some(match kind {
             "contents" => Key::Content(rest.parse().ok()?),
@@ -256,6 +263,7 @@ mod tests {
             Key::Report(machine, Bucket::of(&unit)),
             Key::Leader,
             Key::Seat(2),
+            Key::Settings,
             Key::Event { writer: "api-7".to_owned(), sequence: 12 },
         ];
         for key in all {

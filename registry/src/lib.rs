@@ -4,6 +4,7 @@
 //! what runs where.
 
 pub mod election;
+pub mod events;
 mod held_key;
 pub mod keys;
 pub mod operations;

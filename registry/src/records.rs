@@ -91,6 +91,7 @@ records!(
     LeaderRecord,
     SeatRecord,
     EventRecord,
+    ClusterSettings,
 );
 
 const fn version() -> u32 {
@@ -112,6 +113,20 @@ pub struct Cluster {
     pub terms: Vec<String>,
     /// The highest token counter that any leader may have given out; leaders reserve blocks.
     pub tokens_reserved: u64,
+}
+
+/// What operators set for the whole cluster; what is not set has its default.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClusterSettings {
+    /// Record version.
+    #[serde(default = "version")]
+    pub v: u32,
+    /// How long events are kept, in seconds.
+    #[serde(default = "ClusterSettings::default_events_kept_s")]
+    pub events_kept_s: u64,
+    /// How many event records are kept at most.
+    #[serde(default = "ClusterSettings::default_events_max")]
+    pub events_max: usize,
 }
 
 /// What the user wants of a unit.
@@ -472,7 +487,7 @@ pub struct EventRecord {
 }
 
 /// One change of an [`EventRecord`].
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EventChange {
     /// What happened, in kebab case: `submitted`, `placed`, `departing`, `machine-lost`, ...
     pub kind: String,
@@ -482,6 +497,12 @@ pub struct EventChange {
     /// The machine, where it is about one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub machine: Option<MachineId>,
+    /// That machine's host name: it is told also when the machine has long been forgotten.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host: Option<String>,
+    /// The request that led to it, where it was written later than the request itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub request: Option<String>,
     /// Why, for people.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub why: Option<String>,
@@ -492,6 +513,28 @@ impl Rollout {
     #[allow(clippy::trivially_copy_pass_by_ref, reason = "serde calls it with a reference")]
     fn is_default(&self) -> bool {
         *self == Self::default()
+    }
+}
+
+impl Default for ClusterSettings {
+    fn default() -> Self {
+        Self {
+            v: VERSION,
+            events_kept_s: Self::default_events_kept_s(),
+            events_max: Self::default_events_max(),
+        }
+    }
+}
+
+impl ClusterSettings {
+    /// A day: long enough to look at what happened over night.
+    const fn default_events_kept_s() -> u64 {
+        24 * 3_600
+    }
+
+    /// Ten thousand: at most some 40 MB of the store when every one is about a hundred units.
+    const fn default_events_max() -> usize {
+        10_000
     }
 }
 

@@ -28,9 +28,9 @@ pub const COALESCE: Duration = Duration::from_millis(100);
 /// measures it.
 const ENTRY_BYTES: usize = 300;
 
-/// One change's JSON in an event record without its names. 250 bytes, with the longest reason that
-/// this crate makes up itself; those of the core are counted.
-const CHANGE_BYTES: usize = 250;
+/// One change's JSON in an event record without its names, its reason and its request, which are
+/// counted. 330 bytes, the longest host name included.
+const CHANGE_BYTES: usize = 330;
 
 /// A transaction of the leader, without what each of them has: the fence, the compare of the
 /// cluster's record, and the event.
@@ -225,6 +225,8 @@ fn plan_bytes(plan: &Plan) -> usize {
         })
         .sum();
     let name = plan.unit.as_str().len();
-    let why = |change: &EventChange| change.why.as_ref().map_or(0, String::len);
-    edits + plan.changes.iter().map(|change| CHANGE_BYTES + name + why(change)).sum::<usize>()
+    let texts = |change: &EventChange| {
+        [&change.why, &change.request].into_iter().flatten().map(String::len).sum::<usize>()
+    };
+    edits + plan.changes.iter().map(|change| CHANGE_BYTES + name + texts(change)).sum::<usize>()
 }

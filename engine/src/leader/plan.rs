@@ -27,8 +27,9 @@ use flotilla_registry::{
     store::Revision,
 };
 use flotilla_units::{MachineId, UnitName};
+use jiff::Timestamp;
 
-use super::tokens::Tokens;
+use super::{cause::Cause, tokens::Tokens};
 use crate::{
     model::Decided,
     placement::Decision,
@@ -97,6 +98,8 @@ pub struct Planning<'a> {
     pub tokens: &'a mut Tokens,
     /// The mass-loss brake holds: nothing follows from a machine's absence.
     pub held: bool,
+    /// Now, for people to read.
+    pub now: Timestamp,
 }
 
 impl Edit {
@@ -129,19 +132,26 @@ impl Plan {
     }
 
     fn tell(&mut self, kind: &str, machine: Option<MachineId>, why: Option<String>) {
-        self.changes.push(EventChange { kind: kind.to_owned(), unit: Some(self.unit.clone()), machine, why });
+        let cause = why.map(|why| Cause { why, request: None });
+        self.tell_because(kind, machine, cause);
+    }
+
+    fn tell_because(&mut self, kind: &str, machine: Option<MachineId>, cause: Option<Cause>) {
+        let (why, request) = cause.map(|cause| (cause.why, cause.request)).unzip();
+        let (kind, unit) = (kind.to_owned(), Some(self.unit.clone()));
+        self.changes.push(EventChange { kind, unit, machine, request: request.flatten(), why, host: None });
     }
 
     fn drop_proven(&mut self, placed: &Placed<'_>) {
         self.edits.push(Edit::Drop { machine: placed.machine, token: placed.entry.token });
-        self.tell("gone", Some(placed.machine), None);
+        self.tell("gone", Some(placed.machine), Some("its machine proved it".to_owned()));
     }
 
-    fn depart(&mut self, placed: &Placed<'_>, why: Departure, reason: Option<String>) {
+    fn depart(&mut self, placed: &Placed<'_>, why: Departure, cause: Cause) {
         let entry = ManifestEntry { departing: Some(why), moving: None, ..placed.entry.clone() };
         self.edits.push(Edit::Replace { machine: placed.machine, token: entry.token, entry });
         let kind = if why == Departure::MachineLost { "machine-lost" } else { "departing" };
-        self.tell(kind, Some(placed.machine), reason.or_else(|| Some(in_words(why).to_owned())));
+        self.tell_because(kind, Some(placed.machine), Some(cause));
     }
 
     /// Asks for the machines of unproven entries to be absent still; false if they are too many.
@@ -159,9 +169,9 @@ impl Plan {
         true
     }
 
-    fn add(&mut self, machine: MachineId, wanted: &Wanted, token: Token) {
+    fn add(&mut self, machine: MachineId, wanted: &Wanted, token: Token, cause: Cause) {
         self.edits.push(Edit::Add { machine, entry: entry(&self.unit, wanted, token) });
-        self.tell("placed", Some(machine), None);
+        self.tell_because("placed", Some(machine), Some(cause));
     }
 }
 
@@ -198,7 +208,7 @@ impl Planning<'_> {
         for placed in placed {
             let mut plan = Plan::new(unit);
             if placed.entry.departing.is_none() {
-                plan.depart(placed, why, None);
+                plan.depart(placed, why, Cause::departs(self.state, unit, placed.machine, why));
                 stays = true;
             } else if placed.proven_gone {
                 plan.drop_proven(placed);
@@ -232,7 +242,7 @@ impl Planning<'_> {
         last.destroy.push((Key::Unit(unit.clone()), record.mod_revision()));
         let guard = self.state.range_guard(unit).map(|guard| guard.mod_revision());
         last.destroy.extend(guard.map(|guard| (Key::RangeGuard(unit.clone()), guard)));
-        last.tell("destroyed", None, None);
+        last.tell_because("destroyed", None, Some(Cause::ordered(self.state, unit)));
         vec![last]
     }
 
@@ -255,7 +265,8 @@ impl Planning<'_> {
         let mut active: Vec<&Placed<'_>> = placed.iter().filter(|p| p.entry.departing.is_none()).collect();
         active.sort_by_key(|placed| std::cmp::Reverse(placed.entry.token));
         for extra in active.iter().skip(1).take(EDITS_MAX) {
-            plan.depart(extra, Departure::Requirements, Some("it is on another machine too".to_owned()));
+            let why = "it is on another machine too".to_owned();
+            plan.depart(extra, Departure::Requirements, Cause { why, request: None });
         }
         let target = decided.place.first().copied().filter(|id| self.may_take(unit, placed, *id));
         let planned = match (active.first(), target) {
@@ -285,7 +296,13 @@ impl Planning<'_> {
         }
         if plan.edits.iter().any(|edit| matches!(edit, Edit::Add { .. })) {
             plan.absent.insert(on.machine);
-            plan.depart(on, Departure::MachineLost, None);
+            let cause = Cause::left(self.state, on.machine, Departure::MachineLost);
+            // What gave it its new place is the same loss.
+            let placing = plan.changes.iter_mut().filter(|change| change.kind == "placed");
+            placing.for_each(|change| {
+                (change.why, change.request) = (Some(cause.why.clone()), cause.request.clone());
+            });
+            plan.depart(on, Departure::MachineLost, cause);
         }
         true
     }
@@ -311,7 +328,8 @@ impl Planning<'_> {
             return true;
         }
         let Some(token) = self.tokens.take(self.cluster) else { return false };
-        plan.add(target, wanted, token);
+        let cause = Cause::placed(self.state, &plan.unit, placed, target, self.now);
+        plan.add(target, wanted, token, cause);
         true
     }
 
@@ -335,7 +353,11 @@ impl Planning<'_> {
             && on.life != Life::Lost
             && self.state.machines().get(&on.machine).is_some_and(crate::state::Machine::is_legible)
         {
-            plan.depart(on, *why, reason.as_ref().map(ToString::to_string));
+            let mut cause = Cause::departs(self.state, &plan.unit, on.machine, *why);
+            if let Some(reason) = reason {
+                cause.why = format!("{}: {reason}", cause.why);
+            }
+            plan.depart(on, *why, cause);
             return true;
         }
         let same_start = on.entry.hash == wanted.hash && on.entry.run == wanted.run;
@@ -360,7 +382,11 @@ impl Planning<'_> {
             token: on.entry.token,
             entry: entry(&plan.unit, wanted, token),
         });
-        plan.tell(kind, Some(on.machine), None);
+        let cause = match kind {
+            "updated" => Cause::updated(self.state, &plan.unit, on.entry.hash, wanted.hash),
+            _ => Cause::ordered(self.state, &plan.unit),
+        };
+        plan.tell_because(kind, Some(on.machine), Some(cause));
         true
     }
 
@@ -394,7 +420,8 @@ impl Planning<'_> {
                 plan = plans.swap_remove(at);
             }
             let Some(token) = self.tokens.take(self.cluster) else { return (plans, false) };
-            plan.add(target, wanted, token);
+            let cause = Cause::placed(self.state, unit, placed, target, self.now);
+            plan.add(target, wanted, token, cause);
             plans.push(plan);
         }
         (plans, true)
@@ -408,7 +435,8 @@ fn release(unit: &UnitName, placed: &Placed<'_>) -> Option<Plan> {
     }
     let mut plan = Plan::new(unit);
     plan.absent.insert(placed.machine);
-    plan.depart(placed, Departure::MachineLost, Some("its machine was lost".to_owned()));
+    let cause = Cause { why: "its machine was lost".to_owned(), request: None };
+    plan.depart(placed, Departure::MachineLost, cause);
     Some(plan)
 }
 
@@ -425,7 +453,7 @@ fn entry(unit: &UnitName, wanted: &Wanted, token: Token) -> ManifestEntry {
     }
 }
 
-const fn in_words(why: Departure) -> &'static str {
+pub(super) const fn in_words(why: Departure) -> &'static str {
     match why {
         Departure::Unloaded => "it was unloaded",
         Departure::Destroyed => "it was destroyed",

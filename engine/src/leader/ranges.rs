@@ -73,8 +73,8 @@ fn end(range: &RangeKey, written: Revision) -> Plan {
     plan.changes.push(EventChange {
         kind: "range-destroyed".to_owned(),
         unit: Some(range.template.clone()),
-        machine: None,
         why: instances.ok().map(|instances| format!("all of {instances} are gone")),
+        ..EventChange::default()
     });
     plan
 }

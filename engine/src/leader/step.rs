@@ -24,7 +24,7 @@ use std::{
 
 use flotilla_registry::{
     keys::Key,
-    records::{Cluster, EventChange, EventRecord, Record as _, VERSION},
+    records::{Cluster, ClusterSettings, EventChange, EventRecord, Record as _, VERSION},
     store::{Compare, KeyRange, Operation, Revision, Txn},
 };
 use flotilla_units::UnitName;
@@ -32,6 +32,8 @@ use jiff::Timestamp;
 
 use super::{
     batch::{Transaction, Warm, pack},
+    cause,
+    news::News,
     plan::{Plan, Planning},
     ranges::Leaving,
     tokens::{LOW, Tokens},
@@ -53,13 +55,6 @@ pub const RETRY: Duration = Duration::from_secs(1);
 /// How long a unit waits whose transaction the store refused for what it is. Half a minute: it will be
 /// refused again unless something changes, and everything else goes on meanwhile.
 pub const REFUSED_RETRY: Duration = Duration::from_secs(30);
-
-/// How old an event becomes. A day: long enough to look at what happened over night.
-pub const EVENT_AGE: Duration = Duration::from_secs(24 * 3_600);
-
-/// How many events are kept. Ten thousand: at most some 20 MB of the store when every one is about a
-/// hundred units.
-pub const EVENTS_MAX: usize = 10_000;
 
 /// How many old events one transaction collects. Five: with the fence, the cluster's record and the
 /// event they fit beside [`TXN_OPERATIONS_MAX`](flotilla_registry::store::TXN_OPERATIONS_MAX)
@@ -88,6 +83,8 @@ pub struct Memory {
     /// Units to look at, with the decisions about them that are not written yet.
     todo: BTreeMap<UnitName, Decided>,
     retry_at: Option<Duration>,
+    /// What happens although nobody orders it.
+    news: News,
     /// Told by a transaction that did not happen, and still to be told.
     untold: Vec<EventChange>,
     /// Machines changed since the brake looked last.
@@ -122,12 +119,20 @@ pub struct Ready {
     pub txn: Txn,
     /// What it was made of.
     pub of: Transaction,
+    /// The event that goes with it, if it tells anything.
+    pub event: Option<EventRecord>,
 }
 
 impl Memory {
-    /// Starts a term, in the middle of a mass-loss hold perhaps.
+    /// Starts a term, in the middle of a mass-loss hold perhaps, with what was told before it.
     #[must_use]
-    pub fn new(fence: Compare, term: &str, elected_with: &Cluster, hold: Option<BrakeChange>) -> Self {
+    pub fn new(
+        fence: Compare,
+        term: &str,
+        elected_with: &Cluster,
+        hold: Option<BrakeChange>,
+        news: News,
+    ) -> Self {
         Self {
             fence,
             term: term.to_owned(),
@@ -137,6 +142,7 @@ impl Memory {
             warm: Warm::default(),
             todo: BTreeMap::new(),
             retry_at: None,
+            news,
             untold: Vec::new(),
             machines_changed: false,
             leaving: Leaving::default(),
@@ -218,16 +224,21 @@ impl Memory {
         let mut when = vec![self.fence.clone(), Compare::ModRevision(keys.spell(&Key::Cluster), cluster_at)];
         when.extend(of.when.iter().cloned());
         let mut then = of.then.clone();
-        if !of.changes.is_empty() {
+        let mut changes = of.changes.clone();
+        for change in &mut changes {
+            let host = || change.machine.map(|id| cause::host(state, id));
+            change.host = change.host.take().or_else(host);
+        }
+        let event = (!changes.is_empty()).then(|| EventRecord {
+            v: VERSION,
+            at: now.wall,
+            by: "engine".to_owned(),
+            request: None,
+            changes,
+        });
+        if let Some(record) = &event {
             self.sequence += 1;
             let key = Key::Event { writer: self.term.clone(), sequence: self.sequence };
-            let record = EventRecord {
-                v: VERSION,
-                at: now.wall,
-                by: "engine".to_owned(),
-                request: None,
-                changes: of.changes.clone(),
-            };
             then.push(Operation::Put { key: keys.spell(&key), value: record.encode(), lease: None });
         }
         if collect {
@@ -235,7 +246,7 @@ impl Memory {
             then.extend(old.into_iter().map(|key| Operation::Delete(KeyRange::key(key))));
         }
         let or_else = when.iter().map(|compare| Operation::Get(KeyRange::key(compared(compare)))).collect();
-        Ready { txn: Txn { when, then, or_else }, of }
+        Ready { txn: Txn { when, then, or_else }, of, event }
     }
 }
 
@@ -265,6 +276,7 @@ pub fn step(
 ) -> Step {
     // Remembered through a standstill: the brake looks before anything is decided after it.
     memory.machines_changed |= !changes.machines.is_empty();
+    memory.news.look(state, &changes, now.mono);
     for unit in changes.units {
         // What was decided before the change is decided anew: the core was told of the change.
         memory.todo.insert(unit, Decided::default());
@@ -287,11 +299,11 @@ pub fn step(
     if out.brake.is_some() {
         memory.untold.extend(out.brake.map(|change| EventChange {
             kind: change.kind().to_owned(),
-            unit: None,
-            machine: None,
             why: Some(change.why()),
+            ..EventChange::default()
         }));
     }
+    memory.untold.extend(memory.news.take(now.mono));
     if !memory.untold.is_empty() {
         let changes = mem::take(&mut memory.untold);
         transactions.push(Transaction { changes, ..Transaction::default() });
@@ -303,7 +315,7 @@ pub fn step(
     memory.todo.extend(by_unit(decisions).into_iter().filter(|(unit, _)| !waits(unit)));
 
     let before = memory.tokens.clone();
-    let (plans, unplanned) = plan_all(state, model, memory, &cluster, brake.holds(), now.mono);
+    let (plans, unplanned) = plan_all(state, model, memory, &cluster, brake.holds(), now);
     // The same decisions again would be dropped again: those wait for their retry.
     out.more = limited && !plans.is_empty();
     let takes_tokens = memory.tokens != before || !unplanned.is_empty();
@@ -333,7 +345,7 @@ pub fn step(
     }
     let ends = brake.ends_at();
     let aside = memory.aside.values().map(|(until, _)| *until).filter(|until| *until > now.mono).min();
-    out.wake_at = [out.wake_at, ends, memory.retry_at, aside].into_iter().flatten().min();
+    out.wake_at = [out.wake_at, ends, memory.retry_at, aside, memory.news.due()].into_iter().flatten().min();
     // Old events go with the first transaction: for the others they are gone already.
     out.transactions = (transactions.into_iter().enumerate())
         .map(|(at, of)| memory.ready(state, cluster_at, of, now, at == 0))
@@ -362,10 +374,10 @@ fn plan_all(
     memory: &mut Memory,
     cluster: &Cluster,
     held: bool,
-    now: Duration,
+    now: Now,
 ) -> (Vec<(Plan, Decided)>, BTreeMap<UnitName, Decided>) {
     let todo = mem::take(&mut memory.todo);
-    let mut planning = Planning { state, cluster, tokens: &mut memory.tokens, held };
+    let mut planning = Planning { state, cluster, tokens: &mut memory.tokens, held, now: now.wall };
     let (mut plans, mut unplanned) = (Vec::new(), BTreeMap::new());
     let mut dropped = BTreeSet::new();
     for (unit, decided) in todo {
@@ -378,11 +390,11 @@ fn plan_all(
         }
         plans.extend(of_unit.into_iter().filter(|plan| !plan.is_empty()).map(|plan| (plan, decided.clone())));
     }
-    let waits = |template: &UnitName| memory.aside.get(template).is_some_and(|(until, _)| *until > now);
+    let waits = |template: &UnitName| memory.aside.get(template).is_some_and(|(until, _)| *until > now.mono);
     let ends = memory.leaving.plan(state, held, waits);
     plans.extend(ends.into_iter().map(|plan| (plan, Decided::default())));
     // The core took as done what is not: it is told the truth, and asked again a little later.
-    memory.retry_at = (!dropped.is_empty()).then_some(now + RETRY);
+    memory.retry_at = (!dropped.is_empty()).then_some(now.mono + RETRY);
     model.sync(state, &Changes { units: dropped, ..Changes::default() });
     (plans, unplanned)
 }
@@ -411,13 +423,21 @@ fn look_at_losses(
     Some(change)
 }
 
+/// Returns what operators set; `None` while it cannot be read, when nothing is to follow from it.
+pub fn settings(state: &ClusterState) -> Option<ClusterSettings> {
+    match state.settings() {
+        None => Some(ClusterSettings::default()),
+        Some(kept) => kept.record().map(|settings| (**settings).clone()),
+    }
+}
+
 /// Returns the oldest events that are too old or too many, at most [`EVENTS_COLLECTED`].
 fn old_events(state: &ClusterState, now: Timestamp) -> Vec<String> {
-    let too_many = state.events().len().saturating_sub(EVENTS_MAX);
+    let Some(settings) = settings(state) else { return Vec::new() };
+    let too_many = state.events().len().saturating_sub(settings.events_max);
+    let kept = i64::try_from(settings.events_kept_s).unwrap_or(i64::MAX);
     let is_old = |record: &Kept<EventRecord>| {
-        record.record().is_some_and(|record| {
-            now.duration_since(record.at).as_secs() > i64::try_from(EVENT_AGE.as_secs()).unwrap_or(i64::MAX)
-        })
+        record.record().is_some_and(|record| now.duration_since(record.at).as_secs() > kept)
     };
     let old = state.events().values().enumerate();
     old.take_while(|(at, event)| *at < too_many || is_old(&event.record))

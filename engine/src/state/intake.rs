@@ -22,6 +22,7 @@ impl ClusterState {
     pub(super) fn put(&mut self, kv: &KeyValue, changes: &mut Changes) {
         match self.keys.read(&kv.key) {
             Some(Key::Cluster) => self.cluster = Some(Kept::read(kv)),
+            Some(Key::Settings) => self.settings = Some(Kept::read(kv)),
             Some(Key::Leader) => self.leader = Some(Kept::read(kv)),
             Some(Key::Seat(number)) => {
                 self.seats.insert(number, Kept::read(kv));
@@ -54,6 +55,7 @@ impl ClusterState {
     pub(super) fn delete(&mut self, key: &str, changes: &mut Changes) {
         match self.keys.read(key) {
             Some(Key::Cluster) => self.cluster = None,
+            Some(Key::Settings) => self.settings = None,
             Some(Key::Leader) => self.leader = None,
             Some(Key::Seat(number)) => {
                 self.seats.remove(&number);

@@ -10,6 +10,7 @@
 mod agent;
 mod brake;
 mod checker;
+mod events;
 mod faults;
 mod loss;
 mod moves;

@@ -29,6 +29,7 @@ use tokio::time::{Instant, sleep};
 use tracing::warn;
 
 use crate::{
+    events,
     keys::Key,
     records::{EventRecord, Record as _, VERSION},
     store::{Compare, KeyRange, Operation, Revision, StoreError, Txn},
@@ -244,7 +245,11 @@ impl<'a> Errand<'a> {
             };
             let effects = self.pending.remove(at).effects;
             // One without changes was written by a later transaction, in its place.
-            if !EventRecord::from_kv(kv).is_ok_and(|record| record.changes.is_empty()) {
+            let record = EventRecord::from_kv(kv);
+            if !record.as_ref().is_ok_and(|record| record.changes.is_empty()) {
+                if let Ok(record) = &record {
+                    events::tell_log(record, kv.mod_revision);
+                }
                 self.finish_written(effects, kv.mod_revision);
             }
         }
@@ -278,6 +283,7 @@ impl<'a> Errand<'a> {
                 // None of those can come any more.
                 self.pending.clear();
                 self.guards.extend(rewrites.into_iter().map(|template| (template, answer.revision)));
+                events::tell_log(&record, answer.revision);
                 self.finish_written(effects, answer.revision);
                 Ok(true)
             }

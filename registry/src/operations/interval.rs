@@ -182,5 +182,5 @@ fn change(range: &UnitRange, to: u64, word: Word) -> EventChange {
     let instances =
         UnitRange::new(range.template().clone(), range.from(), to).unwrap_or_else(|_| range.clone());
     let why = Some(format!("{instances} {what}"));
-    EventChange { kind: kind.to_owned(), unit: Some(range.template().clone()), machine: None, why }
+    EventChange { kind: kind.to_owned(), unit: Some(range.template().clone()), why, ..EventChange::default() }
 }

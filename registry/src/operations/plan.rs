@@ -434,5 +434,5 @@ fn new_record(name: &UnitName) -> UnitRecord {
 }
 
 fn change(kind: &str, unit: &UnitName, why: Option<String>) -> EventChange {
-    EventChange { kind: kind.to_owned(), unit: Some(unit.clone()), machine: None, why }
+    EventChange { kind: kind.to_owned(), unit: Some(unit.clone()), why, ..EventChange::default() }
 }

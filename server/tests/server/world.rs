@@ -265,8 +265,7 @@ impl World {
         let change = EventChange {
             kind: "submitted".to_owned(),
             unit: Some(name(&format!("u{n}.service"))),
-            machine: None,
-            why: None,
+            ..EventChange::default()
         };
         let record = EventRecord {
             v: VERSION,
