@@ -29,6 +29,7 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod archive;
 mod cluster;
 mod command;
 mod control_group;
@@ -40,6 +41,7 @@ mod machine;
 mod name;
 mod network;
 mod node;
+mod virtual_machine;
 mod wait;
 
 pub use cluster::{Installation, wait_formed};
@@ -49,4 +51,5 @@ pub use machine::Machine;
 pub use name::Name;
 pub use network::Network;
 pub use node::Node;
+pub use virtual_machine::VirtualMachine;
 pub use wait::eventually;

@@ -10,6 +10,8 @@ pub enum Need {
     Build,
     /// Whoever boots machines: the lab, its tests, the demo.
     Lab,
+    /// Whoever boots a machine with a kernel of its own: the tests of resources.
+    Virtual,
 }
 
 /// A package to install on this computer.
@@ -62,11 +64,20 @@ pub const INSTALLED: &[Package] = &[
         need: Need::Lab,
         why: "partitions in one direction",
     },
+    Package {
+        name: "qemu-system-x86",
+        evidence: "/usr/bin/qemu-system-x86_64",
+        need: Need::Virtual,
+        why: "emulates a computer whose kernel enforces the limits of control groups",
+    },
 ];
 
 /// Downloaded and unpacked under target/, never installed: the host gets no
 /// etcd service.
 pub const UNPACKED: &[&str] = &["etcd-server", "etcd-client"];
+
+/// What depends on the kernel that a virtual machine runs; downloaded and unpacked likewise.
+pub const KERNEL: &str = "linux-image-cloud-amd64";
 
 /// What a lab machine holds beyond Debian's `minbase`.
 ///

@@ -100,11 +100,14 @@ fn prepare(selected: &[Target]) -> Result<()> {
     if is_root() && selected.iter().any(|target| target.needs == Needs::UserLab) {
         deps::lab(Image::User)?;
     }
+    if is_root() && selected.iter().any(|target| target.needs == Needs::Virtual) {
+        deps::virtual_machine()?;
+    }
     run(cargo().args(["build", "--workspace", "--all-targets", "--locked"]))
 }
 
 fn run_target(target: &Target, rest: &[String]) -> Outcome {
-    if matches!(target.needs, Needs::Lab | Needs::UserLab) && !is_root() {
+    if matches!(target.needs, Needs::Lab | Needs::UserLab | Needs::Virtual) && !is_root() {
         return Outcome::NotRun("needs root".into());
     }
     let mut command = cargo();

@@ -22,6 +22,8 @@ pub enum Needs {
     Lab,
     /// Root, and the lab with machines that run user managers.
     UserLab,
+    /// Root, and a machine with a kernel of its own.
+    Virtual,
 }
 
 /// One selectable set of tests.
@@ -93,6 +95,7 @@ fn target_of(package: &str, table: &str) -> Option<Target> {
     let about = table.lines().find_map(|line| line.strip_prefix('#')).unwrap_or(package).trim();
     let needs = match feature {
         "lab" if about.contains("image = user") => Needs::UserLab,
+        "lab" if about.contains("in a virtual machine") => Needs::Virtual,
         "lab" => Needs::Lab,
         _ => Needs::Etcd,
     };
