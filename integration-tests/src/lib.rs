@@ -10,6 +10,7 @@ mod counter;
 mod daemon;
 mod person;
 mod real;
+pub mod transcript;
 
 use std::time::Duration;
 
