@@ -14,7 +14,7 @@ const CORPUS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/fuzz/corpus");
 const FAILURE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../target/fuzz-failure");
 
 /// What inputs are changed with: the pieces on which the grammar turns.
-const PIECES: [&str; 24] = [
+const PIECES: [&str; 42] = [
     "\n",
     "\r",
     "\\",
@@ -39,6 +39,24 @@ const PIECES: [&str; 24] = [
     "MachineMetadata=",
     "Conflicts=",
     "\\x",
+    "!",
+    "<=",
+    ">",
+    "(",
+    ")",
+    ",",
+    " in (",
+    " not in (",
+    "-",
+    ".",
+    "~",
+    "Prefer=",
+    "Spread=",
+    "ReserveCPU=",
+    "ReserveMemory=",
+    "Reserve=",
+    "ReservePort=",
+    "MemoryMax=",
 ];
 
 /// SplitMix64: enough to choose what to change, and the seed says everything.

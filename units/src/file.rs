@@ -8,7 +8,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use crate::{
     ContentHash, Problem, ProblemKind, Problems, UnitName,
     problem::{Found, Place},
-    requirements::{Requirements, SECTIONS},
+    requirements::{Requirements, SECTIONS, Subject},
     syntax::{self, Parsed},
     validate,
 };
@@ -136,7 +136,7 @@ impl UnitFile {
     /// Everything that is wrong with that section.
     pub fn requirements(&self) -> Result<Requirements, Problems> {
         let mut found = Found::default();
-        let requirements = Requirements::read(self, None, &mut found);
+        let requirements = Requirements::read(self, Subject::Anybody, &mut found);
         Problems::check(&self.origin, &self.text, found)?;
         Ok(requirements)
     }

@@ -2,7 +2,8 @@
 //! corpus call it, nobody else does.
 
 use crate::{
-    ContentHash, Escapes, Glob, SourceName, UnitFile, UnitName, escape, quote_word, split_words, unescape,
+    ContentHash, Escapes, Glob, Selector, SourceName, UnitFile, UnitName, escape, quote_word, split_words,
+    unescape,
 };
 
 /// Reads bytes as everything that this crate reads.
@@ -42,6 +43,12 @@ fn unit_file(file: &UnitFile) {
         });
         assert!(again.is_ok(), "what was read once is read again");
     }
+    assert!(file.runs_like(file));
+    if let Ok(options) = crate::fleet_options(file.text()) {
+        let normal = crate::fleet_normal_form(&options);
+        let again = crate::fleet_options(&normal);
+        assert!(again.is_ok_and(|again| crate::fleet_normal_form(&again) == normal), "the normal form stays");
+    }
     for name in
         ["a.service", "a@.service", "a@1.timer", "a.scope"].map(str::parse::<UnitName>).into_iter().flatten()
     {
@@ -68,6 +75,12 @@ fn text(text: &str) {
     let literal = Glob::escape(text).parse::<Glob>();
     assert!(literal.map_or(text.len() > crate::GLOB_MAX / 2, |g| g.literal() == Some(text)));
     let _ = text.parse::<Glob>().map(|g| g.matches(text));
+    if let Ok(selector) = text.parse::<Selector>() {
+        // A machine with and one without the key; what denies one value is met by the latter.
+        let _ = (selector.meets(Some(text)), selector.meets(None));
+        assert_eq!(selector.to_string().parse(), Ok(selector));
+    }
+    assert!(crate::compare_versions(text, text).is_eq());
     let quoted = split_words(&quote_word(text), Escapes::Resolve);
     assert!(quoted.is_ok_and(|words| words.len() == 1 && words[0].text == text));
     let _ = (split_words(text, Escapes::Resolve), split_words(text, Escapes::Keep));

@@ -3,6 +3,7 @@
 //! This crate is pure: it reads text and returns values. It never touches a
 //! file, a socket, a clock or a random number.
 
+mod amount;
 mod choice;
 mod escape;
 mod file;
@@ -37,9 +38,11 @@ pub use name::{NAME_MAX, NameError, UnitName, UnitType};
 pub use prefer::{PreferTerm, Preference};
 pub use problem::{MAX_PROBLEMS, Place, Problem, ProblemKind, Problems, SHOWN_CHARS};
 pub use range::{RANGE_MAX, RangeError, UnitRange};
-pub use requirements::{MAX_VALUES, OnPartition, Requirements, RequirementsError, UnitRequirements};
+pub use requirements::{
+    MAX_VALUES, OnPartition, Requirements, RequirementsError, UnitRequirements, option_names,
+};
 pub use reservation::Reservation;
-pub use selector::{Comparison, Is, Selector};
+pub use selector::{Comparison, Is, Selector, SelectorError};
 pub use source::SourceName;
 pub use version::compare_versions;
 pub use words::{Escapes, Word, WordError, quote_word, split_words};

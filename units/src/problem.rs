@@ -140,6 +140,14 @@ pub enum ProblemKind {
         /// Why not.
         why: String,
     },
+    /// An option that has nothing to work on in this unit.
+    #[error("{option}= has no meaning here: {why}")]
+    Pointless {
+        /// The option.
+        option: &'static str,
+        /// Why not.
+        why: String,
+    },
     /// There are more problems than are told.
     #[error("there are {0} more problems")]
     More(usize),
@@ -152,7 +160,7 @@ fn instead(suggestion: &Option<String>) -> String {
 fn instead_of_all(suggestion: &Option<String>) -> String {
     match suggestion {
         Some(_) => instead(suggestion),
-        None => format!("; it has {}", crate::requirements::names()),
+        None => format!("; it has {}", crate::option_names().join(", ")),
     }
 }
 

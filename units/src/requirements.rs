@@ -4,15 +4,24 @@
 //! synonym) as typed values. It never looks at machines or at other units: the
 //! engine does.
 
+mod contradictions;
+mod expand;
+mod options;
 mod read;
+mod values;
 
 use std::{collections::BTreeSet, fmt, sync::Arc};
 
-use crate::{Glob, MachineChoice, Preference, ProblemKind, Reservation, Selector, UnitName, problem::Found};
+use crate::{
+    Glob, MachineChoice, Preference, ProblemKind, Reservation, Selector, UnitName, problem::Found,
+    reservation,
+};
 use read::Entry;
 
+pub(crate) use expand::Subject;
+pub use options::option_names;
 pub use read::MAX_VALUES;
-pub(crate) use read::{SECTIONS, names};
+pub(crate) use read::SECTIONS;
 
 /// What happens to a unit whose machine is cut off from the cluster.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -68,6 +77,8 @@ pub struct Requirements(Arc<Written>);
 #[derive(Debug)]
 struct Written {
     entries: Vec<Entry>,
+    /// What is reserved where the entries say nothing.
+    defaults: Reservation,
     /// The typed values, when no specifier makes them depend on the unit's name.
     expanded: Option<Arc<UnitRequirements>>,
 }
@@ -97,22 +108,24 @@ impl Requirements {
     pub fn for_unit(&self, unit: &UnitName) -> Result<Arc<UnitRequirements>, RequirementsError> {
         let refuse = |problems| RequirementsError { unit: unit.clone(), problems };
         if let Some(shared) = &self.0.expanded {
-            if shared.machine_of.iter().any(|peer| peer.literal() == Some(unit.as_str())) {
-                return Err(refuse(vec![read::own_machine(unit)]));
-            }
-            return Ok(shared.clone());
+            let problems: Vec<_> =
+                contradictions::misplaced(shared, unit).into_iter().map(|(_, kind)| kind).collect();
+            return if problems.is_empty() { Ok(shared.clone()) } else { Err(refuse(problems)) };
         }
         let mut found = Found::default();
-        let expanded = read::expand(&self.0.entries, Some(unit), &mut found);
+        let Written { entries, defaults, .. } = &*self.0;
+        let expanded = expand::expand(entries, defaults, Subject::Unit(unit), &mut found);
         if found.is_empty() { Ok(Arc::new(expanded)) } else { Err(refuse(found.into_kinds())) }
     }
 
-    /// Reads the section of a file. With `unit`, values that depend on its name are checked too.
-    pub(crate) fn read(file: &crate::UnitFile, unit: Option<&UnitName>, found: &mut Found) -> Self {
+    /// Reads the section of a file, and checks it as far as the subject is known.
+    pub(crate) fn read(file: &crate::UnitFile, subject: Subject<'_>, found: &mut Found) -> Self {
         let entries = read::collect(file, found);
-        let expanded = read::expand(&entries, unit, found);
+        let defaults = reservation::defaults(file);
+        let expanded = expand::expand(&entries, &defaults, subject, found);
         let depends = entries.iter().any(|e| e.depends_on_name);
-        Self(Arc::new(Written { entries, expanded: (!depends).then(|| Arc::new(expanded)) }))
+        let expanded = (!depends).then(|| Arc::new(expanded));
+        Self(Arc::new(Written { entries, defaults, expanded }))
     }
 }
 

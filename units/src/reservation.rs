@@ -1,6 +1,10 @@
 //! What of a machine a unit keeps for itself.
 
+mod defaults;
+
 use std::collections::{BTreeMap, BTreeSet};
+
+pub(crate) use defaults::defaults;
 
 /// What a unit reserves on its machine. Nothing is reserved by default.
 #[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]

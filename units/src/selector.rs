@@ -2,9 +2,14 @@
 //!
 //! Owns the terms and their meaning, for unit files and for whoever lists machines by the same words.
 
+mod parse;
+
 use std::{cmp::Ordering, collections::BTreeSet, fmt};
 
 use crate::compare_versions;
+
+pub use parse::SelectorError;
+pub(crate) use parse::{key, term};
 
 /// A condition on one key of a machine's metadata.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -109,3 +114,6 @@ impl fmt::Display for Selector {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -6,7 +6,7 @@
 use crate::{
     ProblemKind, UnitFile, UnitName, UnitType,
     problem::Found,
-    requirements::{Requirements, SECTIONS},
+    requirements::{Requirements, SECTIONS, Subject},
     suggest::nearest,
 };
 
@@ -19,8 +19,12 @@ pub fn check(file: &UnitFile, name: &UnitName, found: &mut Found) -> Requirement
     sections(file, name.unit_type(), found);
     let sample = if name.is_template() { name.with_instance(SAMPLE_INSTANCE).ok() } else { None };
     // The name of a template that is too long for the sample: what depends on it waits for an instance.
-    let unit = if name.is_template() { sample.as_ref() } else { Some(name) };
-    Requirements::read(file, unit, found)
+    let subject = match &sample {
+        Some(sample) => Subject::Sample(sample),
+        None if name.is_template() => Subject::Anybody,
+        None => Subject::Unit(name),
+    };
+    Requirements::read(file, subject, found)
 }
 
 /// Returns the section that belongs to a type, and whether a unit is nothing without it.
