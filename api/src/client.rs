@@ -116,6 +116,9 @@ pub struct Client {
     endpoint: Endpoint,
     base: Url,
     user: Option<String>,
+    within: Duration,
+    /// Where it asks, in the words of an error.
+    shown: String,
 }
 
 impl ClientError {
@@ -140,7 +143,7 @@ impl std::str::FromStr for Endpoint {
     type Err = ClientError;
 
     fn from_str(text: &str) -> Result<Self, ClientError> {
-        if let Some(path) = text.strip_prefix("unix://") {
+        if let Some(path) = text.strip_prefix("unix://").or_else(|| text.strip_prefix("file://")) {
             return Ok(Self::Unix(path.into()));
         }
         if text.starts_with('/') {
@@ -174,6 +177,30 @@ impl Client {
     /// # Errors
     /// The certificates cannot be read as such.
     pub fn new(endpoint: Endpoint, identity: Option<&Identity>) -> Result<Self, ClientError> {
+        Self::make(endpoint, identity, None)
+    }
+
+    /// Makes a client whose connections all go to this unix socket of this machine, behind which
+    /// somebody, called `way` in errors, passes them on to the endpoint. Certificates are checked as
+    /// without it.
+    ///
+    /// # Errors
+    /// The certificates cannot be read as such.
+    pub fn through(
+        socket: PathBuf,
+        way: &str,
+        endpoint: Endpoint,
+        identity: Option<&Identity>,
+    ) -> Result<Self, ClientError> {
+        let client = Self::make(endpoint, identity, Some(socket))?;
+        Ok(Self { shown: format!("{} through {way}", client.endpoint), ..client })
+    }
+
+    fn make(
+        endpoint: Endpoint,
+        identity: Option<&Identity>,
+        through: Option<PathBuf>,
+    ) -> Result<Self, ClientError> {
         // Only the cluster's own authority is ever trusted, so the system's are not even loaded.
         let (after, every, times) = KEEPALIVE;
         let mut builder = reqwest::Client::builder()
@@ -195,15 +222,25 @@ impl Client {
                 builder = builder.tls_certs_only(ca).identity(own);
             }
         }
-        let base = match &endpoint {
+        let (base, socket) = match &endpoint {
             Endpoint::Unix(path) => {
-                builder = builder.unix_socket(path.clone());
-                Url::parse("http://localhost/").map_err(|_| ClientError::Endpoint(endpoint.to_string()))?
+                let base = Url::parse("http://localhost/");
+                (base.map_err(|_| ClientError::Endpoint(endpoint.to_string()))?, Some(path.clone()))
             }
-            Endpoint::Url(url) => url.clone(),
+            Endpoint::Url(url) => (url.clone(), None),
         };
+        if let Some(socket) = through.or(socket) {
+            builder = builder.unix_socket(socket);
+        }
         let http = builder.build().map_err(refuse)?;
-        Ok(Self { http, endpoint, base, user: None })
+        let shown = endpoint.to_string();
+        Ok(Self { http, endpoint, base, user: None, within: REQUEST_TIMEOUT, shown })
+    }
+
+    /// Returns the same client with another time that a request which is not a stream may take.
+    #[must_use]
+    pub fn within(self, within: Duration) -> Self {
+        Self { within, ..self }
     }
 
     /// Returns the same client asking on behalf of a user; believed from machines only.
@@ -231,7 +268,7 @@ impl Client {
     /// # Errors
     /// Nobody answered. What keeps it from its part is no error here.
     pub async fn ready(&self) -> Result<bool, ClientError> {
-        let request = self.request(Method::GET, self.url("readyz")?).timeout(REQUEST_TIMEOUT);
+        let request = self.request(Method::GET, self.url("readyz")?).timeout(self.within);
         let response = request.send().await.map_err(|e| self.unreachable(&e))?;
         Ok(response.status().is_success())
     }
@@ -420,7 +457,7 @@ impl Client {
         query: &(impl Serialize + ?Sized + Sync),
     ) -> Result<T, ClientError> {
         let url = self.url_with(path, query)?;
-        let request = self.request(Method::GET, url).timeout(REQUEST_TIMEOUT);
+        let request = self.request(Method::GET, url).timeout(self.within);
         let response = request.send().await.map_err(|e| self.unreachable(&e))?;
         self.decode(path, response).await
     }
@@ -430,13 +467,13 @@ impl Client {
         path: &str,
         body: &(impl Serialize + Sync),
     ) -> Result<T, ClientError> {
-        let request = self.request(Method::POST, self.url(path)?).json(body).timeout(REQUEST_TIMEOUT);
+        let request = self.request(Method::POST, self.url(path)?).json(body).timeout(self.within);
         let response = request.send().await.map_err(|e| self.unreachable(&e))?;
         self.decode(path, response).await
     }
 
     async fn tell(&self, path: &str) -> Result<(), ClientError> {
-        let request = self.request(Method::POST, self.url(path)?).timeout(REQUEST_TIMEOUT);
+        let request = self.request(Method::POST, self.url(path)?).timeout(self.within);
         let response = request.send().await.map_err(|e| self.unreachable(&e))?;
         if response.status().is_success() { Ok(()) } else { Err(self.refusal(path, response).await) }
     }
@@ -456,7 +493,7 @@ impl Client {
         if response.status() != StatusCode::OK {
             return Err(self.refusal(path, response).await);
         }
-        Ok(SseStream::new(self.endpoint.to_string(), response))
+        Ok(SseStream::new(self.shown.clone(), response))
     }
 
     async fn decode<T: DeserializeOwned>(&self, path: &str, response: Response) -> Result<T, ClientError> {
@@ -491,19 +528,11 @@ impl Client {
     }
 
     fn unreachable(&self, e: &reqwest::Error) -> ClientError {
-        ClientError::Unreachable {
-            endpoint: self.endpoint.to_string(),
-            why: causes(e),
-            sent: !e.is_connect(),
-        }
+        ClientError::Unreachable { endpoint: self.shown.clone(), why: causes(e), sent: !e.is_connect() }
     }
 
     fn unexpected(&self, what: &str, why: &str) -> ClientError {
-        ClientError::Unexpected {
-            endpoint: self.endpoint.to_string(),
-            what: what.to_owned(),
-            why: why.to_owned(),
-        }
+        ClientError::Unexpected { endpoint: self.shown.clone(), what: what.to_owned(), why: why.to_owned() }
     }
 }
 
@@ -555,6 +584,7 @@ mod tests {
     fn endpoints_are_sockets_or_urls_and_plain_http_is_for_loopback() {
         let read = |text: &str| text.parse::<Endpoint>().map(|endpoint| endpoint.to_string());
         assert_eq!(read("/run/x.sock").expect("valid"), "unix:///run/x.sock");
+        assert_eq!(read("file:///run/x.sock").expect("fleet's"), "unix:///run/x.sock");
         assert_eq!(read("unix:///run/x.sock").expect("valid"), "unix:///run/x.sock");
         assert_eq!(read("https://10.0.0.1:7400").expect("valid"), "https://10.0.0.1:7400");
         assert_eq!(read("http://127.0.0.1:7400").expect("valid"), "http://127.0.0.1:7400");

@@ -2,16 +2,22 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use clap::{Parser, Subcommand, ValueEnum};
+use clap::{ArgAction, CommandFactory as _, Parser, Subcommand, ValueEnum};
 
-use crate::commands;
+use crate::{commands, fleetctl, ssh::SshOptions};
 
 /// Runs systemd units on many machines as if they were one.
 #[derive(Debug, Parser)]
-#[command(name = "flotctl", version, propagate_version = false)]
+#[command(name = "flotctl", version, propagate_version = false, disable_version_flag = true)]
+// `list-m` is `list-machines`, as long as no other command begins so; also below `cluster` and others.
+#[command(infer_subcommands = true)]
 #[command(after_help = "Exit status: 0 done; 1 failed; 2 usage; 3 unit not active; 4 no such unit or \
 machine; 5 cannot be placed; 6 cluster unreachable; 124 timed out.")]
 pub(crate) struct Cli {
+    /// Print version
+    #[arg(long, short = 'V', short_alias = 'v', action = ArgAction::Version)]
+    version: Option<bool>,
+
     #[command(flatten)]
     pub(crate) global: Global,
 
@@ -35,16 +41,51 @@ pub(crate) struct Global {
     pub(crate) endpoint: Vec<String>,
 
     /// The cluster's certificate authority, for https
-    #[arg(long, global = true, env = "FLOTCTL_CA", hide_env_values = true, value_name = "FILE")]
+    #[arg(
+        long,
+        alias = "ca-file",
+        global = true,
+        env = "FLOTCTL_CA",
+        hide_env_values = true,
+        value_name = "FILE"
+    )]
     pub(crate) ca: Option<PathBuf>,
 
     /// Your certificate, for https
-    #[arg(long, global = true, env = "FLOTCTL_CERTIFICATE", hide_env_values = true, value_name = "FILE")]
+    #[arg(
+        long,
+        alias = "cert-file",
+        global = true,
+        env = "FLOTCTL_CERTIFICATE",
+        hide_env_values = true,
+        value_name = "FILE"
+    )]
     pub(crate) certificate: Option<PathBuf>,
 
     /// Your certificate's private key, for https
-    #[arg(long, global = true, env = "FLOTCTL_KEY", hide_env_values = true, value_name = "FILE")]
+    #[arg(
+        long,
+        alias = "key-file",
+        global = true,
+        env = "FLOTCTL_KEY",
+        hide_env_values = true,
+        value_name = "FILE"
+    )]
     pub(crate) key: Option<PathBuf>,
+
+    #[command(flatten)]
+    pub(crate) ssh: SshOptions,
+
+    /// How long one request may take; what waits or follows has its own time [default: 15s]
+    #[arg(
+        long,
+        global = true,
+        env = "FLOTCTL_REQUEST_TIMEOUT",
+        hide_env_values = true,
+        value_name = "SPAN",
+        value_parser = bounded_span
+    )]
+    pub(crate) request_timeout: Option<Duration>,
 
     /// Configuration file [default: ~/.config/flotilla/flotctl.toml, then /etc/flotilla/flotctl.toml]
     #[arg(long, global = true, env = "FLOTCTL_CONFIG", hide_env_values = true, value_name = "FILE")]
@@ -53,6 +94,13 @@ pub(crate) struct Global {
     /// How to print
     #[arg(long, short, global = true, value_enum, default_value_t)]
     pub(crate) output: Output,
+
+    /// Tell beside the output where it is asked, and as whom
+    #[arg(long, global = true, env = "FLOTCTL_DEBUG", hide_env_values = true)]
+    pub(crate) debug: bool,
+
+    #[command(flatten)]
+    pub(crate) fleetctl: fleetctl::Options,
 }
 
 /// How to print.
@@ -65,6 +113,28 @@ pub(crate) enum Output {
     Wide,
     /// For programs
     Json,
+    /// A journal as journalctl's short form
+    #[value(hide = true)]
+    Short,
+    /// The same, with the time as ISO 8601 has it
+    #[value(hide = true)]
+    ShortIso,
+    /// The same, with microseconds
+    #[value(hide = true)]
+    ShortPrecise,
+    /// The same, with seconds since 1970
+    #[value(hide = true)]
+    ShortUnix,
+    /// The lines of a journal and nothing else
+    #[value(hide = true)]
+    Cat,
+}
+
+impl Output {
+    /// Tells whether only a journal can be printed so.
+    pub(crate) const fn is_of_journals(self) -> bool {
+        matches!(self, Self::Short | Self::ShortIso | Self::ShortPrecise | Self::ShortUnix | Self::Cat)
+    }
 }
 
 /// Options of the commands that change something and wait until it is true.
@@ -76,11 +146,35 @@ pub(crate) struct WaitOptions {
 
     /// How long to wait in all, for example 90s or 5min
     #[arg(long, value_name = "SPAN", default_value = "90s", value_parser = bounded_span)]
-    pub(crate) timeout: Duration,
+    timeout: Duration,
+
+    /// fleetctl's way to say how long: this many times two seconds, and 0 for ever
+    #[arg(long, hide = true, value_name = "N", allow_negative_numbers = true, conflicts_with = "timeout")]
+    block_attempts: Option<i64>,
+}
+
+/// How long one of fleetctl's attempts took: it looked every 250 ms for so long.
+const ATTEMPT: Duration = Duration::from_secs(2);
+
+impl WaitOptions {
+    /// Returns how long to wait.
+    pub(crate) fn timeout(&self) -> Duration {
+        match self.block_attempts.map(u32::try_from) {
+            None => self.timeout,
+            // Zero and less were for ever; more than there are numbers for is as good as that.
+            Some(Err(_) | Ok(0)) => SPAN_MAX,
+            Some(Ok(attempts)) => (ATTEMPT * attempts).min(SPAN_MAX),
+        }
+    }
 }
 
 /// The longest time to wait for anything, ten years: for ever, and no clock overflows.
 const SPAN_MAX: Duration = Duration::from_secs(10 * 365 * 86_400);
+
+/// Returns the command line, which also reads those variables of fleetctl's whose own are not set.
+pub(crate) fn command() -> clap::Command {
+    fleetctl::with_old_variables(Cli::command(), |name| std::env::var_os(name))
+}
 
 /// Reads how long to wait.
 pub(crate) fn bounded_span(text: &str) -> Result<Duration, String> {
@@ -128,9 +222,9 @@ pub(crate) enum Command {
     /// Give unit files to the cluster
     Submit(commands::submit::Args),
     /// Place units on machines without starting them
-    Load(commands::change::Args),
+    Load(commands::change::Create),
     /// Start units, and wait until they run
-    Start(commands::change::Args),
+    Start(commands::change::Create),
     /// Stop units, and leave them where they are
     Stop(commands::change::Args),
     /// Start units anew
@@ -153,6 +247,13 @@ pub(crate) enum Command {
     Cluster(commands::cluster::Args),
     /// Make certificate authorities and issue certificates
     Ca(commands::ca::Args),
+    /// Log in, or run a command, on a machine or where a unit is, with the system's ssh
+    Ssh(commands::ssh::Args),
+    /// Join standard input and output to a unix socket of this machine
+    FdForward(commands::fd_forward::Args),
+    /// What became of fleetctl's check of signatures
+    #[command(hide = true)]
+    Verify(fleetctl::Anything),
     /// Print the versions of flotctl and of the cluster
     Version,
     /// Print a completion script for a shell
@@ -172,22 +273,42 @@ mod tests {
         Cli::command().debug_assert();
     }
 
-    /// The whole help text, so that every change of it is seen in review.
+    /// The whole help text, so that every change of it is seen in review. What all commands have is in
+    /// it once.
     #[test]
     fn the_help_text_is_the_reviewed_one() {
         let mut command = Cli::command().term_width(100);
         command.build();
-        let mut text = String::new();
+        let (mut text, mut of_all) = (String::new(), None);
         let mut rest = vec![command];
         while let Some(mut command) = rest.pop() {
             let name = command.get_bin_name().unwrap_or("flotctl").to_owned();
-            text.push_str(&format!("$ {name} --help\n{}\n", command.render_long_help()));
+            let help = command.render_long_help().to_string();
+            let section = section(&help, "Options of every command:");
+            let shown = match &of_all {
+                None => help.clone(),
+                Some(of_all) => {
+                    assert_eq!(section, of_all, "{name} has other options of every command");
+                    help.replace(section, "(options of every command)\n")
+                }
+            };
+            of_all.get_or_insert_with(|| section.to_owned());
+            text.push_str(&format!("$ {name} --help\n{shown}\n"));
             let mut below: Vec<_> =
                 command.get_subcommands().filter(|c| c.get_name() != "help").cloned().collect();
             below.reverse();
             rest.extend(below);
         }
         insta::assert_snapshot!(text);
+    }
+
+    /// Cuts a section out of a help text, from its heading to the next one's or the end.
+    fn section<'a>(help: &'a str, heading: &str) -> &'a str {
+        let begin = help.find(heading).unwrap_or_else(|| panic!("no {heading:?} in {help}"));
+        let from = &help[begin..];
+        let mut ends = from.match_indices("\n\n").map(|(at, _)| at + 1);
+        let end = ends.find(|at| from[at + 1..].starts_with(|c: char| !c.is_whitespace()));
+        &from[..end.unwrap_or(from.len())]
     }
 
     #[test]

@@ -7,33 +7,47 @@ pub(crate) mod cluster;
 mod cluster_init;
 pub(crate) mod completion;
 pub(crate) mod events;
+pub(crate) mod fd_forward;
 pub(crate) mod journal;
 pub(crate) mod list_machines;
 pub(crate) mod list_unit_files;
 pub(crate) mod list_units;
 pub(crate) mod man;
+pub(crate) mod ssh;
 pub(crate) mod status;
 pub(crate) mod submit;
 mod version;
 pub(crate) mod why;
 
+use std::collections::{BTreeMap, btree_map::Entry};
+
 use flotilla_api::{
     action::Action,
     client::{Client, ClientError},
     page::{ListQuery, Page},
+    unit::Unit,
 };
+use flotilla_units::UnitName;
 use tokio::time::Instant;
 
 use crate::{
     args::{Cli, Command},
     connection::{Cluster, connect},
-    exit::Exit,
+    exit::{Exit, Failure},
+    fleetctl, paint, print,
+    selector::{Picked, Selector},
+    text,
 };
 
 /// Runs a command.
 pub(crate) async fn run(cli: Cli) -> anyhow::Result<Exit> {
     let global = &cli.global;
     let output = global.output;
+    if output.is_of_journals() && !matches!(&cli.command, Command::Journal(_)) {
+        let why = "that is a form of journals; everything else is printed as table, wide or json";
+        return Err(Failure::error(Exit::Usage, why));
+    }
+    global.fleetctl.tell();
     match &cli.command {
         Command::Ca(args) => return ca::run(args, output).map(|()| Exit::Done),
         Command::Completion(args) => return completion::run(*args).map(|()| Exit::Done),
@@ -41,6 +55,8 @@ pub(crate) async fn run(cli: Cli) -> anyhow::Result<Exit> {
         Command::Cluster(args) if args.is_offline() => {
             return cluster::run_offline(args, output).map(|()| Exit::Done);
         }
+        Command::FdForward(args) => return fd_forward::run(args).map(|()| Exit::Done),
+        Command::Verify(_) => return Err(fleetctl::verify()),
         Command::ListMachines(args) => args.list.check(output)?,
         Command::ListUnits(args) => args.list.check(output)?,
         Command::ListUnitFiles(args) => args.list.check(output)?,
@@ -57,19 +73,37 @@ pub(crate) async fn run(cli: Cli) -> anyhow::Result<Exit> {
         Command::ListUnits(args) => list_units::run(cluster, args, output).await?,
         Command::ListUnitFiles(args) => list_unit_files::run(cluster, args, output).await?,
         Command::Submit(args) => submit::run(cluster.client(), args, output).await?,
-        Command::Load(args) => return change::run(cluster, Action::Load, args, output, begun).await,
-        Command::Start(args) => return change::run(cluster, Action::Start, args, output, begun).await,
-        Command::Stop(args) => return change::run(cluster, Action::Stop, args, output, begun).await,
-        Command::Restart(args) => return change::run(cluster, Action::Restart, args, output, begun).await,
-        Command::Unload(args) => return change::run(cluster, Action::Unload, args, output, begun).await,
-        Command::Destroy(args) => return change::run(cluster, Action::Destroy, args, output, begun).await,
-        Command::Cat(args) => cat::run(cluster, args, output).await?,
+        Command::Load(args) => {
+            return change::run(cluster, Action::Load, &args.asked()?, output, begun).await;
+        }
+        Command::Start(args) => {
+            return change::run(cluster, Action::Start, &args.asked()?, output, begun).await;
+        }
+        Command::Stop(args) => {
+            return change::run(cluster, Action::Stop, &args.asked(), output, begun).await;
+        }
+        Command::Restart(args) => {
+            return change::run(cluster, Action::Restart, &args.asked(), output, begun).await;
+        }
+        Command::Unload(args) => {
+            return change::run(cluster, Action::Unload, &args.asked(), output, begun).await;
+        }
+        Command::Destroy(args) => {
+            return change::run(cluster, Action::Destroy, &args.asked(), output, begun).await;
+        }
+        Command::Cat(args) => return cat::run(cluster, args, output).await,
         Command::Status(args) => return status::run(cluster, args, output).await,
-        Command::Journal(args) => journal::run(cluster, args, output).await?,
+        Command::Journal(args) => return journal::run(cluster, args, output).await,
         Command::Why(args) => return why::run(cluster, args, output).await,
         Command::Events(args) => events::run(cluster, args, output).await?,
         Command::Cluster(args) => cluster::run(cluster, args, output).await?,
-        Command::Ca(_) | Command::Completion(_) | Command::Man(_) | Command::Version => {}
+        Command::Ssh(args) => return ssh::run(cluster, args, &global.ssh).await,
+        Command::Ca(_)
+        | Command::Completion(_)
+        | Command::FdForward(_)
+        | Command::Man(_)
+        | Command::Verify(_)
+        | Command::Version => {}
     }
     Ok(Exit::Done)
 }
@@ -93,67 +127,147 @@ async fn all_pages<T>(
     }
 }
 
-/// Resolves names and globs to the units that the cluster has.
-async fn matching(cluster: &Cluster, patterns: &[String]) -> anyhow::Result<Vec<flotilla_api::unit::Unit>> {
-    let patterns: Vec<String> = patterns.iter().map(|pattern| mangle(pattern)).collect();
-    let units = all_pages(cluster, &patterns, async |client, query| client.units(query).await).await?;
-    for pattern in &patterns {
-        let known = units.iter().any(|unit| unit.name.as_str() == pattern);
-        if !is_glob(pattern) && !known {
-            return Err(crate::exit::Failure::error(
-                Exit::NoSuch,
-                format!("there is no unit {pattern}; `flotctl list-unit-files` shows those that there are"),
-            ));
+/// How many words one request asks for: their length is the length of a URL.
+const WORDS_AT_ONCE: usize = 100;
+
+/// Options of the commands that are about units which may not be there.
+#[derive(Debug, Clone, Copy, Default, clap::Args)]
+pub(crate) struct Missing {
+    /// Names and patterns that no unit has are no error
+    #[arg(long)]
+    pub(crate) ignore_missing: bool,
+}
+
+/// What the cluster has of what was named.
+#[derive(Debug)]
+struct Found {
+    /// By name, each once.
+    units: Vec<Picked>,
+    /// Why some words mean nothing, one line each.
+    missing: Vec<String>,
+}
+
+/// Resolves names, patterns and `UNIT@MACHINE` to units that the cluster has. Words that mean nothing
+/// keep no other from being carried out: [`Found::end`] tells of them.
+///
+/// # Errors
+/// The cluster cannot be asked; or nothing that was named is there, unless that is ignored.
+async fn find(cluster: &Cluster, words: &[String], missing: Missing) -> anyhow::Result<Found> {
+    let selectors: Vec<Selector> = words.iter().map(|word| Selector::read(word)).collect();
+    let mut units = BTreeMap::new();
+    for some in selectors.chunks(WORDS_AT_ONCE) {
+        let patterns: Vec<String> = some.iter().map(|selector| selector.unit.clone()).collect();
+        let listed = all_pages(cluster, &patterns, async |client, query| client.units(query).await).await?;
+        units.extend(listed.into_iter().map(|unit| (unit.name.clone(), unit)));
+    }
+    let found = pick(&selectors, &units, missing);
+    if found.units.is_empty() && !found.missing.is_empty() {
+        return Err(Failure::error(Exit::NoSuch, found.missing.join("\n")));
+    }
+    Ok(found)
+}
+
+fn pick(selectors: &[Selector], units: &BTreeMap<UnitName, Unit>, ignore: Missing) -> Found {
+    let mut picked: BTreeMap<&UnitName, Picked> = BTreeMap::new();
+    let mut missing = Vec::new();
+    for selector in selectors {
+        let before = missing.len();
+        let mut any = false;
+        for unit in units.values().filter(|unit| selector.selects(&unit.name)) {
+            match selector.machines(unit) {
+                Ok(only) => {
+                    any = true;
+                    match picked.entry(&unit.name) {
+                        Entry::Vacant(entry) => drop(entry.insert(Picked::on(unit.clone(), only))),
+                        Entry::Occupied(mut entry) => entry.get_mut().or(only),
+                    }
+                }
+                Err(why) => missing.push(why),
+            }
+        }
+        if any {
+            // Of a pattern those are meant that are on the machine.
+            missing.truncate(if selector.is_name() { missing.len() } else { before });
+        } else if missing.len() == before {
+            missing.push(nothing(selector, units));
         }
     }
-    if units.is_empty() {
-        let patterns = patterns.join(" ");
-        return Err(crate::exit::Failure::error(Exit::NoSuch, format!("no unit matches {patterns}")));
+    if ignore.ignore_missing {
+        missing.clear();
     }
-    Ok(units)
+    Found { units: picked.into_values().collect(), missing }
 }
 
-/// Resolves names and globs to units that can be on a machine: a template matches `web@*` too, and
-/// nobody means it who does not name it.
-async fn matching_instances(
-    cluster: &Cluster,
-    patterns: &[String],
-) -> anyhow::Result<Vec<flotilla_api::unit::Unit>> {
-    let mut units = matching(cluster, patterns).await?;
-    let named: Vec<String> = patterns.iter().map(|pattern| mangle(pattern)).collect();
-    units.retain(|unit| !unit.name.is_template() || named.iter().any(|name| unit.name.as_str() == name));
-    if units.is_empty() {
-        let patterns = patterns.join(" ");
-        return Err(crate::exit::Failure::error(
-            Exit::NoSuch,
-            format!("no unit but a template matches {patterns}"),
-        ));
+/// Says that a word means nothing.
+fn nothing(selector: &Selector, units: &BTreeMap<UnitName, Unit>) -> String {
+    let Selector { unit, .. } = selector;
+    if selector.is_name() {
+        return format!("there is no unit {unit}; `flotctl list-unit-files` shows those that there are");
     }
-    Ok(units)
+    let glob = unit.parse::<flotilla_units::Glob>();
+    let is_template = |name: &&UnitName| glob.as_ref().is_ok_and(|glob| glob.matches(name.as_str()));
+    match units.keys().find(is_template) {
+        Some(_) => format!("no unit but a template matches {unit}"),
+        None => format!("no unit matches {unit}"),
+    }
 }
 
-/// Makes a unit name or pattern of what people type: `hello` is `hello.service`, `./x/hello.service`
-/// is `hello.service`; a pattern is left as it is, and so is what the cluster will refuse anyway.
-fn mangle(text: &str) -> String {
-    if is_glob(text) {
-        return text.to_owned();
+impl Found {
+    /// Returns the units, wherever they are.
+    fn into_units(self) -> Vec<Unit> {
+        self.units.into_iter().map(|picked| picked.unit).collect()
     }
-    flotilla_units::SourceName::mangle(text).map_or_else(|_| text.to_owned(), |name| name.to_string())
+
+    /// Tells what was named and is not there, and returns the exit status that it makes.
+    fn end(&self) -> Exit {
+        end_missing(&self.missing)
+    }
 }
 
-fn is_glob(text: &str) -> bool {
-    text.contains(['*', '?', '['])
+/// Tells what was named and is not there, and returns the exit status that it makes.
+fn end_missing(missing: &[String]) -> Exit {
+    for why in missing {
+        print::tell(format_args!("{} {}", paint::bad("error:"), text::one_line(why)));
+    }
+    if missing.is_empty() { Exit::Done } else { Exit::NoSuch }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn units(names: &[&str]) -> BTreeMap<UnitName, Unit> {
+        let unit = |name: &&str| {
+            let unit = serde_json::json!({
+                "name": name, "target": "inactive", "generation": 1, "run": 1, "by": "tester",
+                "at": "2026-11-22T14:00:00Z", "placements": [],
+            });
+            let unit: Unit = serde_json::from_value(unit).expect("a unit");
+            (unit.name.clone(), unit)
+        };
+        names.iter().map(unit).collect()
+    }
+
     #[test]
-    fn names_are_completed_and_patterns_left_alone() {
-        assert_eq!(mangle("hello"), "hello.service");
-        assert_eq!(mangle("./dir/hello.timer"), "hello.timer");
-        assert_eq!(mangle("web@1"), "web@1.service");
-        assert_eq!(mangle("web@*"), "web@*");
+    fn what_is_there_is_found_and_the_rest_is_told() {
+        let units = units(&["a.service", "web@.service", "web@1.service", "web@2.service"]);
+        let found = |words: &[&str], ignore_missing| {
+            let selectors: Vec<Selector> = words.iter().map(|word| Selector::read(word)).collect();
+            let found = pick(&selectors, &units, Missing { ignore_missing });
+            let names: Vec<String> = found.units.iter().map(|picked| picked.unit.name.to_string()).collect();
+            (names.join(" "), found.missing.len())
+        };
+        assert_eq!(
+            found(&["a", "a.service", "web@*"], false),
+            ("a.service web@1.service web@2.service".to_owned(), 0)
+        );
+        assert_eq!(found(&["web@.service"], false), ("web@.service".to_owned(), 0), "who names it means it");
+        assert_eq!(found(&["a", "b", "c*"], false), ("a.service".to_owned(), 2));
+        assert_eq!(found(&["b", "c*"], true), (String::new(), 0));
+        assert_eq!(
+            found(&["a.service@m1", "*.service@m1"], false),
+            (String::new(), 4),
+            "they are on no machine"
+        );
     }
 }

@@ -1,7 +1,8 @@
 //! Which flotillad to ask, and as whom.
 //!
 //! From the strongest: options, environment, the configuration file, the unix
-//! socket of this machine. Any flotillad that takes part in its cluster gives the same
+//! socket of this machine; through a tunnel, its far side's socket unless an option or the
+//! environment names another endpoint, as that side sees it. Any flotillad that takes part in its cluster gives the same
 //! answer, so one that does is looked for first, and a read that got none or was cut
 //! short goes on with the next one. An order is never given twice.
 
@@ -22,6 +23,8 @@ use serde::Deserialize;
 use crate::{
     args::Global,
     exit::{Exit, Failure},
+    paint, print,
+    tunnel::Tunnel,
 };
 
 /// `flotctl.toml`, as it is written.
@@ -44,12 +47,21 @@ const HERE_WITHIN: Duration = Duration::from_secs(3);
 pub(crate) struct Cluster {
     clients: Vec<Client>,
     asked: Cell<usize>,
+    /// What every connection goes through, if anything.
+    tunnel: Option<Tunnel>,
 }
 
 impl Cluster {
     /// Returns the one to ask.
     pub(crate) fn client(&self) -> &Client {
         &self.clients[self.asked.get()]
+    }
+
+    /// Ends what outlives a program that becomes another one. Nothing can be asked any more.
+    pub(crate) fn leave(&self) {
+        if let Some(tunnel) = &self.tunnel {
+            tunnel.leave();
+        }
     }
 
     /// Asks the next one from now on; `true` when all have had their turn since the first.
@@ -107,8 +119,14 @@ impl Cluster {
 
 /// Connects to the first endpoint that answers.
 pub(crate) async fn connect(global: &Global) -> anyhow::Result<Cluster> {
-    let clients = clients(global)?;
-    let cluster = Cluster { clients, asked: Cell::new(0) };
+    let file = read(global.config.as_deref())?;
+    let endpoints = endpoints(global, &file)?;
+    let tunnel = match &global.ssh.tunnel {
+        Some(host) => Some(Tunnel::open(&global.ssh, host, &endpoints).await?),
+        None => None,
+    };
+    let clients = clients(global, file, endpoints, tunnel.as_ref())?;
+    let cluster = Cluster { clients, asked: Cell::new(0), tunnel };
     if cluster.clients.len() < 2 {
         return Ok(cluster);
     }
@@ -130,27 +148,65 @@ pub(crate) async fn connect(global: &Global) -> anyhow::Result<Cluster> {
     }
 }
 
-fn clients(global: &Global) -> anyhow::Result<Vec<Client>> {
-    let file = read(global.config.as_deref())?;
-    let endpoints = match (global.endpoint.as_slice(), file.endpoints.as_slice()) {
+/// Says where to ask.
+fn endpoints(global: &Global, file: &File) -> anyhow::Result<Vec<Endpoint>> {
+    let far = global.ssh.tunnel.is_some();
+    let texts = match (global.endpoint.as_slice(), file.endpoints.as_slice()) {
+        // What the file names is for those who can get there.
+        ([], _) if far => vec![format!("unix://{DEFAULT_SOCKET}")],
         ([], []) => vec![default_socket()],
         ([], from_file) => from_file.to_vec(),
         (given, _) => given.to_vec(),
     };
+    let endpoints: Result<Vec<Endpoint>, ClientError> = texts.iter().map(|text| text.parse()).collect();
+    Ok(endpoints?)
+}
+
+fn clients(
+    global: &Global,
+    file: File,
+    endpoints: Vec<Endpoint>,
+    tunnel: Option<&Tunnel>,
+) -> anyhow::Result<Vec<Client>> {
     let pick = |given: &Option<PathBuf>, from_file: Option<PathBuf>| given.clone().or(from_file);
     let paths =
         (pick(&global.ca, file.ca), pick(&global.certificate, file.certificate), pick(&global.key, file.key));
     let mut identity = None;
     let mut clients = Vec::new();
-    for endpoint in endpoints {
-        let endpoint: Endpoint = endpoint.parse()?;
+    for (number, endpoint) in endpoints.into_iter().enumerate() {
         let secure = matches!(&endpoint, Endpoint::Url(url) if url.scheme() == "https");
         if secure && identity.is_none() {
             identity = Some(load(&paths)?);
         }
-        clients.push(Client::new(endpoint, if secure { identity.as_ref() } else { None })?);
+        if global.debug {
+            tell(global, &paths, &endpoint);
+        }
+        let identity = if secure { identity.as_ref() } else { None };
+        let client = match tunnel {
+            Some(tunnel) => Client::through(tunnel.socket(number), tunnel.name(), endpoint, identity)?,
+            None => Client::new(endpoint, identity)?,
+        };
+        clients.push(match global.request_timeout {
+            Some(within) => client.within(within),
+            None => client,
+        });
     }
     Ok(clients)
+}
+
+/// Tells which way a request goes.
+fn tell(global: &Global, (ca, certificate, _): &Paths, endpoint: &Endpoint) {
+    let shown = |path: &Option<PathBuf>| path.as_ref().map(|path| path.display().to_string());
+    let tunnel =
+        global.ssh.tunnel.as_ref().map(|host| format!(", through ssh to {host}")).unwrap_or_default();
+    let who = match endpoint {
+        Endpoint::Url(url) if url.scheme() == "https" => {
+            let shown = |path| shown(path).unwrap_or_else(|| "none".to_owned());
+            format!(", as {} says, of the authority {}", shown(certificate), shown(ca))
+        }
+        _ => String::new(),
+    };
+    print::tell(paint::dim(format!("debug: endpoint {endpoint}{tunnel}{who}")));
 }
 
 /// Returns the socket of this user's own `flotillad --dev` where there is one, else the system's.
@@ -164,7 +220,10 @@ fn default_socket() -> String {
     }
 }
 
-fn load(paths: &(Option<PathBuf>, Option<PathBuf>, Option<PathBuf>)) -> anyhow::Result<Identity> {
+/// The authority, the certificate and its key.
+type Paths = (Option<PathBuf>, Option<PathBuf>, Option<PathBuf>);
+
+fn load(paths: &Paths) -> anyhow::Result<Identity> {
     let read = |path: &Option<PathBuf>, option: &str| {
         let path = path.as_deref().ok_or_else(|| {
             let why =

@@ -26,6 +26,8 @@ pub(crate) enum Exit {
     Unreachable = 6,
     /// It took too long.
     TimedOut = 124,
+    /// Somebody ended it, as a shell says it: 128 and the number of SIGINT.
+    Interrupted = 130,
 }
 
 /// A failure whose exit status the command chose itself.
@@ -94,6 +96,11 @@ fn hint(error: &anyhow::Error) -> Option<String> {
         ClientError::Unreachable { endpoint, why, .. } if tls_hint(why).is_some() => {
             tls_hint(why).map(|hint| format!("{endpoint}: {hint}"))
         }
+        ClientError::Unreachable { endpoint, .. } if endpoint.contains(" through ssh to ") => Some(
+            "Is flotillad running there (systemctl status flotillad), and may the user that ssh logs in as use \
+             its socket (group flotilla)?"
+                .to_owned(),
+        ),
         ClientError::Unreachable { endpoint, .. } if endpoint.starts_with("unix://") => Some(
             "Is flotillad running on this machine (systemctl status flotillad)? From elsewhere, name a \
              machine of the cluster with --endpoint https://HOST:7400."

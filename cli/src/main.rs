@@ -11,28 +11,45 @@ mod connection;
 #[cfg(test)]
 mod documents;
 mod exit;
+mod fleetctl;
 mod names;
 mod order;
 mod paint;
 mod pki;
 mod print;
+mod selector;
+mod ssh;
 mod table;
 mod text;
 mod time;
+mod tunnel;
 
 use std::process::ExitCode;
 
-use clap::{CommandFactory as _, Parser as _};
+use clap::FromArgMatches as _;
 
 fn main() -> ExitCode {
     // Completion scripts call the program itself with an environment variable of clap's.
-    clap_complete::CompleteEnv::with_factory(args::Cli::command).complete();
-    let cli = args::Cli::parse();
+    clap_complete::CompleteEnv::with_factory(args::command).complete();
+    let matches = args::command().get_matches();
+    let cli = match args::Cli::from_arg_matches(&matches) {
+        Ok(cli) => cli,
+        // As clap itself ends what it refuses.
+        Err(e) => e.exit(),
+    };
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(e) => return exit::report(&anyhow::Error::new(e).context("cannot start")),
     };
-    match runtime.block_on(commands::run(cli)) {
+    let has_tunnel = cli.global.ssh.tunnel.is_some();
+    let ended = runtime.block_on(async {
+        tokio::select! {
+            ended = commands::run(cli) => ended,
+            // Otherwise a signal does what it always does.
+            interrupted = tunnel::interrupted(), if has_tunnel => interrupted,
+        }
+    });
+    match ended {
         Ok(code) => code.into(),
         Err(error) => exit::report(&error),
     }

@@ -26,7 +26,7 @@ pub(crate) struct ListOptions<T: Tabled> {
     pub(crate) no_legend: bool,
 
     /// Do not shorten ids and hashes
-    #[arg(long)]
+    #[arg(long, short = 'l')]
     pub(crate) full: bool,
 
     /// Which columns, in which order; not with -o json, which prints everything

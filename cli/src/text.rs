@@ -30,11 +30,13 @@ pub(crate) fn local(at: Timestamp) -> String {
 
 /// Says when, as journalctl's short format does.
 pub(crate) fn journal_time(realtime_us: u64) -> String {
+    journal_time_as("%b %d %H:%M:%S", realtime_us)
+}
+
+/// Says when, in a form that strftime(3) describes.
+pub(crate) fn journal_time_as(form: &str, realtime_us: u64) -> String {
     let at = i64::try_from(realtime_us).ok().and_then(|us| Timestamp::from_microsecond(us).ok());
-    at.map_or_else(
-        || "?".to_owned(),
-        |at| at.to_zoned(TimeZone::system()).strftime("%b %d %H:%M:%S").to_string(),
-    )
+    at.map_or_else(|| "?".to_owned(), |at| at.to_zoned(TimeZone::system()).strftime(form).to_string())
 }
 
 /// Writes bytes as systemctl does: `1.5M`.

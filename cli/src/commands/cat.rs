@@ -2,26 +2,31 @@
 
 use std::io::Write as _;
 
-use super::matching;
-use crate::{args::Output, connection::Cluster, paint, print};
+use super::{Missing, find};
+use crate::{args::Output, connection::Cluster, exit::Exit, paint, print};
 
 /// Prints unit files.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// Units, names or globs
-    #[arg(value_name = "UNIT", required = true, add = crate::complete::units())]
+    #[arg(value_name = "UNIT", required = true, add = crate::complete::unit_files())]
     units: Vec<String>,
+
+    #[command(flatten)]
+    missing: Missing,
 }
 
 /// Runs the command.
-pub(crate) async fn run(cluster: &Cluster, args: &Args, output: Output) -> anyhow::Result<()> {
-    let units = matching(cluster, &args.units).await?;
+pub(crate) async fn run(cluster: &Cluster, args: &Args, output: Output) -> anyhow::Result<Exit> {
+    let found = find(cluster, &args.units, args.missing).await?;
+    let exit = found.end();
     let mut contents = Vec::new();
-    for unit in &units {
+    for unit in &found.into_units() {
         contents.push(cluster.read(async |client| client.content(unit.name.as_str()).await).await?);
     }
     if output == Output::Json {
-        return Ok(print::json(&contents)?);
+        print::json(&contents)?;
+        return Ok(exit);
     }
     let several = contents.len() > 1;
     for (i, content) in contents.iter().enumerate() {
@@ -34,5 +39,5 @@ pub(crate) async fn run(cluster: &Cluster, args: &Args, output: Output) -> anyho
         out.write_all(content.text.as_bytes())?;
         out.flush()?;
     }
-    Ok(())
+    Ok(exit)
 }

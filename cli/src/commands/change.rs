@@ -1,6 +1,7 @@
 //! `flotctl start`, `stop`, `load`, `restart`, `unload`, `destroy`: orders, and the wait
 //! until they have come true (`wait.rs`).
 
+mod known;
 mod wait;
 
 use std::path::{Path, PathBuf};
@@ -13,24 +14,74 @@ use flotilla_units::UnitName;
 use serde::Serialize;
 use tokio::time::{Instant, timeout_at};
 
-use super::{mangle, status, submit};
+use super::{Missing, end_missing, status, submit};
 use crate::{
     args::{Output, WaitOptions},
     connection::Cluster,
     exit::{Exit, Failure},
+    fleetctl::Signing,
     order::{Verdict, Waiting},
-    paint, print, text,
+    paint, print,
+    selector::{Selector, mangle},
+    text,
 };
 
-/// Changes units and waits until it is true.
+/// Changes units, which may be created by it, and waits until it is true.
 #[derive(Debug, clap::Args)]
-pub(crate) struct Args {
-    /// Names, globs over the cluster's units, or for start and load unit files to submit first
-    #[arg(value_name = "UNIT", required = true, add = crate::complete::units())]
+pub(crate) struct Create {
+    /// Names, globs over the cluster's units, or unit files to submit first
+    #[arg(value_name = "UNIT", required = true, add = crate::complete::units_and_files())]
     units: Vec<String>,
 
     #[command(flatten)]
     wait: WaitOptions,
+
+    #[command(flatten)]
+    signing: Signing,
+}
+
+/// Changes units that there are and waits until it is true.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Names, or globs over the cluster's units
+    #[arg(value_name = "UNIT", required = true, add = crate::complete::unit_files())]
+    units: Vec<String>,
+
+    #[command(flatten)]
+    wait: WaitOptions,
+
+    #[command(flatten)]
+    missing: Missing,
+}
+
+/// What is asked, by either.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Asked<'a> {
+    units: &'a [String],
+    wait: &'a WaitOptions,
+    missing: Missing,
+}
+
+impl Asked<'_> {
+    /// Returns how long to wait.
+    pub(crate) fn timeout(&self) -> std::time::Duration {
+        self.wait.timeout()
+    }
+}
+
+impl Create {
+    /// Returns what is asked, unless it cannot be meant.
+    pub(crate) fn asked(&self) -> anyhow::Result<Asked<'_>> {
+        self.signing.check()?;
+        Ok(Asked { units: &self.units, wait: &self.wait, missing: Missing::default() })
+    }
+}
+
+impl Args {
+    /// Returns what is asked.
+    pub(crate) fn asked(&self) -> Asked<'_> {
+        Asked { units: &self.units, wait: &self.wait, missing: self.missing }
+    }
 }
 
 /// What is printed with `-o json`.
@@ -57,33 +108,53 @@ struct Report<'a> {
 pub(crate) async fn run(
     cluster: &Cluster,
     action: Action,
-    args: &Args,
+    asked: &Asked<'_>,
     output: Output,
     begun: Instant,
 ) -> anyhow::Result<Exit> {
-    let end = begun + args.wait.timeout;
+    let end = begun + asked.timeout();
     let named = match action {
-        Action::Start | Action::Load => named(&args.units)?,
-        _ => Named { files: Vec::new(), units: args.units.iter().map(|unit| mangle(unit)).collect() },
+        Action::Start | Action::Load => named(asked.units)?,
+        _ => Named { files: Vec::new(), units: asked.units.iter().map(|unit| mangle(unit)).collect() },
     };
+    everywhere(action, asked.units)?;
     let give = async {
         if !named.files.is_empty() {
             submit::submit(cluster.client(), &named.files).await?;
         }
         let order = Order { action, units: named.units, dry_run: false };
-        anyhow::Ok(cluster.client().order(&order).await?)
+        known::order(cluster, order, asked.missing).await
     };
-    let outcome = timeout_at(end, give).await.map_err(|_| {
+    let (outcome, missing) = timeout_at(end, give).await.map_err(|_| {
         let why = "the time ran out before the order was acknowledged; whether it stands is not known: \
                    `flotctl list-unit-files` shows what is wanted of its units";
         Failure::error(Exit::TimedOut, why)
     })??;
-    if args.wait.no_block {
-        return no_block(action, &outcome, output);
+    let exit = if asked.wait.no_block {
+        no_block(action, &outcome, output)?
+    } else {
+        let mut waiting = Waiting::new(action, &outcome.units);
+        // Nothing to wait for when nothing that was named is there.
+        let timed_out = waiting.len() > 0
+            && !wait::Wait::new(cluster, &outcome, action, output).run(&mut waiting, end).await?;
+        finish(cluster, &waiting, timed_out, output).await?
+    };
+    Ok(exit.max(end_missing(&missing)))
+}
+
+/// Refuses a machine beside a unit: an order is about a unit wherever it is.
+fn everywhere(action: Action, words: &[String]) -> anyhow::Result<()> {
+    let selectors = words.iter().map(|word| Selector::read(word));
+    match selectors.into_iter().find(|selector| selector.machine.is_some()) {
+        None => Ok(()),
+        Some(Selector { unit, machine }) => {
+            let machine = machine.unwrap_or_default();
+            let why = format!(
+                "{action} is about {unit} wherever it is, not on {machine} alone; leave @{machine} out"
+            );
+            Err(Failure::error(Exit::Usage, why))
+        }
     }
-    let mut waiting = Waiting::new(action, &outcome.units);
-    let timed_out = !wait::Wait::new(cluster, &outcome, action, output).run(&mut waiting, end).await?;
-    finish(cluster, &waiting, timed_out, output).await
 }
 
 /// What arguments name.

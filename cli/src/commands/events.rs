@@ -4,8 +4,7 @@ use std::{io::Write as _, time::Duration};
 
 use flotilla_api::watch::{Event, EventsQuery};
 
-use super::mangle;
-use crate::{args::Output, connection::Cluster, paint, print, text};
+use crate::{args::Output, connection::Cluster, paint, print, selector::mangle, text};
 
 /// How long to wait before a lost connection is made again.
 const RECONNECT_AFTER: Duration = Duration::from_millis(500);
@@ -18,7 +17,7 @@ const RECONNECTS_MAX: u32 = 240;
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// Only events about these units, names or globs
-    #[arg(value_name = "UNIT")]
+    #[arg(value_name = "UNIT", add = crate::complete::unit_files())]
     units: Vec<String>,
 
     /// Go on with events as they happen

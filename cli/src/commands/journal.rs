@@ -13,12 +13,14 @@ use flotilla_api::{
 use jiff::Timestamp;
 use tokio::time::Instant;
 
-use super::{mangle, matching};
+use super::{Found, Missing, end_missing, find, status::short_lines};
 use crate::{
     args::Output,
     connection::Cluster,
-    exit::{Exit, Failure},
-    paint, print, text,
+    exit::{self, Exit, Failure},
+    paint, print,
+    selector::Selector,
+    text,
 };
 
 /// How long to wait before a lost connection is made again.
@@ -37,8 +39,10 @@ const CLOCKS_APART: Duration = Duration::from_secs(5);
 
 /// Shows journals of units.
 #[derive(Debug, clap::Args)]
+#[command(after_help = "Besides table, wide and json, --output takes journalctl's short, short-iso, \
+short-precise, short-unix and cat.")]
 pub(crate) struct Args {
-    /// Units, names or globs
+    /// Units, names or globs; UNIT@MACHINE means it on that machine only
     #[arg(value_name = "UNIT", required = true, add = crate::complete::units())]
     units: Vec<String>,
 
@@ -69,11 +73,23 @@ pub(crate) struct Args {
     /// How long to hold lines back to put those of different machines in order of time
     #[arg(long, value_name = "SPAN", default_value = "500ms", value_parser = crate::args::bounded_span)]
     hold: Duration,
+
+    #[command(flatten)]
+    missing: Missing,
+
+    /// Of fleetctl, which went there by ssh; taken, and without effect
+    #[arg(long, hide = true)]
+    sudo: bool,
+
+    /// The same
+    #[arg(long, hide = true, value_name = "PORT")]
+    ssh_port: Option<u16>,
 }
 
 /// Runs the command.
-pub(crate) async fn run(cluster: &Cluster, args: &Args, output: Output) -> anyhow::Result<()> {
-    let units: Vec<String> = args.units.iter().map(|unit| mangle(unit)).collect();
+pub(crate) async fn run(cluster: &Cluster, args: &Args, output: Output) -> anyhow::Result<Exit> {
+    let selectors: Vec<Selector> = args.units.iter().map(|unit| Selector::read(unit)).collect();
+    let units: Vec<&str> = selectors.iter().map(|selector| selector.unit.as_str()).collect();
     let lines = args.lines.or(if args.follow && args.since.is_none() { Some(10) } else { None });
     let query = JournalQuery {
         units: units.join(","),
@@ -84,14 +100,40 @@ pub(crate) async fn run(cluster: &Cluster, args: &Args, output: Output) -> anyho
         grep: args.grep.clone(),
         hold_ms: Some(u64::try_from(args.hold.as_millis()).unwrap_or(u64::MAX)),
     };
-    let runs = if args.this_run { Some(runs(cluster, &args.units).await?) } else { None };
-    let mut reading =
-        Reading { query, position: Position::default(), began: None, lacks: false, runs, output };
+    let mut reading = Reading {
+        query,
+        position: Position::default(),
+        began: None,
+        lacks: false,
+        found: None,
+        runs: None,
+        output,
+    };
+    // What is there is asked for only where more than the names is wanted of it.
+    if args.this_run || selectors.iter().any(|selector| selector.machine.is_some()) {
+        reading.narrow(&selectors, find(cluster, &args.units, args.missing).await?);
+    }
+    if args.this_run {
+        reading.runs = reading.found.as_ref().map(runs).transpose()?;
+    }
     let mut failures = 0;
     loop {
         let begun = Instant::now();
-        let lost = match reading.read(cluster.client()).await? {
-            End::Over if !args.follow => return reading.whole(),
+        let read = match reading.read(cluster.client()).await {
+            Err(e) if exit::of(&e) == Exit::NoSuch && reading.found.is_none() => {
+                reading.narrow(&selectors, find(cluster, &args.units, args.missing).await?);
+                if reading.query.units.is_empty() {
+                    return Ok(Exit::Done);
+                }
+                continue;
+            }
+            read => read?,
+        };
+        let lost = match read {
+            End::Over if !args.follow => {
+                reading.whole()?;
+                return Ok(reading.found.map_or(Exit::Done, |found| end_missing(&found.missing)));
+            }
             // Somebody stopped the flotillad that was asked; another has the rest.
             End::Over => "the stream ended".to_owned(),
             End::Lost(e) if failures >= RECONNECTS_MAX => return Err(e.into()),
@@ -111,10 +153,11 @@ pub(crate) async fn run(cluster: &Cluster, args: &Args, output: Output) -> anyho
 }
 
 /// Returns the invocations that units are in, or were in last, on each of their machines.
-async fn runs(cluster: &Cluster, patterns: &[String]) -> anyhow::Result<HashSet<String>> {
-    let units = matching(cluster, patterns).await?;
-    let states =
-        units.iter().flat_map(|unit| &unit.placements).filter_map(|placement| placement.state.as_ref());
+fn runs(found: &Found) -> anyhow::Result<HashSet<String>> {
+    let placements = found.units.iter().flat_map(|picked| {
+        picked.unit.placements.iter().filter(|placement| picked.is_on(&placement.machine.to_string()))
+    });
+    let states = placements.filter_map(|placement| placement.state.as_ref());
     let runs: HashSet<String> = states.filter_map(|state| state.invocation.clone()).collect();
     if runs.is_empty() {
         let why = "none of these units has run where it is; without --this-run, older lines are shown too";
@@ -137,12 +180,40 @@ struct Reading {
     began: Option<Timestamp>,
     /// Something was said to be missing.
     lacks: bool,
+    /// What there is of what was named, where that was asked.
+    found: Option<Found>,
     /// Only lines of these invocations are wanted.
     runs: Option<HashSet<String>>,
     output: Output,
 }
 
 impl Reading {
+    /// Leaves out what is not there, and machines that are not meant. A pattern stays: what it is to
+    /// match may come.
+    fn narrow(&mut self, selectors: &[Selector], found: Found) {
+        let is_there = |selector: &&Selector| {
+            !selector.is_name() || found.units.iter().any(|picked| selector.selects(&picked.unit.name))
+        };
+        let units: Vec<&str> =
+            selectors.iter().filter(is_there).map(|selector| selector.unit.as_str()).collect();
+        self.query.units = units.join(",");
+        self.found = Some(found);
+    }
+
+    /// Tells whether a line of this unit on this machine is meant.
+    fn is_meant(&self, unit: &str, machine: &str) -> bool {
+        let units = self.found.as_ref().map(|found| found.units.as_slice()).unwrap_or_default();
+        let named = units.iter().find(|picked| picked.unit.name.as_str() == unit);
+        named.is_none_or(|picked| picked.is_on(machine))
+    }
+
+    /// Tells whether anything that is meant may be on this machine.
+    fn is_asked(&self, machine: &str) -> bool {
+        let units = self.found.as_ref().map(|found| found.units.as_slice()).unwrap_or_default();
+        let all_narrowed = !units.is_empty() && units.iter().all(|picked| picked.is_narrowed());
+        !all_narrowed || units.iter().any(|picked| picked.is_on(machine))
+    }
+
     /// Makes a connection and prints what comes.
     async fn read(&mut self, client: &Client) -> anyhow::Result<End> {
         let now = Timestamp::now();
@@ -179,13 +250,16 @@ impl Reading {
             JournalEvent::Line(line) => {
                 let is_of =
                     |runs: &HashSet<String>| line.invocation.as_ref().is_some_and(|run| runs.contains(run));
-                if self.runs.as_ref().is_none_or(is_of) {
+                let is_meant = self.is_meant(&line.unit, &line.machine);
+                if is_meant && self.runs.as_ref().is_none_or(is_of) {
                     show(&line, self.output)?;
                 }
                 // Only now: a line that was not printed is asked for again.
                 self.position.0.insert(line.machine, line.cursor);
             }
             JournalEvent::Position(at) => drop(self.position.0.insert(at.machine, at.cursor)),
+            JournalEvent::Notice(JournalNotice { machine: Some(machine), .. })
+                if !self.is_asked(&machine) => {}
             JournalEvent::Notice(JournalNotice { host, machine, reason }) => {
                 self.lacks = true;
                 let whose = host.or(machine).map(|whose| format!("{whose}: ")).unwrap_or_default();
@@ -213,11 +287,29 @@ fn lost(error: ClientError) -> anyhow::Result<End> {
     if is_lost { Ok(End::Lost(error)) } else { Err(anyhow::Error::new(error)) }
 }
 
+/// Writes an entry as journalctl does in one of its forms.
+fn as_journalctl(line: &JournalLine, output: Output) -> Vec<String> {
+    let time = match output {
+        Output::Cat => return text::lines(&line.message).map(Into::into).collect(),
+        Output::ShortIso => text::journal_time_as("%Y-%m-%dT%H:%M:%S%z", line.realtime_us),
+        Output::ShortPrecise => text::journal_time_as("%b %d %H:%M:%S%.6f", line.realtime_us),
+        Output::ShortUnix => format!("{}.{:06}", line.realtime_us / 1_000_000, line.realtime_us % 1_000_000),
+        _ => text::journal_time(line.realtime_us),
+    };
+    short_lines(line, &time).collect()
+}
+
 fn show(line: &JournalLine, output: Output) -> anyhow::Result<()> {
     if output == Output::Json {
         return Ok(print::json_line(line)?);
     }
     let mut out = print::out();
+    if output.is_of_journals() {
+        for part in as_journalctl(line, output) {
+            writeln!(out, "{part}")?;
+        }
+        return Ok(out.flush()?);
+    }
     let prefix = format!(
         "{} {}:",
         paint::dim(text::journal_time(line.realtime_us)),

@@ -30,6 +30,12 @@ impl Tabled for Machine {
             shown: Shown::Always,
             text: |m, _| m.addresses.first().cloned().unwrap_or_default(),
         },
+        // fleetctl's name for the address.
+        Column {
+            name: "ip",
+            shown: Shown::Asked,
+            text: |m, _| m.addresses.first().cloned().unwrap_or_default(),
+        },
         Column { name: "units", shown: Shown::Always, text: |m, _| m.units.to_string() },
         Column { name: "metadata", shown: Shown::Always, text: |m, _| metadata(m) },
         Column { name: "role", shown: Shown::Wide, text: |m, _| role(m).to_owned() },

@@ -1,6 +1,6 @@
 //! `flotctl list-unit-files`: what the cluster has been given.
 
-use flotilla_api::unit::Unit;
+use flotilla_api::unit::{Placement, Target, Unit};
 
 use super::all_pages;
 use crate::{
@@ -14,7 +14,7 @@ use crate::{
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// Globs over unit names
-    #[arg(value_name = "PATTERN", add = crate::complete::units())]
+    #[arg(value_name = "PATTERN", add = crate::complete::unit_files())]
     patterns: Vec<String>,
 
     #[command(flatten)]
@@ -33,6 +33,15 @@ impl Tabled for Unit {
             text: |unit, _| if unit.global { "yes" } else { "no" }.to_owned(),
         },
         Column { name: "by", shown: Shown::Wide, text: |unit, _| unit.by.clone() },
+        Column { name: "state", shown: Shown::Asked, text: |unit, _| state(unit).to_string() },
+        // fleetctl's names for the target, its machine and the description.
+        Column { name: "dstate", shown: Shown::Asked, text: |unit, _| unit.target.to_string() },
+        Column { name: "tmachine", shown: Shown::Asked, text: |unit, _| machines(unit) },
+        Column {
+            name: "desc",
+            shown: Shown::Asked,
+            text: |unit, _| unit.description.clone().unwrap_or_default(),
+        },
         Column { name: "generation", shown: Shown::Asked, text: |unit, _| unit.generation.to_string() },
         Column {
             name: "description",
@@ -46,6 +55,18 @@ impl Tabled for Unit {
 pub(crate) async fn run(cluster: &Cluster, args: &Args, output: Output) -> anyhow::Result<()> {
     let units = all_pages(cluster, &args.patterns, async |client, query| client.units(query).await).await?;
     table::show(&units, &args.list, output)
+}
+
+/// Says how far a unit is on its way to the target: as far as the machine that is behind the others.
+fn state(unit: &Unit) -> Target {
+    let of = |placement: &Placement| match &placement.state {
+        Some(state) if state.token != Some(placement.token) => Target::Inactive,
+        Some(state) if state.run >= placement.run && unit.target == Target::Launched => Target::Launched,
+        Some(_) => Target::Loaded,
+        None => Target::Inactive,
+    };
+    let staying = unit.placements.iter().filter(|placement| placement.departing.is_none());
+    staying.map(of).min().unwrap_or(Target::Inactive)
 }
 
 fn hash(unit: &Unit, full: bool) -> String {

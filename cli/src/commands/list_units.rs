@@ -8,6 +8,7 @@ use crate::{
     args::Output,
     connection::Cluster,
     order, print,
+    selector::Selector,
     table::{self, Column, ListOptions, Shown, Tabled},
     text,
 };
@@ -15,7 +16,7 @@ use crate::{
 /// Lists units and how they are.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// Globs over unit names
+    /// Globs over unit names; UNIT@MACHINE means it on that machine only
     #[arg(value_name = "PATTERN", add = crate::complete::units())]
     patterns: Vec<String>,
 
@@ -71,10 +72,13 @@ impl Tabled for Row {
 
 /// Runs the command.
 pub(crate) async fn run(cluster: &Cluster, args: &Args, output: Output) -> anyhow::Result<()> {
-    let mut units =
-        all_pages(cluster, &args.patterns, async |client, query| client.units(query).await).await?;
+    let selectors: Vec<Selector> = args.patterns.iter().map(|pattern| Selector::read(pattern)).collect();
+    let patterns: Vec<String> = selectors.iter().map(|selector| selector.unit.clone()).collect();
+    let mut units: Vec<Unit> =
+        all_pages(cluster, &patterns, async |client, query| client.units(query).await).await?;
     // A template runs nowhere; list-unit-files shows it.
     units.retain(|unit| !unit.name.is_template());
+    let units: Vec<Unit> = units.into_iter().filter_map(|unit| narrowed(unit, &selectors)).collect();
     if output == Output::Json {
         let wanted = |unit: &Unit| rows(unit.clone()).any(|row| row.matches(&args.state));
         let units: Vec<Unit> = units.into_iter().filter(wanted).collect();
@@ -82,6 +86,24 @@ pub(crate) async fn run(cluster: &Cluster, args: &Args, output: Output) -> anyho
     }
     let rows: Vec<Row> = units.into_iter().flat_map(rows).filter(|row| row.matches(&args.state)).collect();
     table::show(&rows, &args.list, output)
+}
+
+/// Leaves only those machines of a unit that are meant, and nothing of one that is on none of them.
+fn narrowed(mut unit: Unit, selectors: &[Selector]) -> Option<Unit> {
+    let mut only = Vec::new();
+    let mut meaning = selectors.iter().filter(|selector| selector.selects(&unit.name)).peekable();
+    if meaning.peek().is_none() {
+        return Some(unit);
+    }
+    for selector in meaning {
+        match selector.machines(&unit) {
+            Ok(None) => return Some(unit),
+            Ok(Some(ids)) => only.extend(ids),
+            Err(_) => {}
+        }
+    }
+    unit.placements.retain(|placement| only.contains(&placement.machine));
+    (!unit.placements.is_empty()).then_some(unit)
 }
 
 /// A unit that is on no machine has a line too, unless nobody wants it on one.

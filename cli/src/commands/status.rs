@@ -13,12 +13,14 @@ use futures_util::{StreamExt as _, stream};
 use jiff::Timestamp;
 use tokio::time::{Instant, sleep};
 
-use super::matching_instances;
+use super::{Missing, find};
 use crate::{
     args::Output,
     connection::Cluster,
     exit::{self, Exit},
-    order, paint, print, text,
+    order, paint, print,
+    selector::Picked,
+    text,
 };
 
 /// How many journal lines come with a unit that died.
@@ -38,20 +40,28 @@ const LAST_WORD_PAUSE: Duration = Duration::from_millis(50);
 /// Shows how units are.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// Units, names or globs
+    /// Units, names or globs; UNIT@MACHINE means it on that machine only
     #[arg(value_name = "UNIT", required = true, add = crate::complete::units())]
     units: Vec<String>,
 
     /// How many journal lines to show
     #[arg(long, short = 'n', default_value_t = LAST_LINES, value_name = "N")]
     lines: u32,
+
+    #[command(flatten)]
+    missing: Missing,
+
+    /// Of fleetctl, which went there by ssh; taken, and without effect
+    #[arg(long, hide = true, value_name = "PORT")]
+    ssh_port: Option<u16>,
 }
 
 /// Runs the command. As with systemctl, the exit status is 3 when a unit is not active. A unit whose
 /// status cannot be had hides no other.
 pub(crate) async fn run(cluster: &Cluster, args: &Args, output: Output) -> anyhow::Result<Exit> {
-    let units = matching_instances(cluster, &args.units).await?;
-    let asked = stream::iter(&units).map(|unit| async move { (unit, ask(cluster, unit, args.lines).await) });
+    let found = find(cluster, &args.units, args.missing).await?;
+    let asked = stream::iter(&found.units)
+        .map(|picked| async move { (&picked.unit, ask(cluster, picked, args.lines).await) });
     let mut answers = asked.buffered(ASKED_AT_ONCE);
     let mut all = Vec::new();
     let mut worst = Exit::Done;
@@ -88,18 +98,23 @@ pub(crate) async fn run(cluster: &Cluster, args: &Args, output: Output) -> anyho
     if output == Output::Json {
         print::json(&all)?;
     }
+    worst = worst.max(found.end());
     lost.map_or(Ok(worst), |e| Err(e.into()))
 }
 
 /// Asks for a unit's status; of one that is on no machine there is none.
-async fn ask(cluster: &Cluster, unit: &Unit, lines: u32) -> Result<Vec<UnitStatus>, ClientError> {
+async fn ask(cluster: &Cluster, picked: &Picked, lines: u32) -> Result<Vec<UnitStatus>, ClientError> {
+    let unit = &picked.unit;
     if unit.placements.is_empty() {
         return Ok(Vec::new());
     }
     match cluster.read(async |client| client.status(unit.name.as_str(), lines).await).await {
         // It has left its machines meanwhile.
         Err(e) if e.kind() == Some(ErrorKind::NotPlaced) => Ok(Vec::new()),
-        answer => answer,
+        answer => answer.map(|mut statuses| {
+            statuses.retain(|status| picked.is_on(&status.machine));
+            statuses
+        }),
     }
 }
 
@@ -269,12 +284,17 @@ fn active(status: &UnitStatus, now: Timestamp) -> String {
     out
 }
 
-/// Writes a journal's entry as journalctl's short format does, each of its lines with the prefix.
+/// Writes a journal's entry as journalctl's short format does.
 fn journal_lines(line: &JournalLine) -> impl Iterator<Item = String> {
+    short_lines(line, &text::journal_time(line.realtime_us))
+}
+
+/// Writes a journal's entry as journalctl's short formats do, each of its lines with the prefix.
+pub(super) fn short_lines<'a>(line: &'a JournalLine, time: &str) -> impl Iterator<Item = String> + use<'a> {
     let identifier = line.identifier.as_deref().unwrap_or(&line.unit);
     let pid = line.pid.map(|pid| format!("[{pid}]")).unwrap_or_default();
     let source = format!("{} {identifier}{pid}", line.host);
-    let prefix = format!("{} {}", text::journal_time(line.realtime_us), text::one_line(&source));
+    let prefix = format!("{time} {}", text::one_line(&source));
     text::lines(&line.message).map(move |part| format!("{prefix}: {part}"))
 }
 

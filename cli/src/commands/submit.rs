@@ -9,7 +9,7 @@ use flotilla_api::{
 };
 use flotilla_units::{UnitFile, UnitName};
 
-use crate::{args::Output, print};
+use crate::{args::Output, fleetctl::Signing, print};
 
 /// Gives unit files to the cluster.
 #[derive(Debug, clap::Args)]
@@ -17,10 +17,22 @@ pub(crate) struct Args {
     /// Unit files; each file's name is its unit's name
     #[arg(value_name = "FILE", required = true)]
     files: Vec<PathBuf>,
+
+    #[command(flatten)]
+    signing: Signing,
+
+    /// Of fleetctl, which waited here; taken, and without effect: what is acknowledged is stored
+    #[arg(long, hide = true, value_name = "N", allow_negative_numbers = true)]
+    block_attempts: Option<i64>,
+
+    /// The same
+    #[arg(long, hide = true)]
+    no_block: bool,
 }
 
 /// Runs the command.
 pub(crate) async fn run(client: &Client, args: &Args, output: Output) -> anyhow::Result<()> {
+    args.signing.check()?;
     let outcome = submit(client, &args.files).await?;
     if output == Output::Json {
         return Ok(print::json(&outcome)?);

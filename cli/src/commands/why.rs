@@ -4,7 +4,7 @@ use std::io::Write as _;
 
 use flotilla_api::why::Why;
 
-use super::matching_instances;
+use super::{Missing, find};
 use crate::{args::Output, connection::Cluster, exit::Exit, paint, print, text};
 
 /// Says why a unit is where it is, or nowhere.
@@ -13,14 +13,17 @@ pub(crate) struct Args {
     /// Units, names or globs
     #[arg(value_name = "UNIT", required = true, add = crate::complete::units())]
     units: Vec<String>,
+
+    #[command(flatten)]
+    missing: Missing,
 }
 
 /// Runs the command. The exit status is 5 when a unit that should be on a machine can be on none.
 pub(crate) async fn run(cluster: &Cluster, args: &Args, output: Output) -> anyhow::Result<Exit> {
-    let units = matching_instances(cluster, &args.units).await?;
+    let found = find(cluster, &args.units, args.missing).await?;
+    let mut exit = found.end();
     let mut answers = Vec::new();
-    let mut exit = Exit::Done;
-    for unit in &units {
+    for unit in &found.into_units() {
         if unit.unplaced.is_some() {
             exit = Exit::CannotBePlaced;
         }

@@ -15,6 +15,8 @@ use serde_json::{Value, json};
 pub(crate) struct Request {
     /// `GET /v1/units`, without the query.
     pub(crate) what: String,
+    /// `pattern=web%40*`, or nothing.
+    pub(crate) query: String,
     /// The body, or nothing.
     pub(crate) body: Value,
 }
@@ -65,6 +67,11 @@ impl Api {
         Self { directory, asked }
     }
 
+    /// Says where it answers.
+    pub(crate) fn endpoint(&self) -> String {
+        format!("unix://{}", self.socket().display())
+    }
+
     fn socket(&self) -> PathBuf {
         self.directory.path().join("api.sock")
     }
@@ -101,9 +108,10 @@ fn serve(
     reader.read_exact(&mut body)?;
     let mut words = head.split_whitespace();
     let (method, target) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
-    let path = target.split('?').next().unwrap_or_default();
+    let (path, query) = target.split_once('?').unwrap_or((target, ""));
     let request = Request {
         what: format!("{method} {path}"),
+        query: query.to_owned(),
         body: serde_json::from_slice(&body).unwrap_or(Value::Null),
     };
     seen.lock().unwrap().push(request.clone());
@@ -146,8 +154,7 @@ pub(crate) fn command(apis: &[&Api], words: &[&str]) -> Command {
     for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("FLOTCTL_")) {
         command.env_remove(name);
     }
-    let endpoints: Vec<String> =
-        apis.iter().map(|api| format!("unix://{}", api.socket().display())).collect();
+    let endpoints: Vec<String> = apis.iter().map(|api| api.endpoint()).collect();
     command.env("HOME", "/nonexistent").env_remove("XDG_CONFIG_HOME").env("TZ", "UTC");
     command.env("FLOTCTL_ENDPOINT", endpoints.join(","));
     command.args(words).stdin(Stdio::null());

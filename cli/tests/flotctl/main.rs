@@ -3,7 +3,10 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on fails")]
 
 mod api;
+mod complete;
+mod missing;
 mod orders;
 mod output;
 mod reads;
+mod ssh;
 mod statuses;

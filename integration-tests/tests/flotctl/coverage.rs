@@ -80,7 +80,8 @@ fn read(text: &str) -> Help {
             let name = name.and_then(|line| line.split(' ').next()).filter(|name| !OF_CLAP.contains(name));
             help.commands.extend(name.map(str::to_owned));
         } else if heading.starts_with("Options") && line.len() - line.trim_start().len() <= 6 {
-            let names = line.split([' ', ',']).filter(|word| word.starts_with('-'));
+            // `--name[=<VALUE>]` is a name with a value that may be left out.
+            let names = line.split([' ', ',', '[']).filter(|word| word.starts_with('-'));
             let (long, short): (Vec<&str>, Vec<&str>) = names.partition(|name| name.starts_with("--"));
             let Some(long) = long.first().filter(|long| !OF_CLAP.contains(long)) else { continue };
             let option = ((*long).to_owned(), short.first().map(|short| (*short).to_owned()));

@@ -16,6 +16,7 @@ mod machines;
 mod outage;
 mod resume;
 mod schema;
+mod ssh;
 mod world;
 
 use world::World;
@@ -27,7 +28,9 @@ type Row = (&'static str, fn(&World));
 fn every_command_and_every_option_does_what_the_guide_says() {
     let world = World::new("flotctl");
     commands::prepare(&world);
-    let rows = [&lists::ROWS[..], &changes::ROWS, &commands::ROWS, &journal::ROWS, &authority::ROWS].concat();
+    let rows =
+        [&lists::ROWS[..], &changes::ROWS, &commands::ROWS, &journal::ROWS, &ssh::ROWS, &authority::ROWS]
+            .concat();
     for (command, show) in &rows {
         println!("flotctl {command}");
         show(&world);

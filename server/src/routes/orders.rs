@@ -94,6 +94,10 @@ async fn carry_out(
         Action::Restart => operations.restart(units, by).await,
         Action::Destroy => operations.destroy(units, by).await,
         Action::Stop => {
+            // To stop what was never made would be to make it, if it has a template.
+            if let Some(unknown) = units.iter().find(|unit| reader.unit(unit).0.is_none()) {
+                return Err(OperationError::NoSuchUnit(unknown.clone()));
+            }
             // To stop what is on no machine would be to place it.
             let (resting, placed): (Vec<_>, Vec<_>) = units.iter().cloned().partition(|unit| {
                 let record = reader.unit(unit).0.and_then(|row| row.record);

@@ -1,0 +1,188 @@
+//! What a shell is offered while somebody types, for bash, zsh and fish.
+
+use serde_json::json;
+
+use crate::api::{Answer, Api, Ended, Request, command, page, placed, unit};
+
+fn cluster(request: &Request) -> Answer {
+    let decoded = request.query.replace("%40", "@").replace("%5C", "\\").replace("%2A", "*");
+    let pattern = decoded.split('&').find_map(|pair| pair.strip_prefix("pattern=")).unwrap_or("*");
+    let begin = pattern.trim_end_matches('*').replace('\\', "");
+    let begins = |name: &str| name.starts_with(&begin);
+    match request.what.as_str() {
+        "GET /v1/machines" => {
+            let machines = ["m1", "m2", "db1"].map(|host| {
+                json!({ "id": "113f16a7a0f84c4c8a3f9e3b2f4d6c01", "host": host, "state": "alive", "units": 1 })
+            });
+            page(&machines.into_iter().filter(|m| begins(m["host"].as_str().unwrap())).collect::<Vec<_>>())
+        }
+        "GET /v1/units" => {
+            let mut described = placed("web@1.service", "active", "running");
+            described["description"] = json!("Serves \u{1b}[2J pages");
+            let units = [
+                unit("backup.timer"),
+                unit("web@.service"),
+                described,
+                placed("db.service", "active", "running"),
+            ];
+            page(&units.into_iter().filter(|u| begins(u["name"].as_str().unwrap())).collect::<Vec<_>>())
+        }
+        other => panic!("{other}"),
+    }
+}
+
+/// Runs flotctl as a shell's completion does, with these words before the cursor.
+fn offered(apis: &[&Api], shell: &str, words: &[&str]) -> Ended {
+    let mut command = command(apis, &[]);
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("local.service"), "").unwrap();
+    command.current_dir(folder.path());
+    let index = words.len().to_string();
+    command.env("COMPLETE", shell).env("_CLAP_COMPLETE_INDEX", index).env("_CLAP_IFS", "\n");
+    command.env("_CLAP_COMPLETE_COMP_TYPE", "9").env("_CLAP_COMPLETE_SPACE", "false");
+    command.args(["--", "flotctl"]).args(words);
+    let output = command.output().unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    Ended { code: output.status.code(), out: text(output.stdout), err: text(output.stderr) }
+}
+
+/// The candidates that are no options, in bash, on one line.
+fn names(words: &[&str]) -> String {
+    let ended = offered(&[&Api::new(cluster)], "bash", words);
+    assert_eq!((ended.code, ended.err.as_str()), (Some(0), ""), "{words:?}: {ended:?}");
+    let names: Vec<&str> = ended.out.lines().filter(|name| !name.starts_with('-')).collect();
+    names.join(" ")
+}
+
+#[test]
+fn every_commands_arguments_are_completed() {
+    let commands = [
+        "list-machines",
+        "list-units",
+        "list-unit-files",
+        "submit",
+        "load",
+        "start",
+        "stop",
+        "restart",
+        "unload",
+        "destroy",
+        "cat",
+        "status",
+        "journal",
+        "why",
+        "events",
+        "ssh",
+    ];
+    let mut text = String::new();
+    for command in commands {
+        text.push_str(&format!("{command}: {}\n", names(&[command, ""])));
+    }
+    insta::assert_snapshot!(text, @r"
+    list-machines: m1 m2 db1
+    list-units: backup.timer web@1.service db.service
+    list-unit-files: backup.timer web@.service web@1.service db.service
+    submit: . local.service
+    load: backup.timer web@.service web@1.service db.service local.service
+    start: backup.timer web@.service web@1.service db.service local.service
+    stop: backup.timer web@.service web@1.service db.service
+    restart: backup.timer web@.service web@1.service db.service
+    unload: backup.timer web@.service web@1.service db.service
+    destroy: backup.timer web@.service web@1.service db.service
+    cat: backup.timer web@.service web@1.service db.service
+    status: backup.timer web@1.service db.service
+    journal: backup.timer web@1.service db.service
+    why: backup.timer web@1.service db.service
+    events: backup.timer web@.service web@1.service db.service
+    ssh: m1 m2 db1 backup.timer web@1.service db.service
+    ");
+}
+
+#[test]
+fn what_is_begun_is_completed() {
+    let rows = [
+        &["sta"][..],
+        &["list-"],
+        &["cluster", ""],
+        &["ca", "issue", ""],
+        &["completion", ""],
+        &["start", "web@"],
+        &["status", "d"],
+        &["status", "db.service@"],
+        &["journal", "db.service@m"],
+        &["status", "nobody.service@"],
+        &["ssh", "m"],
+        &["ssh", "--machine", ""],
+        &["ssh", "--unit", "db"],
+        &["list-machines", "--fields", "ho"],
+        &["list-units", "--fields", "ma"],
+        &["list-units", "-o", ""],
+        &["journal", "-o", ""],
+    ];
+    let mut text = String::new();
+    for row in rows {
+        text.push_str(format!("{}: {}", row.join(" "), names(row)).trim_end());
+        text.push('\n');
+    }
+    insta::assert_snapshot!(text, @r"
+    sta: start status
+    list-: list-machines list-units list-unit-files
+    cluster : init status release-hold accept-store help
+    ca issue : machine etcd user help
+    completion : bash zsh fish
+    start web@: web@.service web@1.service
+    status d: db.service
+    status db.service@: db.service@m1
+    journal db.service@m: db.service@m1
+    status nobody.service@:
+    ssh m: m1 m2
+    ssh --machine : m1 m2 db1
+    ssh --unit db: db.service
+    list-machines --fields ho: host
+    list-units --fields ma: machine
+    list-units -o : table wide json
+    journal -o : table wide json
+    ");
+}
+
+#[test]
+fn options_are_completed() {
+    let ended = offered(&[&Api::new(cluster)], "bash", &["stop", "--"]);
+    insta::assert_snapshot!(ended.out.lines().collect::<Vec<_>>().join(" "), @"--no-block --timeout --ignore-missing --help --endpoint --ca --certificate --key --tunnel --ssh-username --ssh-timeout --strict-host-key-checking --known-hosts-file --request-timeout --config --output --debug");
+}
+
+#[test]
+fn every_shell_is_offered_the_same_names() {
+    for shell in ["bash", "zsh", "fish"] {
+        let ended = offered(&[&Api::new(cluster)], shell, &["status", ""]);
+        assert_eq!((ended.code, ended.err.as_str()), (Some(0), ""), "{shell}: {ended:?}");
+        for name in ["backup.timer", "web@1.service", "db.service"] {
+            let is_it = |line: &str| line.replace('\\', "").starts_with(name);
+            assert!(ended.out.lines().any(is_it), "{shell}: {ended:?}");
+        }
+        assert!(!ended.out.contains('\u{1b}'), "{shell}: what others wrote commands no terminal: {ended:?}");
+    }
+}
+
+/// A prompt does not wait, and never shows an error.
+#[test]
+fn whatever_is_wrong_nothing_is_offered_and_nothing_said() {
+    let silent = Api::new(|_| Answer::Silence);
+    let begun = std::time::Instant::now();
+    let nothing = offered(&[&silent], "bash", &["stop", "x"]);
+    assert!(begun.elapsed().as_secs() < 5, "{:?}", begun.elapsed());
+    let refusing = Api::new(|_| Answer::Refusal(503, "unavailable", "the store does not answer"));
+    for ended in
+        [nothing, offered(&[&refusing], "bash", &["stop", "x"]), offered(&[], "bash", &["stop", "x"])]
+    {
+        assert_eq!((ended.code, ended.out.as_str(), ended.err.as_str()), (Some(0), "", ""), "{ended:?}");
+    }
+    for broken in [
+        &["--endpoint", "nonsense", "stop", "x"][..],
+        &["--config", "/nonexistent", "stop", "x"],
+        &["--tunnel=far", "stop", "x"],
+    ] {
+        let ended = offered(&[&Api::new(cluster)], "bash", broken);
+        assert_eq!((ended.code, ended.err.as_str()), (Some(0), ""), "{broken:?}: {ended:?}");
+    }
+}
