@@ -1,4 +1,4 @@
-//! What users ask of the cluster: the only writers of `units/` and `contents/`.
+//! What users ask of the cluster: the only writers of `units/`, `contents/` and `machine-settings/`.
 //!
 //! Each operation reads the records it is about, decides on all of them at once
 //! (`plan`, pure), and writes in transactions that compare everything that was read
@@ -15,6 +15,7 @@
 
 mod commit;
 mod interval;
+mod machines;
 mod order;
 mod plan;
 mod ranges;
@@ -31,6 +32,9 @@ use crate::{
     timing::Timing,
 };
 
+pub use self::machines::{
+    KEYS_MAX, MACHINES_MAX, MachineError, MachineOrder, MachineWord, MachineWritten, MetadataChange,
+};
 pub use self::order::{Asker, Bulk, Effect, NewText, UnitOrder, Word, Written};
 
 use self::{plan::Wish, ranges::RANGES_MAX};

@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod election;
+mod machines;
 mod operations;
 mod range_cases;
 mod ranges;
