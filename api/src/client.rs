@@ -2,6 +2,7 @@
 //!
 //! It never retries by itself: whoever calls knows whether repeating is safe.
 
+mod machines;
 mod sse;
 
 use std::{path::PathBuf, time::Duration};

@@ -30,6 +30,10 @@ pub const DEFAULT_SOCKET: &str = "/run/flotilla/api.sock";
 /// a peer whose certificate says that it is a machine of this cluster.
 pub const ON_BEHALF_OF: &str = "flotilla-on-behalf-of";
 
+/// The header with a request's id, which the events of what comes of it carry. Where the asker gives
+/// none, one is made.
+pub const REQUEST_ID: &str = "x-request-id";
+
 /// The header that counts how often a request was forwarded; past the second time it is refused, so
 /// that two machines that each take the other for a seat cannot play ball.
 pub const FORWARDED: &str = "flotilla-forwarded";

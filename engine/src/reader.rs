@@ -4,12 +4,13 @@
 //! are the engine's words, the wire's are `api`'s. Nothing here waits except
 //! [`StateReader::changed`].
 
+mod machines;
+
 use std::{ops::Bound, sync::Arc};
 
 use flotilla_registry::{
     records::{
-        Cluster, Departure, EventRecord, LeaderRecord, MachineRecord, SeatRecord, Target, Token, UnitRecord,
-        UnitReport,
+        Cluster, Departure, EventRecord, LeaderRecord, SeatRecord, Target, Token, UnitRecord, UnitReport,
     },
     store::Revision,
 };
@@ -22,6 +23,8 @@ use crate::{
     placement::Explanation,
     state::{ClusterState, Kept, Life, Wish},
 };
+
+pub use machines::{MachineRow, NoSuchMachine};
 
 /// The most rows of one page. A thousand: half a megabyte on the wire, and a lock held for a
 /// millisecond or two.
@@ -85,31 +88,6 @@ pub struct PlacementRow {
     pub departing: Option<Departure>,
     /// What the machine says of it.
     pub report: Option<UnitReport>,
-}
-
-/// A machine, for people.
-#[derive(Debug, Clone)]
-pub struct MachineRow {
-    /// Its id.
-    pub id: MachineId,
-    /// Whether it takes part.
-    pub life: Life,
-    /// Its record, or what it said last while this engine watched.
-    pub record: Option<Arc<MachineRecord>>,
-    /// Its metadata with what users said over it.
-    pub metadata: std::collections::BTreeMap<String, String>,
-    /// Nothing new is placed there, by a user's word.
-    pub cordoned: bool,
-    /// Everything that can leaves, by a user's word.
-    pub draining: bool,
-    /// A user vouches that it is off.
-    pub fenced: bool,
-    /// Why nothing new is placed there, if so.
-    pub closed: Option<String>,
-    /// How many entries its manifest has, departing ones included.
-    pub units: usize,
-    /// Its records that cannot be read.
-    pub problems: Vec<String>,
 }
 
 /// What changed in a span of revisions: the names of the rows to read anew.
@@ -213,32 +191,6 @@ impl StateReader {
     pub fn text(&self, hash: &ContentHash) -> Option<String> {
         let hot = self.shared.read();
         hot.state.content(hash)?.file().ok().map(|file| file.text().to_owned())
-    }
-
-    /// Lists machines that live, or whose manifest or settings are in the store: those that a filter
-    /// lets through, after an id, at most `limit` (and [`PAGE_MAX`]).
-    #[must_use]
-    pub fn machines(
-        &self,
-        after: Option<MachineId>,
-        limit: usize,
-        lets_through: impl Fn(&MachineRow) -> bool,
-    ) -> Page<MachineRow, MachineId> {
-        let hot = self.shared.read();
-        let state = &hot.state;
-        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
-        let ids = state.machines().range((from, Bound::Unbounded)).map(|(id, _)| *id);
-        let mut all = ids.filter_map(|id| machine_row(state, id)).filter(|row| lets_through(row));
-        let limit = limit.clamp(1, PAGE_MAX);
-        let rows: Vec<_> = all.by_ref().take(limit).collect();
-        let next = if all.next().is_some() { rows.last().map(|row| row.id) } else { None };
-        Page { rows, revision: state.revision(), next }
-    }
-
-    /// Returns a machine.
-    #[must_use]
-    pub fn machine(&self, id: MachineId) -> Option<MachineRow> {
-        machine_row(&self.shared.read().state, id)
     }
 
     /// Returns the units that a machine's manifest names or its report speaks of, strays included.
@@ -412,24 +364,4 @@ fn unit_row(state: &ClusterState, name: &UnitName) -> UnitRow {
         placements,
         problem: problem(state, name),
     }
-}
-
-fn machine_row(state: &ClusterState, id: MachineId) -> Option<MachineRow> {
-    let machine = state.machines().get(&id)?;
-    let settings = machine.settings.as_ref().and_then(Kept::record);
-    let set = |what: fn(&flotilla_registry::records::MachineSettings) -> bool| {
-        settings.is_some_and(|settings| what(settings))
-    };
-    Some(MachineRow {
-        id,
-        life: machine.life(),
-        record: machine.known().cloned(),
-        metadata: machine.metadata(),
-        cordoned: set(|settings| settings.cordoned),
-        draining: set(|settings| settings.draining),
-        fenced: set(|settings| settings.fenced),
-        closed: machine.closed(),
-        units: machine.entries().count(),
-        problems: machine.unreadable(),
-    })
 }

@@ -14,7 +14,12 @@ use flotilla_api::{
     client::ClientError,
     error::{ErrorBody, ErrorKind},
 };
-use flotilla_registry::{operations::OperationError, reads::ReadError, store::StoreError};
+use flotilla_engine::NoSuchMachine;
+use flotilla_registry::{
+    operations::{MachineError, OperationError},
+    reads::ReadError,
+    store::StoreError,
+};
 use flotilla_units::{NameError, Problems};
 
 /// An answer that is not a success.
@@ -119,6 +124,31 @@ fn of_operation(error: &OperationError) -> ErrorKind {
 impl From<OperationError> for ApiError {
     fn from(error: OperationError) -> Self {
         Self::new(of_operation(&error), chain(&error))
+    }
+}
+
+impl From<MachineError> for ApiError {
+    fn from(error: MachineError) -> Self {
+        let kind = match &error {
+            MachineError::Key(_) | MachineError::Value(_) => ErrorKind::BadRequest,
+            MachineError::TooManyKeys { .. } | MachineError::TooManyMachines(_) => ErrorKind::TooLarge,
+            MachineError::RevisionDiffers { .. } => ErrorKind::RevisionDiffers,
+            MachineError::Contended { .. } => ErrorKind::Conflict,
+            MachineError::Unreadable(_) => ErrorKind::Internal,
+            MachineError::OutcomeUnknown(_) => ErrorKind::OutcomeUnknown,
+            MachineError::Store(error) => of_store(error),
+        };
+        Self::new(kind, chain(&error))
+    }
+}
+
+impl From<NoSuchMachine> for ApiError {
+    fn from(error: NoSuchMachine) -> Self {
+        let kind = match &error {
+            NoSuchMachine::Unknown(_) => ErrorKind::NotFound,
+            NoSuchMachine::Several { .. } => ErrorKind::Conflict,
+        };
+        Self::new(kind, error.to_string())
     }
 }
 

@@ -10,7 +10,7 @@ use axum::{
     response::Response,
 };
 use flotilla_api::{
-    FORWARDED,
+    FORWARDED, REQUEST_ID,
     client::{Client, ClientError},
     error::ErrorKind,
 };
@@ -40,8 +40,13 @@ const SEATS_AGAIN: Duration = Duration::from_millis(250);
 const SEAT_ANSWERS_WITHIN: Duration = Duration::from_secs(7);
 
 /// What is passed on of a request.
-const PASSED_ON: [HeaderName; 4] =
-    [header::ACCEPT, header::CONTENT_TYPE, header::IF_MATCH, HeaderName::from_static("last-event-id")];
+const PASSED_ON: [HeaderName; 5] = [
+    header::ACCEPT,
+    header::CONTENT_TYPE,
+    header::IF_MATCH,
+    HeaderName::from_static("last-event-id"),
+    HeaderName::from_static(REQUEST_ID),
+];
 
 /// Where a request about the cluster is answered.
 enum Seat {

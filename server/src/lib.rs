@@ -10,6 +10,7 @@
 //! registry's [`Operations`](flotilla_registry::operations::Operations), and a
 //! machine's own affairs through the agent's traits.
 
+mod asked;
 mod error;
 mod forward;
 mod identity;

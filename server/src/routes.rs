@@ -6,6 +6,7 @@ mod health;
 mod journal;
 mod machines;
 mod orders;
+mod settings;
 mod status;
 mod units;
 mod watch;
@@ -55,7 +56,9 @@ pub fn openapi() -> OpenApi {
     let (anywhere, seat) = parts();
     let mut document = seat.into_openapi();
     let items = document.paths.paths.values_mut();
-    for operation in items.flat_map(|item| [&mut item.get, &mut item.post]).flatten() {
+    let all = items
+        .flat_map(|item| [&mut item.get, &mut item.post, &mut item.put, &mut item.patch, &mut item.delete]);
+    for operation in all.flatten() {
         operation.responses.responses.insert("503".to_owned(), unavailable().into());
     }
     document.merge(anywhere.into_openapi());
@@ -87,6 +90,10 @@ fn parts() -> (OpenApiRouter<Arc<Node>>, OpenApiRouter<Arc<Node>>) {
         .routes(routes!(cluster::cluster))
         .routes(routes!(cluster::release_hold))
         .routes(routes!(machines::list_machines))
+        .routes(routes!(machines::get_machine))
+        .routes(routes!(settings::change_metadata))
+        .routes(routes!(settings::cordon, settings::uncordon))
+        .routes(routes!(settings::drain, settings::end_drain))
         .routes(routes!(units::list_units, units::submit))
         .routes(routes!(units::get_unit))
         .routes(routes!(units::get_content))

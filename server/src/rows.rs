@@ -1,14 +1,15 @@
 //! The engine's rows in the words of the wire.
 
+mod machine;
+
 use flotilla_api::{
     cluster::ClusterStatus,
-    machine::{Machine, MachineState},
     unit::{Placement, Target, Unit, UnitState},
     watch::Event,
     why::{Why, WhyMachine},
 };
 use flotilla_engine::{
-    ClusterRow, MachineRow, PlacementRow, StateReader, UnitRow,
+    ClusterRow, PlacementRow, StateReader, UnitRow,
     placement::{Explanation, Standing},
     state::Life,
 };
@@ -17,6 +18,8 @@ use flotilla_registry::{
     store::{Revision, StoreStatus},
 };
 use jiff::Timestamp;
+
+pub(crate) use machine::machine;
 
 /// Writes a unit; what it lacks to be placed is asked for only if it is on no machine that lives.
 pub(crate) fn unit(reader: &StateReader, row: UnitRow) -> Unit {
@@ -159,33 +162,6 @@ pub(crate) fn why(why: flotilla_engine::Why) -> Why {
         summary: summary.unwrap_or(standing),
         placed,
         machines: machines.collect(),
-    }
-}
-
-/// Writes a machine.
-pub(crate) fn machine(row: MachineRow, cluster: &ClusterRow) -> Machine {
-    let record = row.record.as_deref();
-    let text = |of: fn(&records::MachineRecord) -> &String| record.map(of).cloned();
-    Machine {
-        id: row.id,
-        host: text(|record| &record.host),
-        state: match row.life {
-            Life::Stopped => MachineState::Stopped,
-            Life::Lost => MachineState::Lost,
-            Life::Present | Life::Unknown => MachineState::Alive,
-        },
-        addresses: record.map(|record| record.addresses.clone()).unwrap_or_default(),
-        api: record.and_then(|record| record.api.clone()),
-        metadata: row.metadata,
-        facts: record.map(|record| record.facts.clone()).unwrap_or_default(),
-        cpu_milli: record.map_or(0, |record| record.capacity.cpu_milli),
-        memory_bytes: record.map_or(0, |record| record.capacity.memory_bytes),
-        version: text(|record| &record.version).unwrap_or_default(),
-        units: row.units as u64,
-        cordoned: row.cordoned,
-        draining: row.draining,
-        seat: cluster.seats.iter().any(|(_, seat)| seat.machine == row.id),
-        leader: cluster.leader.as_ref().is_some_and(|leader| leader.machine == row.id),
     }
 }
 

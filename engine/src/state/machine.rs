@@ -130,10 +130,20 @@ impl Machine {
     /// itself, over it its own configuration's, and over both what users said while it runs.
     #[must_use]
     pub fn metadata(&self) -> BTreeMap<String, String> {
-        let mut metadata = BTreeMap::new();
+        let facts = self.known().map(|record| record.facts.clone()).unwrap_or_default();
+        self.with_words(facts)
+    }
+
+    /// Returns the metadata that was given to it: by its own configuration, and over it by what users
+    /// said while it runs. What it found out about itself is not in it.
+    #[must_use]
+    pub fn given_metadata(&self) -> BTreeMap<String, String> {
+        self.with_words(BTreeMap::new())
+    }
+
+    fn with_words(&self, mut metadata: BTreeMap<String, String>) -> BTreeMap<String, String> {
         if let Some(record) = self.known() {
-            let of_record = record.facts.iter().chain(&record.metadata);
-            metadata.extend(of_record.map(|(key, value)| (key.clone(), value.clone())));
+            metadata.extend(record.metadata.iter().map(|(key, value)| (key.clone(), value.clone())));
         }
         if let Some(settings) = readable(self.settings.as_ref()) {
             for (key, value) in &settings.metadata {

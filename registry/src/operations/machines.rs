@@ -44,6 +44,8 @@ pub struct MachineOrder {
     pub word: Option<MachineWord>,
     /// Only if its settings were last written at this revision; zero means that there are none.
     pub expected: Option<Revision>,
+    /// Its host name, where the asker knows it: for the event.
+    pub host: Option<String>,
 }
 
 /// What becomes of a key of a machine's metadata.
@@ -164,6 +166,12 @@ struct Errand<'a> {
     asker: Asker<'a>,
     /// The events of transactions that were sent and not answered, with what each was to do.
     pending: Vec<(String, Vec<MachineWritten>)>,
+}
+
+impl From<MachineWord> for MachineOrder {
+    fn from(word: MachineWord) -> Self {
+        Self { word: Some(word), ..Self::default() }
+    }
 }
 
 impl Operations {
@@ -356,7 +364,7 @@ fn plan(sight: &Sight, orders: &BTreeMap<MachineId, MachineOrder>) -> Result<Vec
             return Ok(Step { machine, effect: Effect::Unchanged, seen, write: None });
         }
         let effect = if existing.is_some() { Effect::Changed } else { Effect::Created };
-        let change = told(machine, &before, &after);
+        let change = EventChange { host: order.host.clone(), ..told(machine, &before, &after) };
         Ok(Step { machine, effect, seen, write: Some((after, change)) })
     };
     orders.iter().map(step).collect()
@@ -406,5 +414,5 @@ fn told(machine: MachineId, before: &MachineSettings, after: &MachineSettings) -
     let kind = kinds.first().copied().unwrap_or("metadata-changed");
     words.extend(kinds.iter().skip(1).map(|kind| (*kind).to_owned()));
     let why = (!words.is_empty()).then(|| words.join(", "));
-    EventChange { kind: kind.to_owned(), unit: None, machine: Some(machine), why }
+    EventChange { kind: kind.to_owned(), machine: Some(machine), why, ..EventChange::default() }
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use axum::{
     Json,
     extract::{Path, Query, Request, State},
+    http::header::ETAG,
     response::{IntoResponse, Response},
 };
 use flotilla_api::{
@@ -13,6 +14,7 @@ use flotilla_api::{
     page::{ListQuery, PAGE_ITEMS_MAX, Page},
     unit::UnitStatus,
 };
+use flotilla_engine::NoSuchMachine;
 use flotilla_units::{Glob, MachineId, SourceName};
 use serde::Deserialize;
 
@@ -41,6 +43,24 @@ pub(super) async fn list_machines(
     });
     let items = page.rows.into_iter().map(|row| rows::machine(row, &cluster)).collect();
     Ok(Json(Page { items, revision: page.revision.0, next: page.next.map(|id| id.to_string()) }))
+}
+
+/// Shows a machine, by its id, the beginning of it or its host name.
+#[utoipa::path(get, path = "/v1/machines/{id}", params(("id" = String, Path)), responses(
+    (status = OK, body = Machine),
+    (status = NOT_FOUND, body = ErrorBody),
+    (status = CONFLICT, body = ErrorBody, description = "several machines are named so"),
+))]
+pub(super) async fn get_machine(
+    State(node): State<Arc<Node>>,
+    _user: User,
+    Path(word): Path<String>,
+) -> Result<Response, ApiError> {
+    let reader = node.seat()?;
+    let id = reader.find_machine(&word)?;
+    let row = reader.machine(id).ok_or(NoSuchMachine::Unknown(word))?;
+    let etag = format!("\"{}\"", row.settings_at.0);
+    Ok(([(ETAG, etag)], Json(rows::machine(row, &reader.cluster()))).into_response())
 }
 
 fn id(text: &str) -> Result<MachineId, ApiError> {

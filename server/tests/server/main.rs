@@ -3,6 +3,7 @@
 
 mod lists;
 mod loss;
+mod machines;
 mod seats;
 mod streams;
 mod world;
