@@ -10,7 +10,7 @@ use crate::args::Cli;
 const PAGES: [(&str, &str); 7] = [
     ("README.md", include_str!("../../README.md")),
     ("docs/guide/flotctl.md", GUIDE),
-    ("docs/guide/unit-files.md", include_str!("../../docs/guide/unit-files.md")),
+    ("docs/unit-file.md", include_str!("../../docs/unit-file.md")),
     ("docs/guide/configuration.md", include_str!("../../docs/guide/configuration.md")),
     ("docs/guide/security.md", include_str!("../../docs/guide/security.md")),
     ("docs/guide/troubleshooting.md", include_str!("../../docs/guide/troubleshooting.md")),

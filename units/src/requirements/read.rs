@@ -52,7 +52,11 @@ pub fn collect(file: &UnitFile, found: &mut Found) -> Vec<Entry> {
             entries.retain(|e| e.option != option);
             continue;
         }
-        for (text, at) in values(option, stored, found) {
+        for (mut text, at) in values(option, stored, found) {
+            // Here it is a unit, as in systemd's CPUQuota=, and nothing is left that it could begin.
+            if option == Opt::ReserveCpu && text.ends_with('%') && !text.ends_with("%%") {
+                text.push('%');
+            }
             match specifier::depends_on_name(&text) {
                 Ok(_) if entries.len() >= MAX_VALUES => {
                     found.at(at, ProblemKind::TooManyValues);

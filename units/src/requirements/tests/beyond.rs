@@ -146,6 +146,7 @@ fn reservations_are_read_and_win_over_what_systemd_limits() {
     assert_eq!(cpu_and_memory(""), (500, 1 << 30));
     assert_eq!(cpu_and_memory("ReserveCPU=1.5\n"), (1500, 1 << 30));
     assert_eq!(cpu_and_memory("ReserveCPU=12.5%%\nReserveMemory=1G 512M\n"), (125, 3 << 29));
+    assert_eq!(cpu_and_memory("ReserveCPU=150%\n"), (1500, 1 << 30));
     assert_eq!(cpu_and_memory("ReserveCPU=0\nReserveMemory=0\n"), (0, 0));
     // The last one holds, and an empty one leaves the default.
     assert_eq!(cpu_and_memory("ReserveCPU=1\nReserveCPU=2\n"), (2000, 1 << 30));
@@ -159,7 +160,7 @@ fn reservations_are_read_and_win_over_what_systemd_limits() {
     for (line, want) in [
         ("ReserveCPU=-1", "expected processors"),
         ("ReserveCPU=1.2345", "in steps of a thousandth"),
-        ("ReserveCPU=150.55%%", "in steps of a thousandth"),
+        ("ReserveCPU=150.55%", "in steps of a thousandth"),
         ("ReserveCPU=many", "expected processors"),
         ("ReserveMemory=50%%", "expected a size"),
         ("ReserveMemory=infinity", "expected a size"),
