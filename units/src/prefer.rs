@@ -28,7 +28,7 @@ impl fmt::Display for PreferTerm {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Metadata(selector) => selector.fmt(f),
-            Self::MachineOf(glob) => write!(f, "MachineOf={glob}"),
+            Self::MachineOf(glob) => write!(f, "MachineOf={}", glob.literal().unwrap_or(glob.as_str())),
             Self::Spread(key) => write!(f, "Spread={key}"),
         }
     }

@@ -1,4 +1,5 @@
 mod beyond;
+mod properties;
 
 use super::*;
 use crate::{Is, Problems, UnitFile};
