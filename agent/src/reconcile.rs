@@ -20,6 +20,10 @@
 //! room made for its files. One that is only to be loaded is stopped once per order; what a timer, a
 //! socket or a person starts later is theirs.
 //!
+//! A new text that runs exactly as the one before it (only `[X-Flotilla]`, `[Install]` or comments differ)
+//! comes under the same token and run. It is adopted: the evidence names it from then on, and what runs
+//! is not touched. The file is changed once the unit is at rest, or for its next start.
+//!
 //! What is started is known by its evidence (token and run), which lives exactly as long as the
 //! machine is up. Evidence that matches the order is adopted: nothing is touched. Evidence of a
 //! newer placement or run than the order's means that the order is old: nothing is touched either.
@@ -90,6 +94,8 @@ pub enum Step {
     MarkStarted,
     /// Note that what ran was stopped for this order, which starts nothing.
     MarkLoaded(Evidence),
+    /// Note that what was started is what this content runs as well.
+    Adopt(ContentHash),
     /// Stop the unit and wait until systemd has forgotten it.
     Stop,
     /// Take away its file and evidence.
@@ -107,6 +113,7 @@ impl Step {
             Self::Start(_) => "it could not be started",
             Self::MarkLoaded(_) => "it could not be noted that it is only loaded",
             Self::MarkStarted => "it could not be noted that it was started",
+            Self::Adopt(_) => "it could not be noted which content it has now",
             Self::Stop => "it could not be stopped",
             Self::Remove => "its files could not be removed",
             Self::AskHistory => "the journal did not tell what became of its start",
@@ -189,7 +196,7 @@ fn wish(s: &Situation<'_>) -> Next {
     match (standing(s, order), order.target) {
         (Standing::Newer, _) => Next::Settled,
         (_, Target::Inactive | Target::Loaded) => load(s, order),
-        (Standing::Current { started: true }, Target::Launched) => look_after(s),
+        (Standing::Current { started: true }, Target::Launched) => look_after(s, order),
         (Standing::Current { started: false }, Target::Launched) => resolve_start(s, order),
         (Standing::Older, Target::Launched) => start_anew(s, order),
     }
@@ -232,27 +239,40 @@ fn leave(s: &Situation<'_>) -> Option<Next> {
 }
 
 /// Has the file there, and what ran before stopped. It is stopped once: what a timer, a socket, a path
-/// or a person starts after that was not started by this order's like, and goes on.
+/// or a person starts after that was not started by this order's like, and goes on, with the file that it
+/// was started from.
 fn load(s: &Situation<'_>, order: &ManifestEntry) -> Next {
     let Some(present) = s.present else { return Next::Do(Step::Install(order.hash)) };
     let loaded = Evidence { loaded: true, ..evidence(order) };
-    let is_noted = present.evidence.as_ref() == Some(&loaded);
+    let noted = present.evidence.as_ref();
+    let is_noted = noted.is_some_and(|it| it.loaded && (it.token, it.run) == (loaded.token, loaded.run));
     let runs = !present.state.at_rest() || s.attempts.unsettled();
     if runs && !is_noted && !s.attempts.stopped() {
         return Next::Do(Step::Stop);
     }
-    match present.file == Some(order.hash) {
-        false => Next::Do(Step::Install(order.hash)),
-        true if is_noted => Next::Settled,
-        true => Next::Do(Step::MarkLoaded(loaded)),
+    let keeps_file = runs && is_noted && present.file.is_some();
+    if present.file != Some(order.hash) && !keeps_file {
+        return Next::Do(Step::Install(order.hash));
     }
+    if noted == Some(&loaded) { Next::Settled } else { Next::Do(Step::MarkLoaded(loaded)) }
 }
 
-/// Leaves a unit alone that was started: systemd's `Restart=` decides. The one question is whether
-/// somebody stopped it by hand, which is reported.
-fn look_after(s: &Situation<'_>) -> Next {
-    let inactive = s.present.is_some_and(|p| p.state.active == "inactive");
-    if inactive && s.attempts.history().is_none() { Next::Do(Step::AskHistory) } else { Next::Settled }
+/// Leaves a unit alone that was started: systemd's `Restart=` decides. Another content under the same
+/// token and run is noted. The one question is whether somebody stopped it by hand, which is reported.
+fn look_after(s: &Situation<'_>, order: &ManifestEntry) -> Next {
+    let Some(present) = s.present else { return Next::Settled };
+    if present.evidence.as_ref().is_some_and(|evidence| evidence.hash != order.hash) {
+        return Next::Do(Step::Adopt(order.hash));
+    }
+    let inactive = present.state.active == "inactive";
+    if inactive && s.attempts.history().is_none() {
+        return Next::Do(Step::AskHistory);
+    }
+    // One that failed keeps its state, and its file, for people to see.
+    if inactive && present.state.at_rest() && present.file.is_some_and(|file| file != order.hash) {
+        return Next::Do(Step::Install(order.hash));
+    }
+    Next::Settled
 }
 
 /// Finds out what became of a start whose end was not noted: the job did not end in `done`, or the
@@ -260,9 +280,9 @@ fn look_after(s: &Situation<'_>) -> Next {
 fn resolve_start(s: &Situation<'_>, order: &ManifestEntry) -> Next {
     let Some(present) = s.present else { return Next::Do(Step::Start(evidence(order))) };
     let start = || {
-        Next::Do(match present.file {
-            None => Step::Install(order.hash),
-            Some(_) => Step::Start(evidence(order)),
+        Next::Do(match present.file == Some(order.hash) {
+            false => Step::Install(order.hash),
+            true => Step::Start(evidence(order)),
         })
     };
     if s.attempts.start_done() == Some(true) {

@@ -294,6 +294,10 @@ pub trait Systemd: fmt::Debug + Send + Sync + 'static {
     /// Writes the evidence of a unit that is only loaded, whether or not it runs.
     async fn mark_loaded(&self, unit: &UnitName, evidence: &Evidence) -> Result<(), SystemdError>;
 
+    /// Writes into the present evidence that what was started is what this content runs as well; whether
+    /// its start ended in `done`, and when it was, stay as they are.
+    async fn adopt(&self, unit: &UnitName, hash: ContentHash) -> Result<(), SystemdError>;
+
     /// Stops the unit, waits for the job, and resets it if it failed, so that systemd forgets it.
     /// A start that is queued, and has not begun, is taken back. A unit that became the machine's own
     /// (`systemctl edit --full`) is [`Hidden`](SystemdError::Hidden) while it runs, and needs no stop

@@ -204,6 +204,7 @@ impl UnitTask {
             }
             Step::Prepare { .. } => debug!(%unit, "making sure of what its new start needs"),
             Step::MarkLoaded(_) => debug!(%unit, "noting that it is only loaded"),
+            Step::Adopt(hash) => info!(%unit, %hash, "noting that it has this content now, and runs on"),
             Step::Stop => info!(%unit, "stopping it"),
             Step::Remove => info!(%unit, "removing its files"),
             Step::MarkStarted => debug!(%unit, "noting that it was started"),
@@ -249,6 +250,10 @@ impl UnitTask {
                         }
                         (Step::Prepare { .. }, Outcome::Done) => {
                             known.text = text;
+                            false
+                        }
+                        (Step::Adopt(hash), Outcome::Done) => {
+                            known.adopted(*hash);
                             false
                         }
                         (Step::MarkLoaded(evidence), Outcome::Done) => {
@@ -305,6 +310,12 @@ impl Known {
         }
     }
 
+    fn adopted(&mut self, hash: ContentHash) {
+        if let Some(evidence) = self.present.as_mut().and_then(|p| p.evidence.as_mut()) {
+            evidence.hash = hash;
+        }
+    }
+
     fn marked(&mut self) {
         if let Some(evidence) = self.present.as_mut().and_then(|p| p.evidence.as_mut()) {
             evidence.started = true;
@@ -352,6 +363,7 @@ async fn perform(
         },
         Step::MarkStarted => systemd.mark_started(unit).await.map(|()| Outcome::Done),
         Step::MarkLoaded(evidence) => systemd.mark_loaded(unit, evidence).await.map(|()| Outcome::Done),
+        Step::Adopt(hash) => systemd.adopt(unit, *hash).await.map(|()| Outcome::Done),
         Step::Remove => systemd.remove(unit).await.map(|()| Outcome::Done),
         Step::Start(evidence) => systemd.start(unit, evidence).await.map(Outcome::Job),
         Step::Stop => systemd.stop(unit).await.map(Outcome::Job),

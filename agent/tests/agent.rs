@@ -125,6 +125,45 @@ async fn a_higher_run_restarts_and_a_newer_placement_brings_its_content() {
     assert_eq!(machine.starts("web.service"), [(1, 1), (1, 2), (5, 2)]);
 }
 
+/// A content under the same token and run runs as the one before it: nobody is disturbed, whatever
+/// happens to the agent meanwhile.
+#[tokio::test(start_paused = true)]
+async fn a_content_that_runs_alike_is_taken_over_without_a_restart() {
+    let mut machine = Machine::new().await;
+    machine.order(&[entry("web.service", 1, 1)]).await;
+    let agent = machine.start();
+    within!(5, machine.is("web.service", 1, "active").await);
+    let invocation = machine.invocation("web.service");
+    let (a, b) = (ContentHash::of(text("a").as_bytes()), ContentHash::of(text("b").as_bytes()));
+    let alike = ManifestEntry { hash: b, ..entry("web.service", 1, 1) };
+    machine.order(std::slice::from_ref(&alike)).await;
+    within!(
+        5,
+        machine.report("web.service", 1).await.is_some_and(|r| r.hash == Some(b) && r.active == "active")
+    );
+    drop(agent);
+    pass(2).await;
+    let agent = machine.start();
+    within!(5, agent.is_registered());
+    pass(5).await;
+    assert_eq!(machine.report("web.service", 1).await.expect("there").hash, Some(b));
+    assert_eq!((machine.invocation("web.service"), machine.starts("web.service").len()), (invocation, 1));
+    assert!(machine.systemd.stops().is_empty());
+    assert_eq!(machine.systemd.look()[0].file, Some(a), "the file that it runs from");
+    machine
+        .order(&[ManifestEntry { run: 2, token: flotilla_registry::records::Token(2), ..alike.clone() }])
+        .await;
+    within!(5, machine.is("web.service", 2, "active").await);
+    assert_eq!(machine.systemd.look()[0].file, Some(b), "the next start's");
+    drop(agent);
+    machine.reboot();
+    let _agent = machine.start();
+    within!(
+        20,
+        machine.systemd.look().first().is_some_and(|it| it.file == Some(b) && it.state.active == "active")
+    );
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_departing_unit_is_stopped_and_proven_gone_also_after_a_reboot() {
     let mut machine = Machine::new().await;

@@ -330,6 +330,61 @@ fn a_unit_to_be_loaded_is_stopped_once() {
 }
 
 #[test]
+fn a_content_that_runs_alike_is_adopted_and_its_file_comes_when_the_unit_is_at_rest() {
+    let alike = [ManifestEntry { hash: hash("b"), ..order(1, 1) }];
+    let adopt = Next::Do(Step::Adopt(hash("b")));
+    let adopted = |active: &str| {
+        let mut present = under(1, 1, true, active);
+        present.evidence = present.evidence.map(|evidence| Evidence { hash: hash("b"), ..evidence });
+        present
+    };
+    for active in ["active", "activating", "failed", "inactive"] {
+        assert_eq!(
+            decide(&alike, Some(&under(1, 1, true, active)), &Attempts::default()).next,
+            adopt,
+            "{active}"
+        );
+    }
+    let runs = decide(&alike, Some(&adopted("active")), &Attempts::default());
+    assert_eq!((runs.next, runs.reports[0].hash), (Next::Settled, Some(hash("b"))), "its file stays");
+    let failed = decide(&alike, Some(&adopted("failed")), &Attempts::default());
+    assert_eq!(failed.next, Next::Settled, "what became of it stays to be seen");
+    let ended = told(Some(JobResult::Done), false);
+    let install = Next::Do(Step::Install(hash("b")));
+    assert_eq!(decide(&alike, Some(&adopted("inactive")), &ended).next, install);
+    let anew = [ManifestEntry { run: 2, ..alike[0].clone() }];
+    let Next::Do(Step::Prepare { text, .. }) =
+        decide(&anew, Some(&adopted("active")), &Attempts::default()).next
+    else {
+        panic!("it is started anew")
+    };
+    assert_eq!(text, Some(hash("b")), "its file comes with the next start");
+    // A start that failed is tried again with the newer file.
+    let failed = after(&[(
+        Step::Start(Evidence { token: Token(1), run: 1, hash: hash("a"), started: false, loaded: false }),
+        Outcome::Job(JobResult::Failed),
+    )]);
+    assert_eq!(decide(&alike, Some(&under(1, 1, false, "failed")), &failed).next, install);
+}
+
+#[test]
+fn what_something_else_started_keeps_its_file_until_it_is_at_rest() {
+    let alike = [ManifestEntry { hash: hash("b"), ..loaded(1) }];
+    let fresh = Attempts::default();
+    let mut note = loaded_as(1, 1, "active");
+    note.evidence = note.evidence.map(|evidence| Evidence { hash: hash("b"), ..evidence });
+    let Some(evidence) = note.evidence.clone() else { unreachable!() };
+    let mark = Next::Do(Step::MarkLoaded(evidence));
+    assert_eq!(decide(&alike, Some(&loaded_as(1, 1, "active")), &fresh).next, mark);
+    assert_eq!(decide(&alike, Some(&note), &fresh).next, Next::Settled);
+    let install = Next::Do(Step::Install(hash("b")));
+    assert_eq!(decide(&alike, Some(&loaded_as(1, 1, "inactive")), &fresh).next, install);
+    // An order to stop anew is another run.
+    let stop = [ManifestEntry { run: 2, ..loaded(2) }];
+    assert_eq!(decide(&stop, Some(&note), &fresh).next, Next::Do(Step::Stop));
+}
+
+#[test]
 fn nothing_is_done_in_a_circle() {
     let orders = [departing(1)];
     let mut clinging = under(1, 1, true, "failed");

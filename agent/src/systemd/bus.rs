@@ -481,6 +481,10 @@ impl Systemd for DbusSystemd {
         self.files.mark_loaded(unit, evidence)
     }
 
+    async fn adopt(&self, unit: &UnitName, hash: ContentHash) -> Result<(), SystemdError> {
+        self.files.adopt(unit, hash)
+    }
+
     async fn stop(&self, unit: &UnitName) -> Result<JobResult, SystemdError> {
         let Some(fragment) = self.fragment(unit).await? else { return Ok(JobResult::Done) };
         if self.refuse_foreign(unit, &fragment).is_err() {

@@ -370,6 +370,16 @@ impl Systemd for FakeSystemd {
         Ok(())
     }
 
+    async fn adopt(&self, unit: &UnitName, hash: ContentHash) -> Result<(), SystemdError> {
+        self.refuse_full_disk(unit, format!("/run/flotilla/env/{unit}"))?;
+        self.machine(|m| {
+            if let Some(evidence) = m.units.get_mut(unit).and_then(|entry| entry.evidence.as_mut()) {
+                evidence.hash = hash;
+            }
+        });
+        Ok(())
+    }
+
     async fn stop(&self, unit: &UnitName) -> Result<JobResult, SystemdError> {
         self.answer("StopUnit").await?;
         if self.is_hidden(unit)? {

@@ -203,6 +203,21 @@ impl Files {
         self.write_evidence(unit, &Evidence { loaded: true, ..evidence.clone() })
     }
 
+    /// Names another content in the evidence. The mark that a start ended in `done` names none, and the
+    /// time since when the journal is asked stays.
+    pub(super) fn adopt(&self, unit: &UnitName, hash: ContentHash) -> Result<(), SystemdError> {
+        let path = self.layout.env().join(unit.as_str());
+        let Some(env) = read(&path)? else { return Ok(()) };
+        let mut text = String::new();
+        for line in String::from_utf8_lossy(&env).lines() {
+            match line.starts_with(HASH) {
+                true => text += &format!("{HASH}{hash}\n"),
+                false => text += &format!("{line}\n"),
+            }
+        }
+        write(&path, &text)
+    }
+
     fn evidence_text(&self, unit: &UnitName, evidence: &Evidence) -> String {
         let Evidence { token, run, hash, started: _, loaded } = evidence;
         let (machine, at) = (&self.machine, Timestamp::now().as_microsecond());
@@ -286,6 +301,9 @@ impl Files {
         text
     }
 }
+
+/// How the line of evidence begins that names the content.
+const HASH: &str = "FLOTILLA_HASH=";
 
 /// The line of evidence that says that nothing was started under it.
 const LOADED: &str = "FLOTILLA_TARGET=loaded\n";

@@ -111,6 +111,22 @@ fn a_unit_that_is_only_loaded_has_evidence_that_says_so() {
 }
 
 #[test]
+fn another_content_is_named_without_losing_what_was_noted() {
+    let (p, unit) = (place(), name("a.service"));
+    p.files.adopt(&unit, ContentHash::of(b"other")).unwrap();
+    assert_eq!(p.files.read(&unit).unwrap().evidence, None, "there is nothing to name it in");
+    for loaded in [false, true] {
+        p.files.write_evidence(&unit, &Evidence { loaded, ..evidence(7) }).unwrap();
+        p.files.mark_started(&unit).unwrap();
+        let before = p.files.read(&unit).unwrap();
+        p.files.adopt(&unit, ContentHash::of(b"other")).unwrap();
+        let after = p.files.read(&unit).unwrap();
+        let expected = Evidence { hash: ContentHash::of(b"other"), ..before.evidence.unwrap() };
+        assert_eq!((after.evidence, after.at), (Some(expected), before.at));
+    }
+}
+
+#[test]
 fn started_belongs_to_one_token() {
     let (p, unit) = (place(), name("a.service"));
     p.files.mark_started(&unit).unwrap();
