@@ -28,13 +28,14 @@ mod compaction;
 mod news;
 mod plan;
 mod ranges;
+mod rollouts;
 mod step;
 mod tokens;
 
 #[cfg(test)]
 mod tests;
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use flotilla_registry::{
     election::{KeyLost, Leadership},
@@ -120,8 +121,10 @@ impl Term<'_> {
         // The next leader holds by what it has seen; until then `why` sees the lost as they are.
         let Hot { state, model, .. } = &mut *hot;
         model.hold(false);
-        let lost = Changes { machines: state.machines().keys().copied().collect(), ..Changes::default() };
-        model.sync(state, &lost);
+        let turns: BTreeSet<_> = model.turns().iter().map(|(unit, _)| unit.clone()).collect();
+        model.clear_turns();
+        let machines = state.machines().keys().copied().collect();
+        model.sync(state, &Changes { machines, units: turns });
         end
     }
 
@@ -193,6 +196,7 @@ impl Term<'_> {
         let Hot { state, model, brake, fresh, engine, .. } = &mut *hot;
         let everything = state.everything();
         model.hold(brake.holds());
+        model.clear_turns();
         model.sync(state, &everything);
         *fresh = everything;
         engine.leads = true;

@@ -13,12 +13,15 @@ use std::{
     sync::Arc,
 };
 
-use flotilla_units::{MachineId, UnitName};
+use flotilla_units::{MachineId, UnitName, UnitRequirements};
 
 use crate::{
     placement::{Decision, Explanation, MachineView, Placement, UnitView, Wanted},
     state::{Changes, ClusterState, Life, Machine, Placed, Wish},
 };
+
+/// Entries that may get their owner's new text now.
+pub(crate) type Turns = BTreeSet<(UnitName, MachineId)>;
 
 /// The placement core and what it was told.
 #[derive(Debug, Default)]
@@ -28,6 +31,8 @@ pub struct Model {
     departing: HashMap<UnitName, BTreeSet<MachineId>>,
     /// The mass-loss brake holds: machines that are away are taken for closed, not for dead.
     held: bool,
+    /// The turns that the leader gave.
+    turns: Turns,
 }
 
 impl Model {
@@ -45,6 +50,31 @@ impl Model {
     /// be told again by [`Model::sync`].
     pub const fn hold(&mut self, held: bool) {
         self.held = held;
+    }
+
+    /// Returns the entries that may get their owner's new text now.
+    pub(crate) const fn turns(&self) -> &Turns {
+        &self.turns
+    }
+
+    /// Takes turns away and gives others; returns the units for which that makes a difference: they have
+    /// to be told again by [`Model::sync`].
+    pub(crate) fn change_turns(&mut self, old: Turns, new: Turns) -> BTreeSet<UnitName> {
+        let changed = old.symmetric_difference(&new).map(|(unit, _)| unit.clone()).collect();
+        self.turns.retain(|turn| !old.contains(turn));
+        self.turns.extend(new);
+        changed
+    }
+
+    /// Takes all turns away: the leader's term is over. Everything has to be told again.
+    pub(crate) fn clear_turns(&mut self) {
+        self.turns.clear();
+    }
+
+    /// Tells whether any machine could have a unit if it asked for this.
+    pub(crate) fn fits(&mut self, unit: &UnitName, requirements: Arc<UnitRequirements>) -> bool {
+        let view = UnitView { requirements, wanted: Wanted::Placed };
+        self.core.what_if(unit, view).machines.iter().any(|verdict| verdict.reasons.is_empty())
     }
 
     /// Asks the core what to write next.
@@ -139,13 +169,38 @@ impl Model {
                 let runs = |entry: &Placed<'_>| entry.entry.departing.is_none() && entry.life != Life::Lost;
                 let kept = unreleased && !wanted.requirements.global && !entries.iter().any(runs);
                 let wish = if kept { Wanted::AsIs } else { Wanted::Placed };
-                self.core.set_unit(unit, view(Arc::clone(&wanted.requirements), wish));
+                let requirements = self.asks(state, unit, &wanted, entries);
+                self.core.set_unit(unit, view(requirements, wish));
             }
             // Nothing can be decided about it. It keeps what it has, and still counts for its
             // neighbours: whoever is to be with it waits with it.
             _ if placed => self.core.set_unit(unit, view(by_entry(), Wanted::AsIs)),
             _ => self.core.remove_unit(unit),
         }
+    }
+}
+
+impl Model {
+    /// Returns what a unit asks of machines: what the text of its entry says, as long as it waits for its
+    /// turn to get another.
+    fn asks(
+        &self,
+        state: &ClusterState,
+        unit: &UnitName,
+        wanted: &crate::state::Wanted,
+        entries: &[Placed<'_>],
+    ) -> Arc<UnitRequirements> {
+        let waits = |on: &&Placed<'_>| {
+            on.entry.departing.is_none()
+                && on.entry.hash != wanted.hash
+                && (on.entry.run, on.entry.target) == (wanted.run, wanted.target)
+                && !self.turns.contains(&(unit.clone(), on.machine))
+        };
+        let waiting = entries.iter().filter(waits).max_by_key(|on| on.entry.token);
+        let before = waiting.and_then(|on| state.requirements_of(unit, on.entry.hash));
+        // What is on many machines cannot ask for two things: there the newer text counts at once.
+        let single = before.filter(|before| !before.global && !wanted.requirements.global);
+        single.unwrap_or_else(|| Arc::clone(&wanted.requirements))
     }
 }
 

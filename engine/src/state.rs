@@ -18,6 +18,7 @@ mod kept;
 mod machine;
 mod ranges;
 mod recovery;
+mod rollout;
 mod wanted;
 
 use std::{
@@ -40,6 +41,7 @@ pub use content::{Content, ContentError};
 pub use kept::Kept;
 pub use machine::{Life, Machine};
 pub use ranges::RangeKey;
+pub use rollout::{Behind, InFlight, Readiness, Rollout};
 pub use wanted::{Obstacle, Wanted, Wish};
 
 use kept::readable;
@@ -63,6 +65,8 @@ pub struct ClusterState {
     machines: BTreeMap<MachineId, Machine>,
     /// Which machines' manifests have an entry of a unit that can be read.
     entries: HashMap<UnitName, BTreeSet<MachineId>>,
+    /// How many entries that stay have which text, by whose text it is.
+    versions: HashMap<UnitName, BTreeMap<ContentHash, usize>>,
     /// Which machines' manifests have a bucket that cannot be read.
     hidden: BTreeMap<Bucket, BTreeSet<MachineId>>,
     events: BTreeMap<Revision, Event>,
@@ -133,6 +137,7 @@ impl ClusterState {
             content_users: HashMap::new(),
             machines: BTreeMap::new(),
             entries: HashMap::new(),
+            versions: HashMap::new(),
             hidden: BTreeMap::new(),
             events: BTreeMap::new(),
             event_revisions: HashMap::new(),

@@ -12,7 +12,7 @@
 //!                          └─────────────┘ one transaction   └───────────┘          if a place is known
 //!                             │       ▲    that compares
 //!                             └───────┘    its absence
-//!                   new hash or run: new token, in place
+//!                   new hash or run: new token, in place; a hash that runs alike keeps the token
 //! ```
 //!
 //! At every revision a unit that is not global has at most one entry that is not departing:
@@ -29,9 +29,9 @@ use flotilla_registry::{
 use flotilla_units::{MachineId, UnitName};
 use jiff::Timestamp;
 
-use super::{cause::Cause, tokens::Tokens};
+use super::{cause::Cause, rollouts::has_turn, tokens::Tokens};
 use crate::{
-    model::Decided,
+    model::{Decided, Turns},
     placement::Decision,
     state::{ClusterState, Life, Placed, Wanted, Wish},
 };
@@ -100,6 +100,8 @@ pub struct Planning<'a> {
     pub held: bool,
     /// Now, for people to read.
     pub now: Timestamp,
+    /// The entries that may get another text now.
+    pub turns: &'a Turns,
 }
 
 impl Edit {
@@ -360,7 +362,14 @@ impl Planning<'_> {
             plan.depart(on, *why, cause);
             return true;
         }
-        let same_start = on.entry.hash == wanted.hash && on.entry.run == wanted.run;
+        let behind = on.entry.hash != wanted.hash;
+        let same_order = (on.entry.run, on.entry.target) == (wanted.run, wanted.target);
+        if behind && same_order && !has_turn(self.turns, &plan.unit, on.machine) {
+            return true;
+        }
+        // What systemd runs alike keeps its token: nobody is started anew for it.
+        let alike = behind && self.state.run_alike(on.entry.hash, wanted.hash);
+        let same_start = (!behind || alike) && on.entry.run == wanted.run;
         if same_start && *on.entry == entry(&plan.unit, wanted, on.entry.token) {
             return true;
         }
@@ -372,10 +381,11 @@ impl Planning<'_> {
                 None => return false,
             }
         };
-        let kind = match (on.entry.hash == wanted.hash, same_start) {
-            (false, _) => "updated",
-            (true, false) => "restarted",
-            (true, true) => "retargeted",
+        let kind = match (behind, same_start) {
+            (true, false) => "updated",
+            (true, true) => "updated-in-place",
+            (false, false) => "restarted",
+            (false, true) => "retargeted",
         };
         plan.edits.push(Edit::Replace {
             machine: on.machine,
@@ -383,7 +393,9 @@ impl Planning<'_> {
             entry: entry(&plan.unit, wanted, token),
         });
         let cause = match kind {
-            "updated" => Cause::updated(self.state, &plan.unit, on.entry.hash, wanted.hash),
+            "updated" | "updated-in-place" => {
+                Cause::updated(self.state, &plan.unit, on.entry.hash, wanted.hash)
+            }
             _ => Cause::ordered(self.state, &plan.unit),
         };
         plan.tell_because(kind, Some(on.machine), Some(cause));

@@ -36,6 +36,7 @@ use super::{
     news::News,
     plan::{Plan, Planning},
     ranges::Leaving,
+    rollouts::Rollouts,
     tokens::{LOW, Tokens},
 };
 use crate::{
@@ -91,6 +92,8 @@ pub struct Memory {
     machines_changed: bool,
     /// Ranges of instances that are being destroyed.
     leaving: Leaving,
+    /// New texts on their way.
+    rollouts: Rollouts,
     /// Units of transactions that the store refused: each gets one of its own, to tell whose fault it is.
     alone: BTreeSet<UnitName>,
     /// Units whose own transaction the store refused, with when they are tried again, and why.
@@ -146,6 +149,7 @@ impl Memory {
             untold: Vec::new(),
             machines_changed: false,
             leaving: Leaving::default(),
+            rollouts: Rollouts::default(),
             alone: BTreeSet::new(),
             aside: BTreeMap::new(),
         }
@@ -277,6 +281,7 @@ pub fn step(
     // Remembered through a standstill: the brake looks before anything is decided after it.
     memory.machines_changed |= !changes.machines.is_empty();
     memory.news.look(state, &changes, now.mono);
+    memory.rollouts.note(&changes.units);
     for unit in changes.units {
         // What was decided before the change is decided anew: the core was told of the change.
         memory.todo.insert(unit, Decided::default());
@@ -296,6 +301,10 @@ pub fn step(
         out.brake = look_at_losses(state, model, brake, memory, now.mono, release);
     }
     out.brake = out.brake.or(inherited);
+    let look = memory.rollouts.look(state, model, now.mono, brake.holds());
+    memory.untold.extend(look.changes);
+    memory.todo.extend(look.units.iter().map(|unit| (unit.clone(), Decided::default())));
+    model.sync(state, &Changes { units: look.units, ..Changes::default() });
     if out.brake.is_some() {
         memory.untold.extend(out.brake.map(|change| EventChange {
             kind: change.kind().to_owned(),
@@ -345,7 +354,9 @@ pub fn step(
     }
     let ends = brake.ends_at();
     let aside = memory.aside.values().map(|(until, _)| *until).filter(|until| *until > now.mono).min();
-    out.wake_at = [out.wake_at, ends, memory.retry_at, aside, memory.news.due()].into_iter().flatten().min();
+    let rollouts = memory.rollouts.wake_at();
+    let times = [out.wake_at, ends, memory.retry_at, aside, memory.news.due(), rollouts];
+    out.wake_at = times.into_iter().flatten().min();
     // Old events go with the first transaction: for the others they are gone already.
     out.transactions = (transactions.into_iter().enumerate())
         .map(|(at, of)| memory.ready(state, cluster_at, of, now, at == 0))
@@ -377,7 +388,8 @@ fn plan_all(
     now: Now,
 ) -> (Vec<(Plan, Decided)>, BTreeMap<UnitName, Decided>) {
     let todo = mem::take(&mut memory.todo);
-    let mut planning = Planning { state, cluster, tokens: &mut memory.tokens, held, now: now.wall };
+    let turns = model.turns();
+    let mut planning = Planning { state, cluster, tokens: &mut memory.tokens, held, now: now.wall, turns };
     let (mut plans, mut unplanned) = (Vec::new(), BTreeMap::new());
     let mut dropped = BTreeSet::new();
     for (unit, decided) in todo {

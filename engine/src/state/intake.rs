@@ -209,6 +209,8 @@ impl ClusterState {
                 }
             }
         }
+        old.iter().for_each(|entry| self.count_version(entry, false));
+        new.iter().for_each(|entry| self.count_version(entry, true));
         for entry in &new {
             self.entries.entry(entry.unit.clone()).or_default().insert(id);
         }
@@ -225,6 +227,25 @@ impl ClusterState {
             changes.units.extend(self.units.keys().filter(|name| Bucket::of(name) == bucket).cloned());
         }
         self.drop_if_nothing(id);
+    }
+}
+
+impl ClusterState {
+    /// Counts an entry that came or went among those of its text.
+    fn count_version(&mut self, entry: &ManifestEntry, came: bool) {
+        if entry.departing.is_some() {
+            return;
+        }
+        let owner = Self::owner(&entry.unit);
+        let of_owner = self.versions.entry(owner.clone()).or_default();
+        let count = of_owner.entry(entry.hash).or_default();
+        *count = if came { *count + 1 } else { count.saturating_sub(1) };
+        if *count == 0 {
+            of_owner.remove(&entry.hash);
+        }
+        if of_owner.is_empty() {
+            self.versions.remove(&owner);
+        }
     }
 }
 

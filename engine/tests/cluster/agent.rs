@@ -19,8 +19,11 @@ use flotilla_registry::{
     timing::Timing,
     witness::SharedWitness,
 };
-use flotilla_units::{MachineId, UnitName};
-use tokio::{task::JoinHandle, time::sleep};
+use flotilla_units::{ContentHash, MachineId, UnitName};
+use tokio::{
+    task::JoinHandle,
+    time::{Instant, sleep},
+};
 
 /// What runs on a machine: each unit with its token.
 pub(crate) type Running = Arc<Mutex<BTreeMap<UnitName, Token>>>;
@@ -30,7 +33,18 @@ pub(crate) struct Machine {
     pub(crate) running: Running,
     /// Units that do not stop when they are told to.
     pub(crate) stubborn: Arc<Mutex<Vec<UnitName>>>,
+    /// How its units start.
+    pub(crate) starts: Arc<Mutex<Starts>>,
     task: JoinHandle<()>,
+}
+
+/// How units start.
+#[derive(Debug, Default)]
+pub(crate) struct Starts {
+    /// How long it takes.
+    pub(crate) takes: Duration,
+    /// The texts with which they fail.
+    pub(crate) bad: Vec<ContentHash>,
 }
 
 struct Agent {
@@ -40,6 +54,9 @@ struct Agent {
     metadata: BTreeMap<String, String>,
     running: Running,
     stubborn: Arc<Mutex<Vec<UnitName>>>,
+    starts: Arc<Mutex<Starts>>,
+    /// Since when units run under their token.
+    since: BTreeMap<UnitName, (Token, Instant)>,
     manifest: BTreeMap<Bucket, Vec<ManifestEntry>>,
     incarnations: u32,
 }
@@ -51,7 +68,7 @@ impl Machine {
         metadata: &[(&str, &str)],
         running: Running,
     ) -> Self {
-        let stubborn = Arc::default();
+        let (stubborn, starts) = (Arc::default(), Arc::default());
         let agent = Agent {
             id,
             store,
@@ -59,10 +76,12 @@ impl Machine {
             metadata: metadata.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect(),
             running: Arc::clone(&running),
             stubborn: Arc::clone(&stubborn),
+            starts: Arc::clone(&starts),
+            since: BTreeMap::new(),
             manifest: BTreeMap::new(),
             incarnations: 0,
         };
-        Self { running, stubborn, task: tokio::spawn(agent.run()) }
+        Self { running, stubborn, starts, task: tokio::spawn(agent.run()) }
     }
 
     /// The machine is gone, and what ran on it.
@@ -133,9 +152,17 @@ impl Agent {
             &timing,
         );
         let lost = session.handle();
+        let mut told = Revision(0);
         loop {
+            let takes = self.starts.lock().unwrap().takes;
+            let starting = self.since.values().any(|(_, since)| since.elapsed() < takes);
             let change = tokio::select! {
                 change = changes.next() => change,
+                () = sleep(takes.max(Duration::from_millis(1))), if starting => {
+                    let then = self.report(&nonce, told, &session);
+                    self.store.txn(Txn { then, ..Txn::default() }).await?;
+                    continue;
+                }
                 _ = lost.lost() => return Ok(()),
             };
             let seen = match change {
@@ -156,6 +183,7 @@ impl Agent {
                 Ok(Change::Progress(_)) | Err(_) => continue,
             };
             self.obey();
+            told = seen;
             let then = self.report(&nonce, seen, &session);
             self.store.txn(Txn { then, ..Txn::default() }).await?;
         }
@@ -169,7 +197,7 @@ impl Agent {
         }
     }
 
-    fn obey(&self) {
+    fn obey(&mut self) {
         let mut running = self.running.lock().unwrap();
         let stubborn = self.stubborn.lock().unwrap();
         let entries: Vec<_> = self.manifest.values().flatten().collect();
@@ -183,6 +211,10 @@ impl Agent {
         }
         for entry in entries.iter().filter(|entry| entry.departing.is_none()) {
             running.insert(entry.unit.clone(), entry.token);
+            let since = self.since.entry(entry.unit.clone()).or_insert((entry.token, Instant::now()));
+            if since.0 != entry.token {
+                *since = (entry.token, Instant::now());
+            }
         }
     }
 
@@ -200,15 +232,26 @@ impl Agent {
                 reported.push((unit.clone(), *token, true));
             }
         }
+        let starts = self.starts.lock().unwrap();
+        let entries: Vec<_> = self.manifest.values().flatten().collect();
         for (unit, token, runs) in reported {
+            let entry = entries.iter().find(|entry| entry.unit == unit && entry.token == token);
+            let starting =
+                self.since.get(&unit).is_some_and(|(of, at)| *of == token && at.elapsed() < starts.takes);
+            let fails = entry.is_some_and(|entry| starts.bad.contains(&entry.hash));
             let state = |up: &str, down: &str| if runs { up.to_owned() } else { down.to_owned() };
             buckets.entry(Bucket::of(&unit)).or_default().push(UnitReport {
                 unit,
                 token: Some(token),
-                run: 1,
+                run: entry.map_or(1, |entry| entry.run),
                 hash: None,
                 load: "loaded".to_owned(),
-                active: state("active", "inactive"),
+                active: match (starting, fails) {
+                    _ if !runs => "inactive".to_owned(),
+                    (true, _) => "activating".to_owned(),
+                    (false, true) => "failed".to_owned(),
+                    (false, false) => "active".to_owned(),
+                },
                 sub: state("running", "dead"),
                 since: None,
                 invocation: None,

@@ -2,10 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use flotilla_engine::state::{ClusterState, Life, Placed};
+use flotilla_engine::state::{ClusterState, Life, Placed, Readiness, Wish};
 use flotilla_registry::{
     keys::Keys,
-    records::{Departure, Token},
+    records::{Departure, ManifestEntry, Token},
     store::{Revision, Store, WatchEvent, WatchMessage, WatchStream},
 };
 use flotilla_units::{MachineId, UnitName};
@@ -21,15 +21,27 @@ pub(crate) struct Checker {
     pub(crate) writes: usize,
     /// Placements that were taken off lost machines.
     pub(crate) lost_moves: usize,
+    /// The entry that was updated last, by whose text it is, and whether it was ready since.
+    updated: BTreeMap<UnitName, ((UnitName, MachineId, Token), bool)>,
+    /// How many entries got another text by being started anew.
+    pub(crate) updates: usize,
 }
 
-type Entries = BTreeMap<(UnitName, MachineId, Token), Option<Departure>>;
+type Entries = BTreeMap<(UnitName, MachineId, Token), ManifestEntry>;
 
 impl Checker {
     pub(crate) async fn new(store: &dyn Store) -> Self {
         let keys = Keys::default();
         let watch = store.watch(keys.everything(), Revision(1)).await.expect("a watch");
-        Self { state: ClusterState::new(keys), watch, highest: BTreeMap::new(), writes: 0, lost_moves: 0 }
+        Self {
+            state: ClusterState::new(keys),
+            watch,
+            highest: BTreeMap::new(),
+            writes: 0,
+            lost_moves: 0,
+            updated: BTreeMap::new(),
+            updates: 0,
+        }
     }
 
     /// Takes in everything that has happened, and checks it.
@@ -62,11 +74,13 @@ impl Checker {
             .collect();
         self.state.apply(revision, events);
         assert_eq!(self.state.went_back(), None, "at {revision:?}");
+        self.note_ready();
         let after = self.entries(&self.all_units());
-        for (key, departing) in &after {
+        for (key, entry) in &after {
             let (unit, machine, token) = key;
-            match before.get(key) {
-                Some(None) if *departing == Some(Departure::MachineLost) => {
+            let departing = entry.departing;
+            match before.get(key).map(|before| before.departing) {
+                Some(None) if departing == Some(Departure::MachineLost) => {
                     assert_eq!(self.state.machines()[machine].life(), Life::Lost, "{unit} at {revision:?}");
                     self.lost_moves += 1;
                 }
@@ -78,10 +92,16 @@ impl Checker {
                 }
             }
         }
-        for ((unit, machine, token), departing) in &before {
+        for ((unit, machine, token), entry) in &before {
+            let departing = entry.departing;
             let gone = !after.contains_key(&(unit.clone(), *machine, *token));
             // An entry that is replaced in place by one with a higher token is an update.
-            let updated = after.keys().any(|(u, m, t)| u == unit && m == machine && t > token);
+            let mut newer = after.iter().filter(|((u, m, t), _)| u == unit && m == machine && t > token);
+            let newer = newer.next();
+            if let (true, None, Some((key, newer))) = (gone, departing, newer) {
+                self.check_update(entry, newer, key, revision);
+            }
+            let updated = newer.is_some();
             if gone && !(departing.is_none() && updated) {
                 assert!(departing.is_some(), "{unit} on {machine} vanished at {revision:?}");
                 let key = (unit.clone(), *machine, *token);
@@ -99,13 +119,46 @@ impl Checker {
         }
     }
 
+    /// An entry got another token where it is: there has to be a reason, and with another text its turn.
+    fn check_update(
+        &mut self,
+        old: &ManifestEntry,
+        new: &ManifestEntry,
+        key: &(UnitName, MachineId, Token),
+        revision: Revision,
+    ) {
+        let (unit, alike) = (&new.unit, old.hash == new.hash || self.state.run_alike(old.hash, new.hash));
+        assert!(old.run != new.run || !alike, "{unit} is started anew for nothing at {revision:?}");
+        if (old.run, old.target) != (new.run, new.target) {
+            return;
+        }
+        self.updates += 1;
+        let last = self.updated.insert(ClusterState::owner(unit), (key.clone(), false));
+        let Some(((last, machine, token), was_ready)) = last else { return };
+        let placed = self.state.placed(&last);
+        let on = placed.iter().find(|it| (it.machine, it.entry.token) == (machine, token));
+        let counts = |it: &Placed<'_>| it.life != Life::Lost && it.entry.hash == new.hash;
+        if on.is_some_and(counts) && matches!(self.state.wish(&last), Wish::Wanted(_)) {
+            assert!(was_ready, "{unit} was updated before {last} was ready at {revision:?}");
+        }
+    }
+
+    /// Notes which of the entries that were updated last are ready.
+    fn note_ready(&mut self) {
+        for ((unit, machine, token), was_ready) in self.updated.values_mut() {
+            let placed = self.state.placed(unit);
+            let on = placed.iter().find(|it| (it.machine, it.entry.token) == (*machine, *token));
+            *was_ready |= on.is_some_and(|it| self.state.readiness(it) == Readiness::Ready);
+        }
+    }
+
     fn all_units(&self) -> BTreeSet<UnitName> {
         self.state.machines().values().flat_map(|m| m.entries().map(|entry| entry.unit.clone())).collect()
     }
 
     fn entries(&self, units: &BTreeSet<UnitName>) -> Entries {
         let placed = units.iter().flat_map(|unit| self.state.placed(unit));
-        placed.map(|placed| (key_of(placed), placed.entry.departing)).collect()
+        placed.map(|placed| (key_of(placed), placed.entry.clone())).collect()
     }
 }
 

@@ -18,6 +18,7 @@ mod placing;
 mod random;
 mod ranges;
 mod replaces;
+mod rollouts;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -186,9 +187,9 @@ impl Cluster {
         self.operations.set_target(&[unit(name)], target, raise_run, "test").await.unwrap();
     }
 
-    /// Gives a unit another content, as a roll-out does.
+    /// Gives a unit another content, which has to be started anew.
     pub(crate) async fn update(&self, name: &str, options: &str) {
-        let text = service(options);
+        let text = service(options).replace("/bin/true", "/bin/false");
         let hash = ContentHash::of(text.as_bytes());
         self.put(&Key::Content(hash), text.into_bytes()).await;
         let key = Key::Unit(unit(name));

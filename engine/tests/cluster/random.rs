@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use flotilla_registry::{
+    operations::{NewText, UnitOrder},
     records::{MachineSettings, Target, VERSION},
     store::faults::Link,
 };
@@ -97,8 +98,10 @@ async fn one_thing(cluster: &mut Cluster, random: &mut SmallRng) {
 
 /// Orders instances of a template, by a range of them or by name.
 async fn about_instances(cluster: &Cluster, random: &mut SmallRng) {
-    let text = crate::service("");
-    let _ = cluster.operations.submit(&[(unit("web@.service"), text)], "test").await;
+    // Another text now and then: one that runs alike, and one that does not.
+    let text = [crate::service(""), crate::service("# said"), crate::service("").replace("true", "false")];
+    let text = NewText::replacing(text[random.random_range(0..12_usize).saturating_sub(9)].clone());
+    let _ = cluster.operations.write(&[(unit("web@.service"), UnitOrder::submit(text))], true, "test").await;
     let from = random.random_range(0..INSTANCES);
     let to = (from + random.random_range(0..4)).min(INSTANCES - 1);
     let range = UnitRange::new(unit("web@.service"), from, to).expect("a range");

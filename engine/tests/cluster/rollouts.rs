@@ -1,0 +1,212 @@
+//! New texts on their way to what runs: in place, without a restart where nothing changes, one after the
+//! other, and halted where they do no good.
+
+use std::time::Duration;
+
+use flotilla_registry::{
+    operations::{NewText, UnitOrder},
+    records::{Rollout, Target},
+};
+use flotilla_units::ContentHash;
+
+use crate::{Cluster, unit};
+
+const TEMPLATE: &str = "web@.service";
+
+fn text(start: &str, options: &str) -> String {
+    format!("[Service]\nExecStart=/bin/{start}\n[X-Flotilla]\n{options}\n")
+}
+
+fn webs(count: u64) -> Vec<String> {
+    (1..=count).map(|n| format!("web@{n}.service")).collect()
+}
+
+impl Cluster {
+    async fn replace(&self, name: &str, text: &str, rollout: Rollout) -> ContentHash {
+        let new = NewText { rollout, ..NewText::replacing(text) };
+        self.operations.write(&[(unit(name), UnitOrder::submit(new))], true, "test").await.unwrap();
+        ContentHash::of(text.as_bytes())
+    }
+
+    /// Starts instances of the template.
+    async fn instances(&mut self, count: u64, text: &str) -> Vec<String> {
+        self.replace(TEMPLATE, text, Rollout::OneByOne).await;
+        let names = webs(count);
+        for name in &names {
+            self.target(name, Target::Launched, true).await;
+        }
+        let all = names.clone();
+        self.until("the instances run", move |it| all.iter().all(|name| it.runs_on(name).is_some())).await;
+        names
+    }
+
+    /// Makes starts take this long; what runs already has started long ago.
+    async fn starts_take(&mut self, takes: Duration) {
+        self.pass(Duration::from_secs(2)).await;
+        self.machines.values().for_each(|(machine, _)| machine.starts.lock().unwrap().takes = takes);
+    }
+
+    fn spoil(&self, hash: ContentHash) {
+        self.machines.values().for_each(|(machine, _)| machine.starts.lock().unwrap().bad.push(hash));
+    }
+
+    /// Returns how many of these have a text, as their manifests say.
+    fn have(&self, names: &[String], hash: ContentHash) -> usize {
+        let has = |name: &&String| {
+            let name = unit(name);
+            let placed = self.checker.state.placed(&name);
+            placed.iter().any(|it| it.entry.departing.is_none() && it.entry.hash == hash)
+        };
+        names.iter().filter(has).count()
+    }
+
+    fn places(&self, names: &[String]) -> Vec<(Option<usize>, Option<i64>)> {
+        names.iter().map(|name| (self.runs_on(name), self.token(name))).collect()
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn instances_follow_their_template_one_at_a_time_where_they_are() {
+    let mut cluster = Cluster::start(1, 3).await;
+    let names = cluster.instances(6, &text("one", "")).await;
+    let before = cluster.places(&names);
+    cluster.starts_take(Duration::from_millis(700)).await;
+    let two = cluster.replace(TEMPLATE, &text("two", ""), Rollout::OneByOne).await;
+    for count in 1..=6 {
+        // The checker holds that the one before it is ready.
+        cluster.until("one more has it", |it| it.have(&names, two) == count).await;
+    }
+    cluster.until("all run", |it| names.iter().all(|name| it.runs_on(name).is_some())).await;
+    assert_eq!(cluster.checker.updates, 6);
+    let after = cluster.places(&names);
+    for ((on, token), (still_on, newer)) in before.iter().zip(&after) {
+        assert!(on == still_on && newer > token, "{before:?} {after:?}");
+    }
+    assert!(cluster.checker.state.rollout(&unit(TEMPLATE)).is_none());
+    // The same text again: nothing at all.
+    let writes = cluster.checker.writes;
+    cluster.replace(TEMPLATE, &text("two", ""), Rollout::OneByOne).await;
+    cluster.pass(Duration::from_secs(3)).await;
+    assert_eq!((cluster.checker.writes, cluster.places(&names)), (writes, after));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_runs_alike_is_not_started_anew_and_all_have_it_at_once() {
+    let mut cluster = Cluster::start(1, 3).await;
+    let names = cluster.instances(6, &text("one", "")).await;
+    let before = cluster.places(&names);
+    let quiet = format!("# said\n{}[Install]\nWantedBy=multi-user.target\n", text("one", ""));
+    let two = cluster.replace(TEMPLATE, &quiet, Rollout::NextStart).await;
+    let took = cluster.until("all have it", |it| it.have(&names, two) == 6).await;
+    assert!(took < Duration::from_secs(1), "{took:?}");
+    cluster.pass(Duration::from_secs(5)).await;
+    assert_eq!((cluster.places(&names), cluster.checker.updates), (before, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_text_that_asks_for_other_machines_moves_instances_one_at_a_time() {
+    let mut cluster = Cluster::start(1, 1).await;
+    cluster.boot(2, &[("zone", "b")]);
+    cluster.boot(3, &[("zone", "b")]);
+    let names = cluster.instances(4, &text("one", "")).await;
+    cluster.starts_take(Duration::from_millis(700)).await;
+    let moving = cluster.places(&names).iter().filter(|(on, _)| *on == Some(1)).count();
+    assert!(moving > 0);
+    let two = cluster.replace(TEMPLATE, &text("one", "MachineMetadata=zone=b"), Rollout::OneByOne).await;
+    cluster
+        .until("all are there", |it| {
+            let here = names.iter().filter(|name| it.runs_on(name).is_some_and(|on| on != 1)).count();
+            // At most one is down, or on its way.
+            let up = names.iter().filter(|name| it.runs_on(name).is_some()).count();
+            assert!(up + 1 >= names.len(), "{up} run");
+            here == names.len() && it.have(&names, two) == names.len()
+        })
+        .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_is_taken_down_for_a_text_that_no_machine_can_have() {
+    let mut cluster = Cluster::start(1, 2).await;
+    let names = cluster.instances(3, &text("one", "")).await;
+    let before = cluster.places(&names);
+    let two = cluster.replace(TEMPLATE, &text("two", "MachineMetadata=zone=b"), Rollout::OneByOne).await;
+    cluster.until("it is told", |it| it.told("rollout-halted")).await;
+    cluster.pass(Duration::from_secs(20)).await;
+    assert_eq!((cluster.places(&names), cluster.times_told("rollout-halted")), (before, 1));
+    cluster.boot(3, &[("zone", "b")]);
+    cluster.until("all are there", |it| it.have(&names, two) == 3).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failed_instance_halts_the_rollout_until_the_template_changes_again() {
+    let mut cluster = Cluster::start(1, 3).await;
+    let names = cluster.instances(4, &text("one", "")).await;
+    let bad = ContentHash::of(text("bad", "").as_bytes());
+    cluster.spoil(bad);
+    cluster.replace(TEMPLATE, &text("bad", ""), Rollout::OneByOne).await;
+    cluster.until("it is told", |it| it.told("rollout-halted")).await;
+    cluster.pass(Duration::from_secs(40)).await;
+    assert_eq!((cluster.have(&names, bad), cluster.times_told("rollout-halted")), (1, 1));
+    let rollout = cluster.checker.state.rollout(&unit(TEMPLATE)).unwrap();
+    assert_eq!((rollout.updated, rollout.behind.len(), rollout.in_flight.len()), (0, 3, 1));
+    assert!(rollout.halted().unwrap().contains("web@1.service"), "{rollout}");
+    let good = cluster.replace(TEMPLATE, &text("good", ""), Rollout::OneByOne).await;
+    cluster.until("all have it", |it| it.have(&names, good) == 4).await;
+    cluster.until("all run", |it| names.iter().all(|name| it.runs_on(name).is_some())).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_a_restart_a_text_waits_for_the_next_start() {
+    let mut cluster = Cluster::start(1, 3).await;
+    let names = cluster.instances(3, &text("one", "")).await;
+    let before = cluster.places(&names);
+    let two = cluster.replace(TEMPLATE, &text("two", ""), Rollout::NextStart).await;
+    cluster.pass(Duration::from_secs(10)).await;
+    assert_eq!((cluster.places(&names), cluster.have(&names, two)), (before, 0));
+    cluster.operations.restart(&[unit(&names[1])], "test").await.unwrap();
+    cluster.until("one has it", |it| it.have(&names, two) == 1 && it.runs_on(&names[1]).is_some()).await;
+    cluster.pass(Duration::from_secs(5)).await;
+    assert_eq!(cluster.have(&names, two), 1);
+    cluster.replace(TEMPLATE, &text("two", ""), Rollout::OneByOne).await;
+    cluster.until("all have it", |it| it.have(&names, two) == 3).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_rollout_goes_on_over_the_loss_of_leaders_and_machines() {
+    let mut cluster = Cluster::start(3, 4).await;
+    let names = cluster.instances(8, &text("one", "")).await;
+    cluster.starts_take(Duration::from_millis(500)).await;
+    let two = cluster.replace(TEMPLATE, &text("two", ""), Rollout::OneByOne).await;
+    cluster.until("it has begun", |it| it.have(&names, two) == 2).await;
+    let leader = cluster.leader().unwrap();
+    cluster.host(leader).faults.set_link(flotilla_registry::store::faults::Link::Cut);
+    cluster.until("it goes on", |it| it.have(&names, two) >= 4).await;
+    let on = cluster.runs_on(&names[7]).unwrap();
+    cluster.machine(on).kill();
+    cluster.until("all have it", |it| it.have(&names, two) == 8).await;
+    cluster.until("all run", |it| names.iter().all(|name| it.runs_on(name).is_some())).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_global_unit_is_updated_machine_by_machine_and_a_lone_one_where_it_is() {
+    let mut cluster = Cluster::start(1, 3).await;
+    cluster.replace("all.service", &text("one", "Global=true"), Rollout::OneByOne).await;
+    cluster.replace("a.service", &text("one", ""), Rollout::OneByOne).await;
+    cluster.target("all.service", Target::Launched, true).await;
+    cluster.target("a.service", Target::Launched, true).await;
+    cluster
+        .until("they run", |it| {
+            it.checker.active(&unit("all.service")).len() == 3 && it.runs_on("a.service").is_some()
+        })
+        .await;
+    cluster.starts_take(Duration::from_millis(500)).await;
+    let on = cluster.runs_on("a.service");
+    let two = cluster.replace("all.service", &text("two", "Global=true"), Rollout::OneByOne).await;
+    cluster.replace("a.service", &text("two", ""), Rollout::OneByOne).await;
+    let count = |it: &Cluster| it.checker.state.versions(&unit("all.service")).find(|(hash, _)| *hash == two);
+    for n in 1..=3 {
+        cluster.until("one more has it", |it| count(it).is_some_and(|(_, count)| count == n)).await;
+    }
+    cluster.until("it runs", |it| it.runs_on("a.service").is_some()).await;
+    assert_eq!((cluster.runs_on("a.service"), cluster.checker.updates), (on, 4));
+}
