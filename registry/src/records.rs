@@ -154,7 +154,7 @@ pub enum Rollout {
 }
 
 /// One unit. A template has one too (its target stays `inactive`); an instance has no hash of its
-/// own and follows its template's.
+/// own and follows its template's, unless a client of fleet's API gave it a text of its own.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct UnitRecord {
     /// Record version.
@@ -162,7 +162,7 @@ pub struct UnitRecord {
     pub v: u32,
     /// The name that systemd knows it by. It equals the key's name for all of systemd's own types.
     pub runtime: UnitName,
-    /// The content that it runs; `None` for instances.
+    /// The content that it runs; `None` for instances that follow their template.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub current: Option<ContentHash>,
     /// How those that run get to know that `current` has changed.

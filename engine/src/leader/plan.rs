@@ -33,7 +33,7 @@ use super::{cause::Cause, rollouts::has_turn, tokens::Tokens};
 use crate::{
     model::{Decided, Turns},
     placement::Decision,
-    state::{ClusterState, Life, Placed, Wanted, Wish},
+    state::{ClusterState, Kept, Life, Placed, Wanted, Wish},
 };
 
 /// How many entries one plan for a unit with one place drops, or makes departing, at most; the rest
@@ -220,8 +220,13 @@ impl Planning<'_> {
             plans.push(plan);
         }
         // What may be in a bucket that cannot be read is not proven gone. A template's record goes after
-        // the last of its instances, which may have been made while it was being destroyed.
-        let has_instances = || self.state.instances(unit).next().is_some() || self.state.has_ranges(unit);
+        // the last of its instances, which may have been made while it was being destroyed. Those with a
+        // text of their own do without it.
+        let follows = |it: &UnitName| {
+            let record = self.state.units().get(it).and_then(Kept::record);
+            record.is_none_or(|record| record.current.is_none())
+        };
+        let has_instances = || self.state.instances(unit).any(follows) || self.state.has_ranges(unit);
         if !deleting || stays || self.state.hidden_entry(unit).is_some() || has_instances() {
             return plans;
         }

@@ -35,6 +35,8 @@ pub struct UnitOrder {
     pub word: Option<Word>,
     /// Only if its record was last written at this revision; zero means that it is not there.
     pub expected: Option<Revision>,
+    /// An instance that is not there is made by its template, also where nothing is wanted of it.
+    pub create: bool,
 }
 
 /// A unit's text, checked by whoever asks.
@@ -49,6 +51,8 @@ pub struct NewText {
     pub rollout: Rollout,
     /// The set of unit files that the unit is made, or replaced, by.
     pub set: Option<String>,
+    /// An instance may have it for itself, and does not follow its template from then on.
+    pub own: bool,
 }
 
 /// What is to become of a unit, or of every instance of a range.
@@ -112,7 +116,7 @@ impl NewText {
     /// A text for a unit that has none yet, or the same.
     #[must_use]
     pub fn first(text: impl Into<String>) -> Self {
-        Self { text: text.into(), replace: false, rollout: Rollout::default(), set: None }
+        Self { text: text.into(), replace: false, rollout: Rollout::default(), set: None, own: false }
     }
 
     /// A text that takes the place of any other.
@@ -127,6 +131,12 @@ impl UnitOrder {
     #[must_use]
     pub fn submit(text: NewText) -> Self {
         Self { text: Some(text), ..Self::default() }
+    }
+
+    /// Makes an instance by its template, with a target.
+    #[must_use]
+    pub fn instance(target: Target) -> Self {
+        Self { create: true, ..Self::word(Word::Target { target, raise_run: false }) }
     }
 
     /// Says what is to become of the unit.

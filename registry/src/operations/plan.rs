@@ -27,6 +27,8 @@ pub(super) struct Wish {
     pub word: Option<Word>,
     /// When its record must have been written last.
     pub expected: Option<Revision>,
+    /// An instance is made also where nothing is wanted of it.
+    pub create: bool,
 }
 
 /// A text with its hash.
@@ -37,6 +39,7 @@ pub(super) struct Text {
     replace: bool,
     rollout: Rollout,
     set: Option<String>,
+    own: bool,
 }
 
 /// The records that a plan is made from.
@@ -144,7 +147,7 @@ fn all_of(
     (existing, before): (Option<&Stored<UnitRecord>>, Option<&Stored<UnitRecord>>),
 ) -> Result<Option<Write>, OperationError> {
     let with_text = match &wish.text {
-        Some(text) => submit(sight, name, existing, text)?,
+        Some(text) => submit(sight, name, before, text)?,
         None => None,
     };
     let Some(word) = wish.word else { return Ok(with_text) };
@@ -175,8 +178,9 @@ impl From<&UnitOrder> for Wish {
             replace: new.replace,
             rollout: new.rollout,
             set: new.set.clone(),
+            own: new.own,
         });
-        Self { text, word: order.word, expected: order.expected }
+        Self { text, word: order.word, expected: order.expected, create: order.create }
     }
 }
 
@@ -245,7 +249,7 @@ fn submit(
     existing: Option<&Stored<UnitRecord>>,
     new: &Text,
 ) -> Result<Option<Write>, OperationError> {
-    if let Some(template) = name.template() {
+    if let Some(template) = name.template().filter(|_| !new.own) {
         return Err(OperationError::InstanceSubmitted { instance: name.clone(), template });
     }
     if new.text.len() > CONTENT_BYTES_MAX {
@@ -270,6 +274,10 @@ fn submit(
                 if new.rollout == Rollout::NextStart {
                     why.push_str("; what runs is left as it is until its next start");
                 }
+                (change("replaced", name, Some(why)), made(stored.record.clone()))
+            }
+            None if name.is_instance() => {
+                let why = "it has a text of its own, and no longer its template's".to_owned();
                 (change("replaced", name, Some(why)), made(stored.record.clone()))
             }
             Some(_) if !sight.missing.contains(&new.hash) => {
@@ -311,8 +319,13 @@ fn set_target(
     if existing.is_some_and(|stored| stored.record.deleting) {
         return Err(OperationError::BeingDestroyed(name.clone()));
     }
-    let template = match name.template() {
-        Some(template) if target != Target::Inactive => Some(usable(sight, Some(wishes), name, template)?),
+    // One with a text of its own needs no template.
+    let own = existing.is_some_and(|stored| stored.record.current.is_some());
+    let make = existing.is_none() && wishes.get(name).is_some_and(|wish| wish.create);
+    let template = match name.template().filter(|_| !own) {
+        Some(template) if target != Target::Inactive || make => {
+            Some(usable(sight, Some(wishes), name, template)?)
+        }
         _ => None,
     };
     let mut record = match existing {
@@ -329,6 +342,7 @@ fn set_target(
     record.target = target;
     record.run += u64::from(raises);
     let change = match target {
+        Target::Inactive if existing.is_none() => change("created", name, None),
         Target::Launched if before == target => change("restart-ordered", name, None),
         Target::Loaded if before == target && raises => {
             change("stop-ordered", name, Some("it runs, though it is only to be loaded".to_owned()))

@@ -184,3 +184,50 @@ async fn what_is_loaded_already_is_stopped_anew_only_if_the_caller_says_so() {
     assert_eq!(record(&operations, "a.service").await.run, 1);
     assert_eq!(events(&store).await.pop().unwrap().changes[0].kind, "stop-ordered");
 }
+
+#[tokio::test(start_paused = true)]
+async fn an_instance_may_have_a_text_of_its_own_and_needs_no_template_then() {
+    let (store, _) = store(26);
+    let operations = operations(&store);
+    let own = |text: &str| NewText { own: true, ..NewText::replacing(text) };
+    let refused = operations.write(&[with("web@1.service", NewText::first("one"))], true, "ann").await;
+    assert!(matches!(refused, Err(OperationError::InstanceSubmitted { .. })), "{refused:?}");
+
+    let mut launched = with("web@1.service", own("one"));
+    launched.1.word = Some(START);
+    operations.write(&[launched], true, "ann").await.unwrap();
+    let now = record(&operations, "web@1.service").await;
+    assert_eq!((now.current, now.target, now.run), (Some(ContentHash::of(b"one")), Target::Launched, 1));
+    operations.set_target(&[name("web@1.service")], Target::Loaded, false, "ann").await.unwrap();
+
+    // One that followed its template gets a text, and is what it was otherwise.
+    operations.write(&[with("web@.service", NewText::first("shared"))], true, "ann").await.unwrap();
+    operations.set_target(&[name("web@2.service")], Target::Launched, false, "ann").await.unwrap();
+    operations.write(&[with("web@2.service", own("two"))], true, "ann").await.unwrap();
+    let now = record(&operations, "web@2.service").await;
+    assert_eq!((now.current, now.target, now.run), (Some(ContentHash::of(b"two")), Target::Launched, 1));
+    let why = events(&store).await.pop().unwrap().changes.remove(0).why;
+    assert_eq!(why.as_deref(), Some("it has a text of its own, and no longer its template's"));
+
+    // Neither keeps the template.
+    operations.destroy(&[name("web@.service")], "ann").await.unwrap();
+    assert!(record(&operations, "web@.service").await.deleting);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_instance_of_which_nothing_is_wanted_is_made_only_where_that_is_asked_for() {
+    let (store, _) = store(27);
+    let operations = operations(&store);
+    let order = |unit: &str| [(name(unit), UnitOrder::instance(Target::Inactive))];
+    let refused = operations.write(&order("web@1.service"), true, "ann").await;
+    assert!(matches!(refused, Err(OperationError::MissingTemplate { .. })), "{refused:?}");
+    operations.write(&[with("web@.service", NewText::first("shared"))], true, "ann").await.unwrap();
+    let refused = operations.set_target(&[name("web@1.service")], Target::Inactive, false, "ann").await;
+    assert!(matches!(refused, Err(OperationError::NoSuchUnit(_))), "{refused:?}");
+    let made = operations.write(&order("web@1.service"), true, "ann").await.unwrap();
+    assert_eq!(made.written[0].effect, Effect::Created);
+    let now = record(&operations, "web@1.service").await;
+    assert_eq!((now.current, now.target, now.generation), (None, Target::Inactive, 1));
+    let again = operations.write(&order("web@1.service"), true, "ann").await.unwrap();
+    assert_eq!(again.written[0].effect, Effect::Unchanged);
+}

@@ -93,15 +93,16 @@ impl Errand<'_> {
         Ok(missing)
     }
 
-    /// Reads which instances of a template have a record of their own and are not yet being destroyed.
+    /// Reads which instances of a template have a record of their own, follow it and are not yet being destroyed.
     async fn instances(&self, template: &UnitName) -> Result<Vec<UnitName>, OperationError> {
         let (kvs, _) = self.records(template).await?;
         let keys = self.operations.registry.keys();
         let instance = |kv: &KeyValue| match keys.read(&kv.key) {
             Some(Key::Unit(name)) if name.template().as_ref() == Some(template) => {
-                // One that cannot be read may well be alive.
-                let leaving = UnitRecord::from_kv(kv).is_ok_and(|record| record.deleting);
-                (!leaving).then_some(name)
+                // One that cannot be read may well be alive; one with a text of its own does without.
+                let without = |record: UnitRecord| record.deleting || record.current.is_some();
+                let needless = UnitRecord::from_kv(kv).is_ok_and(without);
+                (!needless).then_some(name)
             }
             _ => None,
         };
