@@ -16,7 +16,7 @@ pub mod state;
 
 pub use hot::{EngineStatus, SeatLost};
 pub use reader::{
-    ClusterRow, Delta, MachineRow, NoSuchMachine, PAGE_MAX, Page, PlacementRow, StateReader, TooOld, UnitRow,
-    Why,
+    ClusterRow, Delta, MachineRow, NoSuchMachine, PAGE_MAX, Page, PlacementRow, StateQuery, StateReader,
+    StateRow, TooOld, UnitRow, Why,
 };
 pub use seat::{Engine, EngineConfig, HoldRelease, run};

@@ -5,6 +5,7 @@
 //! [`StateReader::changed`].
 
 mod machines;
+mod states;
 
 use std::{ops::Bound, sync::Arc};
 
@@ -25,6 +26,7 @@ use crate::{
 };
 
 pub use machines::{MachineRow, NoSuchMachine};
+pub use states::{StateQuery, StateRow};
 
 /// The most rows of one page. A thousand: half a megabyte on the wire, and a lock held for a
 /// millisecond or two.
