@@ -1,6 +1,7 @@
 //! Listeners: the unix socket, TCP with mutual TLS, and loopback without any.
 
 mod handshakes;
+mod pages;
 
 use std::{
     io,
@@ -106,7 +107,7 @@ pub async fn serve_tls(
 }
 
 /// Serves the API on loopback to everybody on this machine until `stop` is cancelled; for old fleet
-/// clients and tests. The caller warns about it.
+/// clients and tests. The caller warns about it. A page in a browser is not answered.
 ///
 /// # Errors
 /// The address is not loopback, or cannot be listened on.
@@ -119,6 +120,7 @@ pub async fn serve_insecure_loopback(
         return Err(BindError::NotLoopback(address));
     }
     let listener = bind(address).await?;
+    let router = router.layer(axum::middleware::from_fn(pages::keep_out));
     Ok(serve(PlainPeers(listener), router, stop))
 }
 
