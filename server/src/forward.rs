@@ -200,8 +200,8 @@ impl Parcel {
         })?;
         let mut headers = HeaderMap::new();
         for name in PASSED_ON {
-            if let Some(value) = parts.headers.get(&name) {
-                headers.insert(name, value.clone());
+            for value in parts.headers.get_all(&name) {
+                headers.append(name.clone(), value.clone());
             }
         }
         headers.insert(HeaderName::from_static(FORWARDED), HeaderValue::from(hops));
