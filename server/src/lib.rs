@@ -12,6 +12,7 @@
 
 mod asked;
 mod error;
+mod fleet;
 mod forward;
 mod identity;
 mod journal;

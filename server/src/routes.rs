@@ -13,6 +13,8 @@ mod watch;
 
 use std::sync::Arc;
 
+pub(crate) use health::metrics;
+pub(crate) use orders::carry_out;
 pub(crate) use units::no_such_unit;
 
 use axum::{
@@ -28,7 +30,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
     error::{self, ApiError},
-    forward, metrics,
+    fleet, forward, metrics,
     node::Node,
 };
 
@@ -41,11 +43,13 @@ pub fn router(node: Arc<Node>) -> Router {
     seat.layer(from_fn_with_state(Arc::clone(&node), forward::to_seat))
         .merge(anywhere)
         .route("/openapi.json", get(async move || document.clone()))
+        .merge(fleet::routes(&node))
         .fallback(nothing_here)
         .method_not_allowed_fallback(wrong_method)
         .layer(DefaultBodyLimit::max(forward::BODY_BYTES_MAX))
         .layer(from_fn_with_state(Arc::clone(&node), metrics::count))
         .layer(from_fn(plain_refusals))
+        .layer(from_fn(fleet::speak))
         .layer(from_fn(error::log_internal))
         .with_state(node)
 }

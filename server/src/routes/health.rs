@@ -68,7 +68,7 @@ async fn engine_not_ready(node: &Node) -> Option<String> {
 #[utoipa::path(get, path = "/metrics", responses(
     (status = OK, body = String, content_type = "application/openmetrics-text"),
 ))]
-pub(super) async fn metrics(State(node): State<Arc<Node>>) -> Result<Response, ApiError> {
+pub(crate) async fn metrics(State(node): State<Arc<Node>>) -> Result<Response, ApiError> {
     let gauges = &node.metrics.gauges;
     let reader = node.reader();
     gauges.seat.set(i64::from(reader.is_some()));

@@ -9,7 +9,7 @@ use flotilla_api::{
 };
 use flotilla_engine::{PAGE_MAX, StateReader, UnitRow};
 use flotilla_registry::{
-    operations::{Effect, OperationError, Written},
+    operations::{Asker, Effect, OperationError, Written},
     records::Target,
 };
 use flotilla_units::UnitName;
@@ -40,7 +40,7 @@ pub(super) async fn order(
             .map(|unit| Written { unit: unit.clone(), effect: Effect::Unchanged, revision: at })
             .collect()
     } else {
-        carry_out(&node, &reader, order.action, &units, by).await?
+        carry_out(&node, &reader, order.action, &units, by.into()).await?
     };
     Ok(Json(outcome(&node, written).await))
 }
@@ -80,12 +80,12 @@ fn select(reader: &StateReader, words: &[String]) -> Result<Vec<UnitName>, ApiEr
     Ok(units.into_iter().collect())
 }
 
-async fn carry_out(
+pub(crate) async fn carry_out(
     node: &Node,
     reader: &StateReader,
     action: Action,
     units: &[UnitName],
-    by: &str,
+    by: Asker<'_>,
 ) -> Result<Vec<Written>, OperationError> {
     let operations = &node.operations;
     match action {
