@@ -3,13 +3,18 @@
 //! Those that plain `cargo test` leaves alone are read from the manifests, so
 //! that a new one is written down in one place: a `[[test]]` table with
 //! `required-features = ["lab"]` (needs root and the lab) or another feature
-//! (needs an etcd), and a comment that says what it tests.
+//! (needs an etcd), and a comment that says what it tests. A table with such a
+//! comment and no feature is one of every crate's own tests that can be
+//! selected by itself.
 
 use std::fs;
 
 use anyhow::{Context, Result};
 
 use crate::workspace;
+
+/// The target that is every crate's own tests.
+const OWN: &str = "unit";
 
 /// What has to be there before a target can run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,7 +54,8 @@ impl Target {
     pub fn arguments(&self) -> Vec<&str> {
         match &self.feature {
             Some(feature) => vec!["--features", feature, "--test", &self.name],
-            None => Vec::new(),
+            None if self.name == OWN => Vec::new(),
+            None => vec!["--test", &self.name],
         }
     }
 }
@@ -57,7 +63,7 @@ impl Target {
 /// Every target, those with the quickest answer first.
 pub fn all() -> Result<Vec<Target>> {
     let mut targets = vec![Target {
-        name: "unit".into(),
+        name: OWN.into(),
         about: "every crate's own tests".into(),
         needs: Needs::Nothing,
         archive: false,
@@ -90,9 +96,13 @@ fn declared(manifest: &str) -> Vec<Target> {
 fn target_of(package: &str, table: &str) -> Option<Target> {
     let table = table.split("\n[").next().unwrap_or(table);
     let name = value(table, "name")?;
-    let required = value(table, "required-features")?;
+    let about = table.lines().find_map(|line| line.strip_prefix('#')).map(str::trim);
+    let Some(required) = value(table, "required-features") else {
+        let (name, about) = (name.to_owned(), about?.to_owned());
+        return Some(Target { name, about, needs: Needs::Nothing, archive: false, feature: None });
+    };
     let feature = required.trim_matches(['[', ']']).trim_matches('"');
-    let about = table.lines().find_map(|line| line.strip_prefix('#')).unwrap_or(package).trim();
+    let about = about.unwrap_or(package);
     let needs = match feature {
         "lab" if about.contains("image = user") => Needs::UserLab,
         "lab" if about.contains("in a virtual machine") => Needs::Virtual,
@@ -133,6 +143,10 @@ required-features = ["lab"]
 name = "simulated"
 
 [[test]]
+# what is quick
+name = "quick"
+
+[[test]]
 # as an ordinary user (image = user)
 name = "dev"
 required-features = ["lab"]
@@ -146,11 +160,12 @@ name = "not a target"
 "#;
         let found = declared(manifest);
         let names: Vec<&str> = found.iter().map(|target| target.name.as_str()).collect();
-        assert_eq!(names, ["lab", "dev", "etcd"]);
+        assert_eq!(names, ["lab", "quick", "dev", "etcd"]);
         assert_eq!(found[0].about, "machines boot");
         let needs: Vec<Needs> = found.iter().map(|target| target.needs).collect();
-        assert_eq!(needs, [Needs::Lab, Needs::UserLab, Needs::Etcd]);
-        assert_eq!(found[2].arguments(), ["--features", "flotilla-some/etcd-tests", "--test", "etcd"]);
+        assert_eq!(needs, [Needs::Lab, Needs::Nothing, Needs::UserLab, Needs::Etcd]);
+        assert_eq!(found[1].arguments(), ["--test", "quick"]);
+        assert_eq!(found[3].arguments(), ["--features", "flotilla-some/etcd-tests", "--test", "etcd"]);
     }
 
     #[test]

@@ -1,0 +1,16 @@
+//! fleet's HTTP API as an independent client meets it: raw sockets, requests written by hand, and what is
+//! expected taken from fleet's own behaviour. Every row of its API, good and bad. fleet's own client is
+//! not among the tests.
+
+#![allow(clippy::unwrap_used, clippy::panic, missing_docs, reason = "a test that cannot go on fails")]
+
+mod calls;
+mod fleetctl;
+mod instances;
+mod machines;
+mod pages;
+mod shape;
+mod states;
+mod units;
+mod wire;
+mod world;
