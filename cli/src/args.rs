@@ -243,6 +243,8 @@ pub(crate) enum Command {
     Why(commands::why::Args),
     /// Show what happened in the cluster
     Events(commands::events::Args),
+    /// Set metadata of machines, or keep units away from them
+    Machine(commands::machine::Args),
     /// Make a cluster, or show how it is
     Cluster(commands::cluster::Args),
     /// Make certificate authorities and issue certificates

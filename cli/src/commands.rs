@@ -12,6 +12,7 @@ pub(crate) mod journal;
 pub(crate) mod list_machines;
 pub(crate) mod list_unit_files;
 pub(crate) mod list_units;
+pub(crate) mod machine;
 pub(crate) mod man;
 pub(crate) mod ssh;
 pub(crate) mod status;
@@ -97,6 +98,7 @@ pub(crate) async fn run(cli: Cli) -> anyhow::Result<Exit> {
         Command::Why(args) => return why::run(cluster, args, output).await,
         Command::Events(args) => events::run(cluster, args, output).await?,
         Command::Cluster(args) => cluster::run(cluster, args, output).await?,
+        Command::Machine(args) => return machine::run(cluster, args, output).await,
         Command::Ssh(args) => return ssh::run(cluster, args, &global.ssh).await,
         Command::Ca(_)
         | Command::Completion(_)

@@ -3,7 +3,7 @@
 use reqwest::Method;
 use serde::{Serialize, de::DeserializeOwned};
 
-use super::{Client, ClientError, REQUEST_TIMEOUT, escape};
+use super::{Client, ClientError, escape};
 use crate::machine::{Machine, MachineOutcome, MetadataPatch};
 
 impl Client {
@@ -56,7 +56,7 @@ impl Client {
         path: &str,
         body: Option<&(impl Serialize + Sync)>,
     ) -> Result<T, ClientError> {
-        let mut request = self.request(method, self.url(path)?).timeout(REQUEST_TIMEOUT);
+        let mut request = self.request(method, self.url(path)?).timeout(self.within);
         if let Some(body) = body {
             request = request.json(body);
         }

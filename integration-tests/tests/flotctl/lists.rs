@@ -19,17 +19,17 @@ fn list_machines(world: &World) {
     let (id, address) = (world.machine().id(), world.machine().address().to_string());
     let text = world.ask(&["list-machines"]);
     let rows = table(&text);
-    assert_eq!(rows[0], ["HOST", "MACHINE", "STATE", "ADDRESS", "UNITS", "METADATA"]);
-    assert_eq!(rows[1], ["m1", &id[..8], "alive", &address, "2", "host=m1"]);
+    assert_eq!(rows[0], ["MACHINE", "IP", "METADATA", "HOST", "STATE", "UNITS"]);
+    assert_eq!(rows[1], [&id[..8], &address, "host=m1", "m1", "alive", "2"]);
     assert_eq!(rows.len(), 2);
     assert_eq!(table(&world.ask(&["list-machines", "--no-legend"])), rows[1..]);
     has("--full", &world.ask(&["list-machines", "--full"]), &[id]);
     assert_eq!(world.ask(&["list-machines", "--fields=state,host"]), "STATE  HOST\nalive  m1\n");
     let unknown = world.expect(2, &["list-machines", "--fields", "colour"]);
-    unknown.complains(&["colour", "host, machine, state"]);
+    unknown.complains(&["colour", "machine, ip, metadata, host, state"]);
     world.expect(2, &["list-machines", "--fields=host", "-o", "json"]).complains(&["--fields", "-o json"]);
     let wide = world.ask(&["list-machines", "-o", "wide"]);
-    has("-o wide", &wide, &["ROLE", "SYSTEMD", "leader"]);
+    has("-o wide", &wide, &["ROLE", "CPU", "MEMORY", "KERNEL", "SYSTEMD", "leader"]);
     let machines: Vec<Machine> = world.json(&["list-machines"]);
     assert!(machines.len() == 1 && machines[0].id.to_string() == id && machines[0].leader, "{machines:?}");
     for (pattern, count) in [("m[1-3]", 1), (&id[..5], 1), ("nobody*", 0)] {
