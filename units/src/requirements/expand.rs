@@ -108,7 +108,7 @@ impl Draft {
                 }
                 out.machine = Some(choice);
             }
-            Opt::MachineOf => self.peers.push((entry.at, values::peer(option, text, pattern, unit)?)),
+            Opt::MachineOf => self.peers.push((entry.at, values::peer(option, text, pattern)?)),
             Opt::MachineMetadata => match values::metadata(text).map_err(refuse)? {
                 Selector { key, is: Is::OneOf(these) } if values::is_equal(text) => {
                     self.equal.entry(key).or_default().extend(these);

@@ -48,12 +48,7 @@ pub fn machine(text: &str) -> Result<MachineChoice, String> {
 }
 
 /// Reads a unit's name or a pattern. Names are taken as they are, backslashes too.
-pub fn peer(
-    option: Opt,
-    text: &str,
-    pattern: impl Fn() -> String,
-    unit: Option<&UnitName>,
-) -> Result<Glob, ProblemKind> {
+pub fn peer(option: Opt, text: &str, pattern: impl Fn() -> String) -> Result<Glob, ProblemKind> {
     if text.contains(['*', '?', '[']) {
         return pattern().parse().map_err(|error| ProblemKind::BadGlob { option: option.name(), error });
     }
@@ -64,10 +59,6 @@ pub fn peer(
         let why =
             format!("a template runs nowhere; expected one of its instances, or `{all}` for any of them");
         return Err(bad(option, text, why));
-    }
-    // Who is itself is told where the whole is looked at, but for wishes that is nobody.
-    if option == Opt::Prefer && unit == Some(&peer) {
-        return Err(bad(option, text, "that is the unit itself; expected another unit".into()));
     }
     Ok((&peer).into())
 }
@@ -106,7 +97,7 @@ pub fn preference(option: Opt, text: &str, pattern: impl Fn() -> String) -> Resu
     }
     let term = if let Some(glob) = rest.strip_prefix("MachineOf=") {
         let pattern = || pattern().split_once("MachineOf=").map_or_else(String::new, |(_, it)| it.to_owned());
-        PreferTerm::MachineOf(peer(option, glob.trim_matches(is_blank), pattern, None)?)
+        PreferTerm::MachineOf(peer(option, glob.trim_matches(is_blank), pattern)?)
     } else if let Some(key) = rest.strip_prefix("Spread=") {
         PreferTerm::Spread(selector::key(key.trim_matches(is_blank)).map_err(refuse)?)
     } else {
