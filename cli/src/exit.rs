@@ -97,8 +97,8 @@ fn hint(error: &anyhow::Error) -> Option<String> {
             tls_hint(why).map(|hint| format!("{endpoint}: {hint}"))
         }
         ClientError::Unreachable { endpoint, .. } if endpoint.contains(" through ssh to ") => Some(
-            "Is flotillad running there (systemctl status flotillad), and may the user that ssh logs in as use \
-             its socket (group flotilla)?"
+            "Is flotillad running there (systemctl status flotillad), may the user that ssh logs in as use its \
+             socket (group flotilla), and does sshd forward sockets (AllowStreamLocalForwarding)?"
                 .to_owned(),
         ),
         ClientError::Unreachable { endpoint, .. } if endpoint.starts_with("unix://") => Some(

@@ -17,12 +17,15 @@ mod order;
 mod paint;
 mod pki;
 mod print;
+#[cfg(test)]
+mod reference;
 mod selector;
 mod ssh;
 mod table;
 mod text;
 mod time;
 mod tunnel;
+mod unified;
 
 use std::process::ExitCode;
 

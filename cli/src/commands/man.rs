@@ -5,7 +5,9 @@
 use std::path::PathBuf;
 
 use anyhow::Context as _;
-use clap::CommandFactory as _;
+use clap::{Command, CommandFactory as _};
+
+use crate::args::COMMON_OPTIONS;
 
 /// The pages that are written by hand.
 const PAGES: [(&str, &str); 3] = [
@@ -27,13 +29,47 @@ pub(crate) struct Args {
 pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     let shown = args.directory.display();
     std::fs::create_dir_all(&args.directory).with_context(|| format!("cannot make {shown}"))?;
-    clap_mangen::generate_to(crate::args::Cli::command(), &args.directory)
-        .with_context(|| format!("cannot write the manual pages to {shown}"))?;
-    for (name, page) in PAGES {
+    let written = PAGES.map(|(name, page)| (name.to_owned(), page.as_bytes().to_vec()));
+    for (name, page) in commands().context("cannot make the manual pages")?.into_iter().chain(written) {
         let path = args.directory.join(name);
         std::fs::write(&path, page).with_context(|| format!("cannot write {}", path.display()))?;
     }
     Ok(())
+}
+
+/// Makes the pages of flotctl and of each of its commands, with the files' names. What all commands have
+/// is in flotctl(1) alone, where the others point.
+fn commands() -> std::io::Result<Vec<(String, Vec<u8>)>> {
+    let mut command = crate::args::Cli::command().disable_help_subcommand(true);
+    command.build();
+    let mut pages = Vec::new();
+    let mut rest = vec![command];
+    while let Some(command) = rest.pop() {
+        let mut below: Vec<Command> =
+            command.get_subcommands().filter(|below| !below.is_hide_set()).cloned().collect();
+        below.reverse();
+        rest.extend(below);
+        let name = command.get_display_name().unwrap_or_else(|| command.get_name()).to_owned();
+        let is_main = pages.is_empty();
+        let source = concat!("flotctl ", env!("CARGO_PKG_VERSION"));
+        let shown = if is_main { command } else { without_common(command) };
+        let page = clap_mangen::Man::new(shown).title(name.clone()).source(source).manual("flotilla");
+        let mut text = Vec::new();
+        page.render(&mut text)?;
+        if !is_main {
+            text.extend(b".SH \"SEE ALSO\"\n\\fBflotctl\\fR(1), which has the options of every command\n");
+        }
+        pages.push((format!("{name}.1"), text));
+    }
+    Ok(pages)
+}
+
+/// Hides the options that every command has.
+fn without_common(command: Command) -> Command {
+    command.mut_args(|argument| {
+        let is_common = argument.get_help_heading() == Some(COMMON_OPTIONS);
+        argument.hide(is_common)
+    })
 }
 
 #[cfg(test)]
@@ -57,6 +93,18 @@ mod tests {
             let text = std::fs::read_to_string(directory.path().join(page)).expect(page);
             assert!(text.contains(".SH"), "{page}");
         }
+    }
+
+    /// Every page as it is rendered, so that every change of it is seen in review.
+    #[test]
+    fn the_pages_are_the_reviewed_ones() {
+        let pages = commands().expect("pages");
+        let mut text = String::new();
+        for (name, page) in pages {
+            let page = String::from_utf8(page).expect("text").replace(env!("CARGO_PKG_VERSION"), "[VERSION]");
+            text.push_str(&format!("==== {name}\n{page}"));
+        }
+        insta::assert_snapshot!(text);
     }
 
     /// The parser itself says which options there are, when it meets one that is none.
