@@ -20,7 +20,7 @@ use crate::{
     journal::{JournalEvent, JournalQuery, Position},
     machine::Machine,
     page::{ListQuery, Page},
-    unit::{Unit, UnitContent, UnitStatus},
+    unit::{Unit, UnitContent, UnitStatus, UnitText},
     watch::{Event, EventsQuery, WatchEvent, WatchQuery},
     why::Why,
 };
@@ -328,6 +328,26 @@ impl Client {
     /// See [`ClientError`].
     pub async fn content(&self, name: &str) -> Result<UnitContent, ClientError> {
         self.get(&format!("v1/units/{}/content", escape(name)), &()).await
+    }
+
+    /// Gives a unit that there is another text; with a revision, only if its record was last written then.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn replace_content(
+        &self,
+        name: &str,
+        text: &str,
+        revision: Option<i64>,
+    ) -> Result<Outcome, ClientError> {
+        let path = format!("v1/units/{}/content", escape(name));
+        let body = UnitText { text: text.to_owned() };
+        let mut request = self.request(Method::PUT, self.url(&path)?).json(&body).timeout(self.within);
+        if let Some(revision) = revision {
+            request = request.header(reqwest::header::IF_MATCH, format!("\"{revision}\""));
+        }
+        let response = request.send().await.map_err(|e| self.unreachable(&e))?;
+        self.decode(&path, response).await
     }
 
     /// Returns what `systemctl status` would show, one per machine that has the unit. `lines` is

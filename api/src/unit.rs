@@ -138,6 +138,17 @@ pub struct UnitContent {
     pub hash: ContentHash,
     /// The text, byte for byte as it was submitted.
     pub text: String,
+    /// When the record that has it was last written, for `If-Match`; absent while the store cannot say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub revision: Option<i64>,
+}
+
+/// A text for a unit that there is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct UnitText {
+    /// The text.
+    pub text: String,
 }
 
 /// What `systemctl status` would show of a unit, read on the machine that runs it.

@@ -25,9 +25,12 @@ pub(crate) struct Cli {
     pub(crate) command: Command,
 }
 
+/// The heading of the options that every command has.
+pub(crate) const COMMON_OPTIONS: &str = "Options of every command";
+
 /// Options that every command has.
 #[derive(Debug, Clone, clap::Args)]
-#[command(next_help_heading = "Options of every command")]
+#[command(next_help_heading = COMMON_OPTIONS)]
 pub(crate) struct Global {
     /// Where to ask: unix:///PATH or https://HOST:PORT (can be repeated; tried in order)
     #[arg(
@@ -235,6 +238,8 @@ pub(crate) enum Command {
     Destroy(commands::change::Args),
     /// Print unit files
     Cat(commands::cat::Args),
+    /// Change a unit's file in an editor
+    Edit(commands::edit::Args),
     /// Show how units are, from wherever they run
     Status(commands::status::Args),
     /// Show journals of units, merged from all machines
@@ -286,7 +291,7 @@ mod tests {
         while let Some(mut command) = rest.pop() {
             let name = command.get_bin_name().unwrap_or("flotctl").to_owned();
             let help = command.render_long_help().to_string();
-            let section = section(&help, "Options of every command:");
+            let section = section(&help, &format!("{COMMON_OPTIONS}:"));
             let shown = match &of_all {
                 None => help.clone(),
                 Some(of_all) => {

@@ -6,6 +6,7 @@ pub(crate) mod change;
 pub(crate) mod cluster;
 mod cluster_init;
 pub(crate) mod completion;
+pub(crate) mod edit;
 pub(crate) mod events;
 pub(crate) mod fd_forward;
 pub(crate) mod journal;
@@ -93,6 +94,7 @@ pub(crate) async fn run(cli: Cli) -> anyhow::Result<Exit> {
             return change::run(cluster, Action::Destroy, &args.asked(), output, begun).await;
         }
         Command::Cat(args) => return cat::run(cluster, args, output).await,
+        Command::Edit(args) => return edit::run(cluster, args, output).await,
         Command::Status(args) => return status::run(cluster, args, output).await,
         Command::Journal(args) => return journal::run(cluster, args, output).await,
         Command::Why(args) => return why::run(cluster, args, output).await,

@@ -122,7 +122,7 @@ fn global(line: impl Iterator<Item = OsString>) -> Option<Global> {
     while let Some(word) = line.next() {
         let Some(text) = word.to_str() else { continue };
         let is_whole = |name: &&str| text.strip_prefix(*name).is_some_and(|rest| rest.starts_with('='));
-        if NAMES.iter().any(|name| is_whole(name)) || text.starts_with("--tunnel") {
+        if NAMES.iter().any(is_whole) || text.starts_with("--tunnel") {
             words.push(word);
         } else if NAMES.contains(&text)
             && let Some(value) = line.next_if(|value| !value.is_empty())

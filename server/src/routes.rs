@@ -100,7 +100,7 @@ fn parts() -> (OpenApiRouter<Arc<Node>>, OpenApiRouter<Arc<Node>>) {
         .routes(routes!(settings::drain, settings::end_drain))
         .routes(routes!(units::list_units, units::submit))
         .routes(routes!(units::get_unit))
-        .routes(routes!(units::get_content))
+        .routes(routes!(units::get_content, units::put_content))
         .routes(routes!(units::get_why))
         .routes(routes!(status::unit_status))
         .routes(routes!(orders::order))

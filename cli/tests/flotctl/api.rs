@@ -17,6 +17,8 @@ pub(crate) struct Request {
     pub(crate) what: String,
     /// `pattern=web%40*`, or nothing.
     pub(crate) query: String,
+    /// By name in lower case.
+    pub(crate) headers: Vec<(String, String)>,
     /// The body, or nothing.
     pub(crate) body: Value,
 }
@@ -81,6 +83,13 @@ impl Api {
         self.asked.lock().unwrap().iter().map(|request| request.what.clone()).collect()
     }
 
+    /// Returns a header of what was asked under this name last.
+    pub(crate) fn header(&self, what: &str, name: &str) -> Option<String> {
+        let asked = self.asked.lock().unwrap();
+        let headers = &asked.iter().rev().find(|request| request.what == what)?.headers;
+        headers.iter().find(|(header, _)| header == name).map(|(_, value)| value.clone())
+    }
+
     /// Returns the bodies of what was asked under this name.
     pub(crate) fn bodies(&self, what: &str) -> Vec<Value> {
         let asked = self.asked.lock().unwrap();
@@ -97,8 +106,11 @@ fn serve(
     let mut reader = BufReader::new(stream.try_clone()?);
     let (mut head, mut length) = (String::new(), 0);
     reader.read_line(&mut head)?;
-    let mut line = String::new();
+    let (mut line, mut headers) = (String::new(), Vec::new());
     while reader.read_line(&mut line)? > 2 {
+        if let Some((name, value)) = line.split_once(':') {
+            headers.push((name.to_ascii_lowercase(), value.trim().to_owned()));
+        }
         if let Some(value) = line.to_ascii_lowercase().strip_prefix("content-length:") {
             length = value.trim().parse().unwrap();
         }
@@ -112,6 +124,7 @@ fn serve(
     let request = Request {
         what: format!("{method} {path}"),
         query: query.to_owned(),
+        headers,
         body: serde_json::from_slice(&body).unwrap_or(Value::Null),
     };
     seen.lock().unwrap().push(request.clone());

@@ -4,6 +4,7 @@
 
 mod api;
 mod complete;
+mod edit;
 mod missing;
 mod orders;
 mod output;

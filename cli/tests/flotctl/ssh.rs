@@ -18,6 +18,7 @@ const M2: &str = "2f3f16a7a0f84c4c8a3f9e3b2f4d6c02";
 /// An `ssh` that notes its arguments, one a line. To forward a socket it puts a link where the socket
 /// is to be; then it runs what is to be run there, and ends with its status.
 const SSH: &str = r#"#!/bin/sh
+echo $$ >"$SSH_LOG.pid"
 printf '%s\n' "$@" >>"$SSH_LOG"
 echo . >>"$SSH_LOG"
 if [ -n "$SSH_FAILS" ]; then echo "ssh: $SSH_FAILS" >&2; exit 255; fi
@@ -48,7 +49,12 @@ impl Ssh {
     }
 
     fn log(&self) -> PathBuf {
-        self.folder.path().join("log")
+        self.folder.path().join("ssh.log")
+    }
+
+    /// The process that it was last.
+    fn pid(&self) -> String {
+        fs::read_to_string(self.folder.path().join("ssh.log.pid")).unwrap().trim().to_owned()
     }
 
     /// What it was told, a line for each run.
@@ -162,6 +168,41 @@ fn what_keeps_a_tunnel_from_opening_is_told_in_sshs_own_words() {
 
     let mut wrong = ssh.meet(crate::api::command(&[&api], &["--tunnel=-oProxyCommand=x", "list-units"]));
     assert_eq!(ended(&wrong.output().unwrap()).0, Some(2), "an option is no host");
+}
+
+/// What is interrupted leaves nothing behind: neither its sockets nor an ssh, which ends with its input.
+#[test]
+fn a_tunnel_ends_with_the_program() {
+    for (signal, code) in [("-INT", Some(130)), ("-TERM", Some(130)), ("-KILL", None)] {
+        let api = Api::new(|request| match request.what.as_str() {
+            "GET /v1/events" => Answer::Lasting(Vec::new()),
+            _ => cluster(request),
+        });
+        let ssh = Ssh::new();
+        let mut command = ssh.meet(command(&[&api], &["--tunnel=far", "events", "-f"]));
+        let mut child = command.stdout(std::process::Stdio::null()).spawn().unwrap();
+        let begun = std::time::Instant::now();
+        while api.asked().is_empty() {
+            assert!(begun.elapsed().as_secs() < 60, "nobody asked");
+            std::thread::yield_now();
+        }
+        let sent = Command::new("kill").args([signal, &child.id().to_string()]).status().unwrap();
+        assert!(sent.success());
+        assert_eq!(child.wait().unwrap().code(), code, "{signal}");
+        if code.is_some() {
+            assert_eq!(fs::read_dir(ssh.runtime()).unwrap().count(), 0, "{signal}: its sockets");
+        }
+        while is_there(&ssh.pid()) {
+            assert!(begun.elapsed().as_secs() < 60, "{signal}: ssh goes on");
+            std::thread::yield_now();
+        }
+    }
+}
+
+/// Tells whether a process runs; one that has ended may be waited for by nobody here.
+fn is_there(pid: &str) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with(['Z', 'X']))
 }
 
 /// Ours are stronger than fleetctl's, and the command line than both.

@@ -44,6 +44,11 @@ pub fn every_route(world: &World) {
         let reply = socket.ask_on_behalf(method, &target, body, "root");
         asked.insert(check_reply(&document, (method, path, 403), &reply));
     }
+    // The store's first revision wrote none of it.
+    for (method, path, target, body) in with_status(&document, "412", world.machine().id()) {
+        let reply = socket.ask_at(method, &target, body, "\"1\"");
+        asked.insert(check_reply(&document, (method, path, 412), &reply));
+    }
     // The one answer that never ends.
     let schema =
         &document["paths"]["/v1/watch"]["get"]["responses"]["200"]["content"]["text/event-stream"]["schema"];
@@ -112,6 +117,10 @@ fn requests(machine: &str) -> Vec<Request<'static>> {
     let get = |path: &'static str, target: String, status| ("GET", path, target, None, status);
     let post = |path: &'static str, body, status| ("POST", path, path.to_owned(), body, status);
     let unit = |path: &'static str, name: &str, status| get(path, path.replace("{name}", name), status);
+    let put = |name: &str, body, status| {
+        let path = "/v1/units/{name}/content";
+        ("PUT", path, path.replace("{name}", name), Some(body), status)
+    };
     let plain = |path: &'static str| get(path, path.to_owned(), 200);
     let journal = |machine: &str| format!("/v1/machines/{machine}/journal?units=web@*&lines=5");
     let status = |machine: &str| format!("/v1/machines/{machine}/units/web@1/status?lines=3");
@@ -157,6 +166,16 @@ fn requests(machine: &str) -> Vec<Request<'static>> {
             Some(r#"{"units": [{"name": "going.service", "text": "[Service]\nExecStart=/bin/true\n"}]}"#),
             409,
         ),
+        post(
+            "/v1/units",
+            Some(r#"{"units": [{"name": "kept.service", "text": "[Service]\nExecStart=/bin/true\n"}]}"#),
+            200,
+        ),
+        put("kept.service", r#"{"text": "[Service]\nExecStart=/bin/false\n"}"#, 200),
+        put("web@1.service", r#"{"text": "[Service]\nExecStart=/bin/true\n"}"#, 400),
+        put("nobody.service", r#"{"text": "[Service]\nExecStart=/bin/true\n"}"#, 404),
+        put("going.service", r#"{"text": "[Service]\nExecStart=/bin/true\n"}"#, 409),
+        put("kept.service", r#"{"text": "[Unit]\n"}"#, 422),
         post("/v1/orders", Some(r#"{"action": "start", "units": ["web@1.service"], "dry_run": true}"#), 200),
         post("/v1/orders", Some(r#"{"action": "destroy", "units": ["a.service"]}"#), 200),
         post("/v1/orders", Some(r#"{"action": "start", "units": ["nobody.service"]}"#), 404),

@@ -87,6 +87,9 @@ fn start(world: &World) {
         world.write("dies.service", "[Service]\nType=oneshot\nExecStart=/bin/sh -c 'echo boom; exit 7'\n");
     let died = world.expect(3, &["start", &dies, "one"]);
     died.complains(&["dies.service failed: result exit-code, exit status 7", "(on m1)", "boom"]);
+    let before = world.show("dies.service", "InvocationID");
+    world.expect(3, &["start", "dies"]).complains(&["exit status 7"]);
+    assert_ne!(world.show("dies.service", "InvocationID"), before, "a failed unit is started again");
     world.ask(&["destroy", "dies"]);
     world.expect(4, &["start", "nobody*"]).complains(&["no unit matches nobody*"]);
 }

@@ -7,6 +7,7 @@ use flotilla_api::{
     watch::Event,
     why::Why,
 };
+use flotilla_integration_tests::{LIMIT, eventually};
 use serde_json::Value;
 
 use crate::{
@@ -14,9 +15,10 @@ use crate::{
     world::{World, has},
 };
 
-pub const ROWS: [Row; 12] = [
+pub const ROWS: [Row; 13] = [
     ("submit", submit),
     ("cat", cat),
+    ("edit", edit),
     ("status", status),
     ("why", why),
     ("events", events),
@@ -62,6 +64,23 @@ fn cat(world: &World) {
     assert!(contents.len() == 1 && contents[0].text == WEB, "{contents:?}");
     let unknown = world.expect(4, &["cat", "nobody"]);
     unknown.complains(&["there is no unit nobody.service", "list-unit-files"]);
+}
+
+/// What is written in the editor runs in the end.
+fn edit(world: &World) {
+    let path = world.write("edited.service", "[Service]\nExecStart=/bin/sleep infinity\n");
+    world.ask(&["start", &path]);
+    world.note(&["edit", "--yes", "edited"]);
+    let line = "HOME=/root EDITOR=\"sed -i '\\$ a Nice=5'\" flotctl edit --yes edited";
+    has("edit", &world.machine().shell(line).unwrap(), &["+Nice=5", "edited.service updated"]);
+    has("cat", &world.ask(&["cat", "edited"]), &["Nice=5"]);
+    eventually(LIMIT, "the new text to run", || {
+        Ok((world.show("edited.service", "Nice") == "5").then_some(()))
+    })
+    .unwrap();
+    let again = world.machine().shell("HOME=/root EDITOR=true flotctl edit --yes edited 2>&1").unwrap();
+    has("edit", &again, &["edited.service unchanged"]);
+    world.ask(&["destroy", "edited"]);
 }
 
 fn status(world: &World) {

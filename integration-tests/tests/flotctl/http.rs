@@ -55,6 +55,14 @@ impl Socket {
         Reply { status, kind, body }
     }
 
+    /// Asks for something only if what it is about was last written at a revision.
+    pub fn ask_at(&self, method: &str, target: &str, body: Option<&str>, revision: &str) -> Reply {
+        let (mut reader, status, kind) = self.send(method, target, &[("if-match", revision)], body).unwrap();
+        let mut body = String::new();
+        reader.read_to_string(&mut body).unwrap();
+        Reply { status, kind, body }
+    }
+
     /// Opens a stream of events.
     pub fn stream(&self, target: &str, last: Option<&str>) -> Stream {
         self.try_stream(target, last).unwrap_or_else(|status| panic!("{target}: {status}"))

@@ -10,17 +10,18 @@ use flotilla_api::{
     action::{Outcome, Submit, UnitOutcome},
     error::ErrorBody,
     page::{ListQuery, PAGE_ITEMS_MAX, Page},
-    unit::{Unit, UnitContent},
+    unit::{Unit, UnitContent, UnitText},
     why::Why,
 };
 use flotilla_engine::{StateReader, UnitRow};
 use flotilla_registry::{
-    operations::{Effect, Written},
+    operations::{Effect, NewText, UnitOrder, Written},
     store::Revision,
 };
 use flotilla_units::{SourceName, UnitFile, UnitName};
 
 use crate::{
+    asked::Asked,
     error::ApiError,
     identity::User,
     node::Node,
@@ -78,8 +79,13 @@ pub(super) async fn get_content(
 ) -> Result<Json<UnitContent>, ApiError> {
     let reader = node.seat()?;
     let row = find(&reader, &name)?;
-    let hash =
-        row.hash.ok_or_else(|| ApiError::not_found(format!("the content of {} is missing", row.name)))?;
+    // A seat may be a moment behind the store: text and revision have to be of one record. While the store
+    // is away the seat's text is as good as any, and nothing can be changed anyway.
+    let owner = row.name.template().unwrap_or_else(|| row.name.clone());
+    let stored = node.operations.registry().unit(&owner).await.ok().flatten();
+    let revision = stored.as_ref().map(|stored| stored.written.0);
+    let hash = stored.and_then(|stored| stored.record.current).or(row.hash);
+    let hash = hash.ok_or_else(|| ApiError::not_found(format!("the content of {} is missing", row.name)))?;
     let text = match reader.text(&hash) {
         Some(text) => text,
         None => node
@@ -89,7 +95,37 @@ pub(super) async fn get_content(
             .await?
             .ok_or_else(|| ApiError::not_found(format!("the content {hash} is missing")))?,
     };
-    Ok(Json(UnitContent { name: row.name, hash, text }))
+    Ok(Json(UnitContent { name: row.name, hash, text, revision }))
+}
+
+/// Gives a unit that there is another text. Where it runs it is started anew with it, on the same machine;
+/// the same text changes nothing.
+#[utoipa::path(put, path = "/v1/units/{name}/content", params(("name" = String, Path)), request_body = UnitText,
+    responses(
+    (status = OK, body = Outcome),
+    (status = BAD_REQUEST, body = ErrorBody),
+    (status = FORBIDDEN, body = ErrorBody),
+    (status = NOT_FOUND, body = ErrorBody),
+    (status = CONFLICT, body = ErrorBody),
+    (status = PRECONDITION_FAILED, body = ErrorBody),
+    (status = UNPROCESSABLE_ENTITY, body = ErrorBody),
+))]
+pub(super) async fn put_content(
+    State(node): State<Arc<Node>>,
+    asked: Asked,
+    Path(name): Path<String>,
+    Json(body): Json<UnitText>,
+) -> Result<Json<Outcome>, ApiError> {
+    let by = asked.asker()?;
+    let reader = node.seat()?;
+    let name = find(&reader, &name)?.name;
+    let refuse = |problems| ApiError::invalid_unit(name.as_str(), &problems);
+    let file = UnitFile::parse(name.as_str(), body.text.as_bytes()).map_err(refuse)?;
+    file.validate(&name).map_err(refuse)?;
+    let text = NewText::replacing(body.text);
+    let order = UnitOrder { expected: asked.expected, ..UnitOrder::submit(text) };
+    let bulk = node.operations.write(&[(name, order)], true, by).await?;
+    Ok(Json(outcome(&node, bulk.written).await))
 }
 
 /// Says why a unit is where it is, or nowhere.
