@@ -5,6 +5,7 @@
 use std::{error::Error, sync::Arc, time::Instant};
 
 use flotilla_engine::placement::{MachineView, Placement, UnitView, Wanted};
+use flotilla_registry::records::Capacity;
 use flotilla_units::{Glob, Is, Selector, UnitName, UnitRequirements};
 
 /// Units with what they ask for.
@@ -45,7 +46,9 @@ fn run(machines: u32, kind: &str, units: Names) -> Result<(), Box<dyn Error>> {
     for n in 0..machines {
         let zone = if n % 2 == 0 { "a" } else { "b" };
         let metadata = [("zone".to_owned(), zone.to_owned())].into();
-        let view = MachineView { host: format!("m{n}"), metadata, schedulable: true, draining: false };
+        let capacity = Capacity { cpu_milli: 64_000, memory_bytes: 256 << 30, ..Capacity::default() };
+        let view =
+            MachineView { host: format!("m{n}"), metadata, schedulable: true, draining: false, capacity };
         placement.set_machine(format!("{:032x}", n + 1).parse()?, view);
     }
     let start = Instant::now();

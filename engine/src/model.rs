@@ -13,11 +13,12 @@ use std::{
     sync::Arc,
 };
 
+use flotilla_registry::records::Departure;
 use flotilla_units::{MachineId, UnitName, UnitRequirements};
 
 use crate::{
     placement::{Decision, Explanation, MachineView, Placement, UnitView, Wanted},
-    state::{Changes, ClusterState, Life, Machine, Placed, Wish},
+    state::{Changes, ClusterState, Life, Machine, Placed, Readiness, Wish},
 };
 
 /// Entries that may get their owner's new text now.
@@ -112,26 +113,40 @@ impl Model {
             metadata: machine.metadata(),
             schedulable: !closed,
             draining: machine.life() != Life::Lost && machine.draining(),
+            capacity: machine.known().map(|record| record.capacity.clone()).unwrap_or_default(),
         };
         self.core.set_machine(id, view);
     }
 
     fn sync_unit(&mut self, state: &ClusterState, unit: &UnitName) {
         let entries = state.placed(unit);
-        let (mut placed, mut departing) = (BTreeSet::new(), BTreeSet::new());
+        let (mut placed, mut moving, mut departing) = (BTreeSet::new(), BTreeMap::new(), BTreeSet::new());
         for entry in &entries {
-            if entry.entry.departing.is_none() {
-                placed.insert(entry.machine);
-            } else if !entry.proven_gone {
-                departing.insert(entry.machine);
+            match (entry.entry.departing, entry.entry.moving) {
+                (None, None) => drop(placed.insert(entry.machine)),
+                (None, Some(why)) => drop(moving.insert(entry.machine, why)),
+                (Some(_), _) if !entry.proven_gone => drop(departing.insert(entry.machine)),
+                (Some(_), _) => {}
             }
+        }
+        // Each entry of a global unit stands for itself.
+        if !moving.is_empty()
+            && matches!(state.wish(unit), Wish::Wanted(wanted) if wanted.requirements.global)
+        {
+            placed.extend(std::mem::take(&mut moving).into_keys());
         }
         // A machine can have a new entry beside an older departing one only for a moment that the
         // leader never makes; should it be so, the core is told of the one that runs.
-        departing.retain(|id| !placed.contains(id));
+        departing.retain(|id| !placed.contains(id) && !moving.contains_key(id));
+        moving.retain(|id, _| !placed.contains(id));
         for id in self.core.placed_on(unit) {
             if !placed.contains(&id) {
                 self.core.clear_placed(unit, id);
+            }
+        }
+        for id in self.core.moving_on(unit) {
+            if !moving.contains_key(&id) {
+                self.core.clear_moving(unit, id);
             }
         }
         let before = self.departing.remove(unit).unwrap_or_default();
@@ -141,13 +156,30 @@ impl Model {
         for id in &placed {
             self.core.set_placed(unit, *id);
         }
+        for (id, why) in &moving {
+            self.core.set_moving(unit, *id, *why);
+        }
         for id in &departing {
             self.core.set_departing(unit, *id);
+        }
+        if !moving.is_empty() {
+            self.sync_ready(state, unit, &entries);
         }
         if !departing.is_empty() {
             self.departing.insert(unit.clone(), departing);
         }
         self.sync_wish(state, unit, &entries);
+    }
+
+    /// Of a unit that moves: whether it is ready where it goes.
+    fn sync_ready(&mut self, state: &ClusterState, unit: &UnitName, entries: &[Placed<'_>]) {
+        for entry in entries.iter().filter(|entry| entry.entry.stays()) {
+            if state.readiness(entry) == Readiness::Ready {
+                self.core.set_ready(unit, entry.machine);
+            } else {
+                self.core.clear_ready(unit, entry.machine);
+            }
+        }
     }
 
     fn sync_wish(&mut self, state: &ClusterState, unit: &UnitName, entries: &[Placed<'_>]) {
@@ -191,7 +223,7 @@ impl Model {
         entries: &[Placed<'_>],
     ) -> Arc<UnitRequirements> {
         let waits = |on: &&Placed<'_>| {
-            on.entry.departing.is_none()
+            on.entry.stays()
                 && on.entry.hash != wanted.hash
                 && (on.entry.run, on.entry.target) == (wanted.run, wanted.target)
                 && !self.turns.contains(&(unit.clone(), on.machine))
@@ -211,12 +243,16 @@ pub(crate) struct Decided {
     pub place: BTreeSet<MachineId>,
     /// Where its entry is to become a departing one, with the decision.
     pub depart: BTreeMap<MachineId, Decision>,
+    /// Where its entry is to become a moving one once it has the new one, and why.
+    pub moving: Option<(MachineId, Departure)>,
+    /// Where its moving entry is to become one that stays.
+    pub stay: Option<MachineId>,
 }
 
 impl Decided {
     /// Tells whether there is none.
     pub(crate) fn is_empty(&self) -> bool {
-        self.place.is_empty() && self.depart.is_empty()
+        self.place.is_empty() && self.depart.is_empty() && self.moving.is_none() && self.stay.is_none()
     }
 }
 
@@ -232,6 +268,11 @@ pub(crate) fn by_unit(decisions: Vec<Decision>) -> BTreeMap<UnitName, Decided> {
             Decision::Depart { machine, .. } => {
                 unit.depart.insert(*machine, decision);
             }
+            Decision::Move { from, to, why, .. } => {
+                unit.place.insert(*to);
+                unit.moving = Some((*from, *why));
+            }
+            Decision::Stay { machine, .. } => unit.stay = Some(*machine),
         }
     }
     units

@@ -7,13 +7,21 @@
 //!
 //! The rules, in one place:
 //!
-//! - A unit that can stay, stays. Only an order, a broken requirement, a drain, the loss of its machine
-//!   or a unit with `Replaces=` moves it. Nothing is rebalanced.
-//! - A unit goes to the machine with the fewest units (departing ones count) that may have it; ties go
-//!   to the lowest machine id.
-//! - A move has two phases: [`Decision::Depart`], then, once told by [`Placement::clear_departing`]
-//!   that the unit is proven gone or by [`Placement::remove_machine`] that the machine is dead,
-//!   [`Decision::Place`] elsewhere.
+//! - A unit that can stay, stays. Only an order, a broken requirement, a drain, the loss of its machine, a
+//!   unit with `Replaces=` or one that preempts it moves it, and a rebalance by a user's word. A reservation
+//!   that grows in place breaks nothing: it is counted, and shown.
+//! - Nothing is reserved twice: what is placed, moves or departs holds what its unit asks for now.
+//! - A unit that reserves nothing goes to the machine with the fewest units (departing ones count) that may
+//!   have it, one that reserves to the one with the lowest dominant share once it is there, then the fewest
+//!   units. Before that come the values of `Spread=` with the fewest instances, then the wishes of `Prefer=`
+//!   that are met. Ties go to the lowest machine id.
+//! - Of those that wait the highest priority is placed first. `Preempt=` pushes lower priorities away where
+//!   nothing but room is missing and nothing else helps.
+//! - A move by a drain or a rebalance starts first: [`Decision::Move`], then, once told by
+//!   [`Placement::set_ready`], [`Decision::Depart`]. A unit that no other machine takes stays.
+//! - Every other move has two phases the other way round: [`Decision::Depart`], then, once told by
+//!   [`Placement::clear_departing`] that the unit is proven gone or by [`Placement::remove_machine`] that the
+//!   machine is dead, [`Decision::Place`] elsewhere.
 //! - A unit on a dead machine keeps that placement until another machine can take it: the `Depart`
 //!   with `MachineLost` comes together with the `Place`. If its machine returns first, it stays.
 //! - What the core was never told of is left alone: a placement of a unit that nobody has set counts
@@ -24,41 +32,55 @@ mod bits;
 mod bundle;
 mod classes;
 mod decide;
+mod entries;
 mod explain;
 mod levels;
 mod membership;
 mod model;
+mod moves;
 mod patterns;
+mod preempt;
+mod ranking;
+mod room;
 mod rules;
 mod view;
 
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
+use flotilla_registry::records::Departure;
 use flotilla_units::{MachineId, UnitName};
 use rustc_hash::{FxHashMap, FxHashSet};
 
 pub use explain::{Explanation, LeaderIs, Reason, Standing, Verdict};
+pub use room::Resource;
 pub use view::{Decision, MachineView, UnitView, Wanted};
 
-use batch::Batch;
+use batch::{Batch, GroupIx};
 use bits::{Bits, Slot};
 use classes::{ClassIx, Classes, Selectors};
 use levels::Levels;
 use model::{Entry, Machine, Status, Unit, UnitIx};
-use patterns::Patterns;
+use patterns::{MatchIx, Patterns};
+use room::Names;
+use rules::Precedence;
 
 /// The model of machines and units, and the decisions about them.
 ///
 /// Names and ids are interned, units with equal requirements share a class, and who may go where is a
 /// set of machines: the cost of a decision does not grow with the number of units, and with the number of
 /// machines only by a bit for each.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Placement {
     machines: Vec<Machine>,
     by_id: FxHashMap<MachineId, Slot>,
+    /// The machines that live, by id and by host name in lower case.
+    living: BTreeMap<MachineId, Slot>,
+    by_host: FxHashMap<String, Vec<Slot>>,
+    /// The names of what machines have to give.
+    resources: Names,
     /// A slot was given out of the order of machine ids.
     disordered: bool,
     /// The machines that may get units, and the same by load.
@@ -78,6 +100,14 @@ pub struct Placement {
     selectors: Selectors,
     patterns: Patterns,
     batch: Batch,
+    /// Units that move, or are on a machine that is drained: they are asked in each `decide`.
+    restless: FxHashSet<UnitIx>,
+    /// Those of them that have to find a place elsewhere.
+    shift: BTreeSet<(i16, Precedence, UnitIx)>,
+    /// Kinds of unit that found none in this `decide`.
+    hopeless: FxHashSet<(ClassIx, MatchIx)>,
+    /// Groups that are stuck and may push others away.
+    preemptors: FxHashSet<GroupIx>,
 }
 
 impl Placement {
@@ -144,6 +174,33 @@ impl Placement {
     /// Tells that a manifest has no such entry (any more).
     pub fn clear_placed(&mut self, name: &UnitName, machine: MachineId) {
         self.clear(name, machine, Entry::Placed);
+    }
+
+    /// Tells that a manifest has an entry of the unit that becomes a departing one once the unit is ready
+    /// elsewhere. The placement that it was has to be cleared too.
+    pub fn set_moving(&mut self, name: &UnitName, machine: MachineId, why: Departure) {
+        let (unit, slot) = (self.intern(name), self.slot_of(machine));
+        let news = self.enter(unit, slot, Entry::Moving);
+        if self.units[unit as usize].moves_for.replace(why) != Some(why) || news {
+            self.refresh(unit);
+            self.touch(unit);
+            self.leader_changed(unit);
+        }
+    }
+
+    /// Tells that a manifest has no such entry (any more).
+    pub fn clear_moving(&mut self, name: &UnitName, machine: MachineId) {
+        self.clear(name, machine, Entry::Moving);
+    }
+
+    /// Tells that a unit is ready where it is placed. Only of those that are moving it has to be told.
+    pub fn set_ready(&mut self, name: &UnitName, machine: MachineId) {
+        self.change_ready(name, machine, true);
+    }
+
+    /// Tells that it is not (any more).
+    pub fn clear_ready(&mut self, name: &UnitName, machine: MachineId) {
+        self.change_ready(name, machine, false);
     }
 
     /// Tells that a manifest has a departing entry of the unit. The placement that it was, if it was
@@ -231,6 +288,35 @@ impl Placement {
         self.batch.waiting
     }
 
+    /// Returns where a unit is only until it is ready elsewhere, by machine id.
+    #[must_use]
+    pub fn moving_on(&self, name: &UnitName) -> Vec<MachineId> {
+        let unit = self.by_name.get(name).map(|ix| self.unit(*ix));
+        let slots = unit.into_iter().flat_map(|unit| unit.moving.iter());
+        let mut ids: Vec<MachineId> = slots.map(|slot| self.machine(slot).id).collect();
+        ids.sort_unstable();
+        ids
+    }
+
+    /// Returns the share of a machine that is reserved, of that resource of which it is most, in millionths.
+    #[must_use]
+    pub fn dominant_share(&self, machine: MachineId) -> u64 {
+        let slot = self.by_id.get(&machine);
+        let share = slot.map_or(0, |slot| self.machine(*slot).used.share());
+        u64::from(share) * 1_000_000 / u64::from(room::WHOLE)
+    }
+
+    fn change_ready(&mut self, name: &UnitName, machine: MachineId, ready: bool) {
+        let Some(unit) = self.by_name.get(name).copied() else { return };
+        let Some(slot) = self.by_id.get(&machine).copied() else { return };
+        let it = &mut self.units[unit as usize];
+        let news =
+            if ready { it.placed.contains(slot) && it.ready.insert(slot) } else { it.ready.remove(slot) };
+        if news {
+            self.touch(unit);
+        }
+    }
+
     fn clear(&mut self, name: &UnitName, machine: MachineId, entry: Entry) {
         let (Some(unit), Some(slot)) = (self.by_name.get(name).copied(), self.by_id.get(&machine).copied())
         else {
@@ -238,13 +324,15 @@ impl Placement {
         };
         if self.exit(unit, slot, entry) {
             self.refresh(unit);
+            self.touch(unit);
             self.leader_changed(unit);
             self.forget(unit);
         }
     }
 
     fn touch_placed(&mut self, unit: UnitIx) {
-        if !self.unit(unit).placed.is_empty() {
+        let it = self.unit(unit);
+        if !it.placed.is_empty() || !it.moving.is_empty() {
             self.touch(unit);
         }
     }

@@ -137,13 +137,27 @@ pub(crate) fn why(why: flotilla_engine::Why) -> Why {
         Standing::Unknown => "the engine does not know it".to_owned(),
         Standing::NotWanted => "it is not to run anywhere".to_owned(),
         Standing::Placed(ids) => format!("it is on {}", list(ids)),
+        Standing::Moving { from, to } => {
+            format!("it is being started on {}, and leaves {} once it is ready there", list(to), list(from))
+        }
+        Standing::Stranded { on, with } => {
+            let with: Vec<&str> = with.iter().map(flotilla_units::UnitName::as_str).collect();
+            let with =
+                if with.is_empty() { String::new() } else { format!(" together with {}", with.join(", ")) };
+            format!("it stays on {}, which is drained: no other machine takes it{with}", list(on))
+        }
+        Standing::Sticks(ids) => format!("it is sticky and waits for {}", list(ids)),
+        Standing::Awaiting(ids) => format!("it waits for room on {}", list(ids)),
         Standing::Departing(ids) => format!("it waits until it is proven gone from {}", list(ids)),
         Standing::Placeable(id) => format!("it is about to be placed on {}", host_of(*id)),
         Standing::Kept(ids) if ids.is_empty() => "it goes nowhere as things are".to_owned(),
         Standing::Kept(ids) => format!("it is left on {} until more is known of it", list(ids)),
         Standing::Unplaceable => format!("no machine can take it: {}", in_one_line(explanation)),
     };
-    let placed = matches!(explanation.standing, Standing::Placed(_));
+    let placed = matches!(
+        explanation.standing,
+        Standing::Placed(_) | Standing::Moving { .. } | Standing::Stranded { .. }
+    );
     let machines = explanation.machines.iter().map(|verdict| {
         let closed = why.closed.iter().find(|(id, _)| *id == verdict.machine).map(|(_, why)| why.clone());
         let reasons: Vec<String> = verdict.reasons.iter().map(ToString::to_string).collect();

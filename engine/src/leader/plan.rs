@@ -15,9 +15,11 @@
 //!                   new hash or run: new token, in place; a hash that runs alike keeps the token
 //! ```
 //!
-//! At every revision a unit that is not global has at most one entry that is not departing:
-//! an entry is added only where the state shows none, or in the transaction that makes the one on
-//! a lost machine departing.
+//! At every revision a unit that is not global has at most one entry that is neither departing nor
+//! moving: an entry is added only where the state shows none, or in the transaction that makes the one
+//! that is there moving (`moving`), or the one on a lost machine departing.
+
+mod moving;
 
 use std::collections::BTreeSet;
 
@@ -32,7 +34,7 @@ use jiff::Timestamp;
 use super::{cause::Cause, rollouts::has_turn, tokens::Tokens};
 use crate::{
     model::{Decided, Turns},
-    placement::Decision,
+    placement::{Decision, Reason},
     state::{ClusterState, Kept, Life, Placed, Wanted, Wish},
 };
 
@@ -171,6 +173,10 @@ impl Plan {
         true
     }
 
+    fn adds(&self) -> bool {
+        self.edits.iter().any(|edit| matches!(edit, Edit::Add { .. }))
+    }
+
     fn add(&mut self, machine: MachineId, wanted: &Wanted, token: Token, cause: Cause) {
         self.edits.push(Edit::Add { machine, entry: entry(&self.unit, wanted, token) });
         self.tell_because("placed", Some(machine), Some(cause));
@@ -269,13 +275,16 @@ impl Planning<'_> {
     ) -> (Vec<Plan>, bool) {
         let mut plan = self.only_proof(unit, placed);
         // Should there ever be several (a global unit that is no longer global), the newest stays.
-        let mut active: Vec<&Placed<'_>> = placed.iter().filter(|p| p.entry.departing.is_none()).collect();
+        let mut active: Vec<&Placed<'_>> = placed.iter().filter(|p| p.entry.stays()).collect();
         active.sort_by_key(|placed| std::cmp::Reverse(placed.entry.token));
         for extra in active.iter().skip(1).take(EDITS_MAX) {
             let why = "it is on another machine too".to_owned();
             plan.depart(extra, Departure::Requirements, Cause { why, request: None });
         }
         let target = decided.place.first().copied().filter(|id| self.may_take(unit, placed, *id));
+        if let Some(planned) = self.go_on_moving(&mut plan, placed, wanted, decided, target) {
+            return (vec![plan], planned);
+        }
         let planned = match (active.first(), target) {
             (Some(on), Some(target)) if on.life == Life::Lost && on.machine != target => {
                 self.move_off_lost(&mut plan, placed, on, target, wanted)
@@ -301,7 +310,7 @@ impl Planning<'_> {
         if !self.start_on(plan, placed, target, wanted) {
             return false;
         }
-        if plan.edits.iter().any(|edit| matches!(edit, Edit::Add { .. })) {
+        if plan.adds() {
             plan.absent.insert(on.machine);
             let cause = Cause::left(self.state, on.machine, Departure::MachineLost);
             // What gave it its new place is the same loss.
@@ -360,11 +369,7 @@ impl Planning<'_> {
             && on.life != Life::Lost
             && self.state.machines().get(&on.machine).is_some_and(crate::state::Machine::is_legible)
         {
-            let mut cause = Cause::departs(self.state, &plan.unit, on.machine, *why);
-            if let Some(reason) = reason {
-                cause.why = format!("{}: {reason}", cause.why);
-            }
-            plan.depart(on, *why, cause);
+            self.order_off(plan, on, *why, reason.as_ref());
             return true;
         }
         let behind = on.entry.hash != wanted.hash;
@@ -405,6 +410,14 @@ impl Planning<'_> {
         };
         plan.tell_because(kind, Some(on.machine), Some(cause));
         true
+    }
+
+    fn order_off(&self, plan: &mut Plan, on: &Placed<'_>, why: Departure, reason: Option<&Reason>) {
+        let mut cause = Cause::departs(self.state, &plan.unit, on.machine, why);
+        if let Some(reason) = reason {
+            cause.why = format!("{}: {reason}", cause.why);
+        }
+        plan.depart(on, why, cause);
     }
 
     /// A unit that is to be on every machine that may have it: each entry stands for itself.

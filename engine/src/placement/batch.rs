@@ -6,6 +6,7 @@
 //!    ▲                     │
 //!    └──── stuck ◄─────────┘               no machine can take it: woken by a change that may help
 //! globals ──► Place                        a global unit may be missing somewhere
+//! shift ────► Move                         its machine is drained
 //! ```
 //!
 //! Units that wait are kept in groups: what holds for one of a group holds for all of it, so that a
@@ -46,7 +47,7 @@ pub(super) enum State {
     Stuck,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Group {
     pub(super) key: GroupKey,
     /// By name, the first one last. A unit that is no longer of this group is stale.
@@ -56,12 +57,15 @@ pub(super) struct Group {
     pub(super) state: State,
 }
 
-/// Which group comes first: the most constrained. Phase, number of machines that can take it, first
-/// name.
-pub(super) type Order = (u8, u32, UnitName);
+/// Which group comes first: that of the highest priority, then the most constrained. Priority below zero,
+/// phase, number of machines that can take it, first name.
+pub(super) type Order = (i16, u8, u32, UnitName);
+
+/// Which global unit comes first: priority below zero, name.
+pub(super) type GlobalOrder = (i16, UnitName, UnitIx);
 
 /// Everything that waits to be decided.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Batch {
     pub(super) groups: Vec<Group>,
     group_of: FxHashMap<GroupKey, GroupIx>,
@@ -71,13 +75,18 @@ pub(super) struct Batch {
     pub(super) touched: Vec<UnitIx>,
     /// Those that leave by themselves before those that have to be compared.
     pub(super) suspects: BTreeSet<(bool, Precedence, UnitIx)>,
-    pub(super) globals: BTreeSet<(UnitName, UnitIx)>,
+    pub(super) globals: BTreeSet<GlobalOrder>,
     pub(super) waiting: usize,
 }
 
 impl Batch {
     pub(super) fn group(&self, group: GroupIx) -> &Group {
         &self.groups[group as usize]
+    }
+
+    /// Returns how many units wait in a group.
+    pub(super) fn waiting_in(&self, group: GroupIx) -> u64 {
+        self.groups[group as usize].live as u64
     }
 
     /// Lets a unit wait in the group with this key; returns the group when it is a new one.

@@ -13,8 +13,7 @@ use rustc_hash::FxHashSet;
 use super::{
     Decision, Placement,
     batch::{GroupIx, State},
-    bits::Bits,
-    levels::Cursor,
+    bits::{Bits, Slot},
     model::{Status, UnitIx},
 };
 
@@ -30,7 +29,10 @@ impl Placement {
                 return self.batch.set_state(group, State::Ready);
             }
             let (bundle, set) = self.bundle_room(unit);
-            let Some(slot) = self.levels.first(&set, &mut Cursor::default()) else {
+            let Some(slot) = self.best(&bundle, &set) else {
+                if bundle.len() == 1 {
+                    self.make_room(group, unit, limit, out);
+                }
                 return self.stick(group, &bundle);
             };
             bundle.into_iter().for_each(|unit| self.place(unit, slot, out));
@@ -100,13 +102,30 @@ impl Placement {
     }
 
     /// Returns the machines that take all of these units together.
-    fn room_for(&self, units: &[UnitIx]) -> Bits {
+    pub(super) fn room_for(&self, units: &[UnitIx]) -> Bits {
         let asks = |unit: &&UnitIx| !self.classes.get(self.unit(**unit).class).conflicts.is_empty();
         if units.iter().filter(asks).any(|one| units.iter().any(|other| self.conflict(*one, *other))) {
             return Bits::default();
         }
         let mut set = self.open.clone();
         units.iter().for_each(|unit| set.keep(&self.candidates(*unit, units)));
+        if units.len() > 1 {
+            let ask = self.ask_of(units);
+            let full =
+                |slot: &Slot| !self.machine(*slot).used.fits(&ask) || !self.takes_so_many(units, *slot);
+            set.iter().filter(full).collect::<Vec<_>>().into_iter().for_each(|slot| set.clear(slot));
+        }
         set
+    }
+
+    /// Tells whether none of them would have too many of its template beside it.
+    fn takes_so_many(&self, units: &[UnitIx], slot: Slot) -> bool {
+        units.iter().all(|unit| {
+            self.caps(*unit).all(|(siblings, most)| {
+                let coming = units.iter().filter(|other| self.is_matched(**other, siblings)).count();
+                let there = self.patterns.get(siblings).matched.count(slot);
+                there as usize + coming <= most as usize
+            })
+        })
     }
 }

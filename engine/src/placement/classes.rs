@@ -10,27 +10,65 @@ use super::{
     bits::{Bits, Slot},
     model::UnitIx,
     patterns::PatternIx,
+    room::Amount,
 };
 
 pub(super) type ClassIx = u32;
 pub(super) type SelectorIx = u32;
 
 /// One class. Class 0 asks for nothing, and is never given up.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Class {
     pub(super) requirements: Arc<UnitRequirements>,
     pub(super) units: u32,
     pub(super) selectors: Vec<SelectorIx>,
+    /// The keys of `Spread=`, each as the machines that have it.
+    pub(super) spread: Vec<SelectorIx>,
     pub(super) leaders: Vec<UnitIx>,
+    /// `MachineOf=` with wildcards.
+    pub(super) follows: Vec<PatternIx>,
     pub(super) conflicts: Vec<PatternIx>,
     pub(super) replaces: Vec<PatternIx>,
-    /// Its units, kept only where there are leaders: to find who follows.
+    pub(super) reserve: Amount,
+    pub(super) wishes: Wishes,
+    /// More than the number of units decides where they go.
+    pub(super) ranked: bool,
+    /// Its units have to know where the others of their template are.
+    pub(super) counts_siblings: bool,
+    /// Its units, kept only where there are leaders of either kind: to find who follows.
     pub(super) members: FxHashSet<UnitIx>,
     /// The groups that its units ever waited in.
     pub(super) groups: Vec<GroupIx>,
 }
 
-#[derive(Debug)]
+/// `Prefer=` of a class, each wish with its weight.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Wishes {
+    pub(super) likes: Vec<(i32, SelectorIx)>,
+    pub(super) near: Vec<(i32, PatternIx)>,
+    pub(super) spread: Vec<(i32, String)>,
+}
+
+impl Class {
+    /// Tells whether it has to be where others are.
+    pub(super) const fn is_tied(&self) -> bool {
+        !self.leaders.is_empty() || !self.follows.is_empty()
+    }
+
+    /// Every selector that it uses.
+    pub(super) fn used_selectors(&self) -> impl Iterator<Item = SelectorIx> {
+        let likes = self.wishes.likes.iter().map(|(_, selector)| *selector);
+        self.selectors.iter().chain(&self.spread).copied().chain(likes)
+    }
+
+    /// Every pattern that it uses.
+    pub(super) fn used_patterns(&self) -> impl Iterator<Item = PatternIx> {
+        let near = self.wishes.near.iter().map(|(_, pattern)| *pattern);
+        self.conflicts.iter().chain(&self.replaces).chain(&self.follows).copied().chain(near)
+    }
+}
+
+#[derive(Debug, Clone)]
 pub(super) struct Classes {
     all: Vec<Class>,
     free: Vec<ClassIx>,
@@ -91,14 +129,14 @@ impl Classes {
 }
 
 /// One term of `MachineMetadata=`, and the living machines that meet it.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Asked {
     pub(super) wanted: Selector,
     pub(super) machines: Bits,
     users: u32,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Selectors {
     all: Vec<Option<Asked>>,
     free: Vec<SelectorIx>,

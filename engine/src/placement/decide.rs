@@ -1,17 +1,23 @@
 //! Deciding: who leaves, then who goes where.
 
 use flotilla_registry::records::Departure;
-use flotilla_units::UnitName;
 
 use super::{
     Decision, Placement, Reason,
-    batch::{GroupIx, Order, State},
+    batch::{GlobalOrder, GroupIx, Order, State},
     bits::{Bits, Slot},
     levels::Cursor,
     model::{Entry, Status, UnitIx},
     patterns::Waiter,
+    ranking::Ranking,
     rules::Stay,
 };
+
+/// Which machine of a set the next unit of a group gets.
+enum Choice {
+    Lightest(Bits, Cursor),
+    Ranked(Ranking),
+}
 
 impl Placement {
     pub(super) fn decide_some(&mut self, limit: usize) -> Vec<Decision> {
@@ -20,6 +26,7 @@ impl Placement {
         for (_, group) in std::mem::take(&mut self.batch.queue) {
             self.batch.set_state(group, State::Ready);
         }
+        self.ask_the_restless();
         let mut out = Vec::new();
         while out.len() < limit {
             self.triage();
@@ -30,15 +37,41 @@ impl Placement {
                     // It was noted before an earlier limit, and is another by now.
                     self.touch(unit);
                 }
-            } else if let Some(group) = self.next_group() {
+                continue;
+            }
+            self.queue_ready();
+            let group = self.batch.queue.first().map(|((priority, ..), _)| *priority);
+            let global = self.batch.globals.first().map(|(priority, ..)| *priority);
+            if global.is_some_and(|global| group.is_none_or(|group| global < group)) {
+                if let Some(global) = self.batch.globals.pop_first() {
+                    self.place_global(global, limit, &mut out);
+                }
+            } else if let Some((_, group)) = self.batch.queue.pop_first() {
                 self.place_group(group, limit, &mut out);
-            } else if let Some((name, unit)) = self.batch.globals.pop_first() {
-                self.place_global(name, unit, limit, &mut out);
+            } else if let Some((_, _, unit)) = self.shift.pop_first() {
+                self.move_away(unit, &mut out);
             } else {
                 break;
             }
         }
         out
+    }
+
+    /// Those who may push others away, or wait to leave a machine, depend on so much that they are asked each
+    /// time.
+    fn ask_the_restless(&mut self) {
+        self.shift.clear();
+        self.hopeless.clear();
+        for unit in self.restless.iter().copied().collect::<Vec<_>>() {
+            self.touch(unit);
+        }
+        for group in std::mem::take(&mut self.preemptors) {
+            self.batch.wake(group);
+        }
+        let preempts = |unit: &UnitIx| self.classes.get(self.unit(*unit).class).requirements.preempt;
+        for unit in self.globals.iter().copied().filter(preempts).collect::<Vec<_>>() {
+            self.refresh(unit);
+        }
     }
 
     /// Looks at every unit about which something changed; most stay, and cost no more than this.
@@ -53,9 +86,12 @@ impl Placement {
                     Stay::No(..) => worst = Some(false),
                 }
             }
-            if self.spare_home(unit).is_some() {
+            let must_go = |slot: Slot| matches!(self.stays(unit, slot), Stay::No(..));
+            let moving = self.unit(unit).moving.iter().any(must_go);
+            if moving || self.spare_home(unit).is_some() || self.due(unit).is_some() {
                 worst = Some(false);
             }
+            self.note_restless(unit);
             if let Some(contested) = worst {
                 self.batch.suspects.insert((contested, self.precedence(unit), unit));
             }
@@ -74,7 +110,11 @@ impl Placement {
 
     /// Decides where a suspect has to leave, and has those looked at that have to leave for it.
     fn examine(&mut self, unit: UnitIx, limit: usize, out: &mut Vec<Decision>) {
-        let homes: Vec<Slot> = self.unit(unit).placed.iter().collect();
+        if let Some(due) = self.due(unit) {
+            self.go_on(unit, due, out);
+        }
+        let it = self.unit(unit);
+        let homes: Vec<Slot> = it.placed.iter().chain(it.moving.iter()).collect();
         for slot in homes {
             if out.len() >= limit {
                 self.touch(unit);
@@ -83,6 +123,8 @@ impl Placement {
             match self.stays(unit, slot) {
                 Stay::Yes => {}
                 Stay::No(why, reason) => self.depart(unit, slot, why, reason, out),
+                // What leaves as soon as it can makes nobody leave before.
+                Stay::Contested if self.unit(unit).moving.contains(slot) => {}
                 Stay::Contested => {
                     if let Some((why, reason)) = self.meet(unit, slot) {
                         self.depart(unit, slot, why, Some(reason), out);
@@ -106,10 +148,17 @@ impl Placement {
         if let Some(by) = self.pusher(unit, slot) {
             return Some((Departure::Replaced, Reason::Replaced { by: self.unit(by).name.clone() }));
         }
-        let others = self.machine(slot).units.iter().copied();
-        let met: Vec<UnitIx> =
-            others.filter(|other| self.conflict(unit, *other) || self.pushes(unit, *other)).collect();
+        if let Some(reason) = self.crowded_out(unit, slot) {
+            return Some((Departure::Requirements, reason));
+        }
         let key = self.precedence(unit);
+        let crowds = |other: UnitIx| {
+            self.caps(unit).any(|(it, _)| self.is_matched(other, it)) && self.precedence(other) > key
+        };
+        let others = self.machine(slot).units.iter().copied();
+        let met: Vec<UnitIx> = others
+            .filter(|other| self.conflict(unit, *other) || self.pushes(unit, *other) || crowds(*other))
+            .collect();
         // Those that leave on their own account are gone before anybody is compared. One that nobody has
         // set makes nobody leave: it may be its record that is missing.
         let winner = met
@@ -125,7 +174,7 @@ impl Placement {
         None
     }
 
-    fn depart(
+    pub(super) fn depart(
         &mut self,
         unit: UnitIx,
         slot: Slot,
@@ -134,15 +183,23 @@ impl Placement {
         out: &mut Vec<Decision>,
     ) {
         // In this order the unit never seems to be away: it counts on until it is proven gone.
-        self.enter(unit, slot, Entry::Departing);
-        self.exit(unit, slot, Entry::Placed);
+        let is_moving = !self.unit(unit).placed.contains(slot);
+        let from = if is_moving { Entry::Moving } else { Entry::Placed };
+        self.turn(unit, slot, from, Entry::Departing);
         self.refresh(unit);
         self.leader_changed(unit);
+        if self.machine(slot).drains() || !self.machine(slot).moving.is_empty() {
+            // Whom it followed there may have waited for it.
+            let machine = self.machine(slot);
+            for other in machine.units.iter().chain(&machine.moving).copied().collect::<Vec<_>>() {
+                self.touch(other);
+            }
+        }
         let (unit, machine) = (self.unit(unit).name.clone(), self.machine(slot).id);
         out.push(Decision::Depart { unit, machine, why, reason });
     }
 
-    fn next_group(&mut self) -> Option<GroupIx> {
+    fn queue_ready(&mut self) {
         for group in std::mem::take(&mut self.batch.ready) {
             match self.batch.first(&self.units, group) {
                 None => self.batch.set_state(group, State::Idle),
@@ -153,7 +210,6 @@ impl Placement {
                 }
             }
         }
-        self.batch.queue.pop_first().map(|(_, group)| group)
     }
 
     fn order(&self, group: GroupIx, first: UnitIx) -> Order {
@@ -162,6 +218,9 @@ impl Placement {
         let phase = if !class.replaces.is_empty() {
             // First, so that nobody is placed only to be pushed away again.
             0
+        } else if !class.follows.is_empty() {
+            // Behind those that it may follow, but for those that nothing keeps anywhere.
+            5
         } else if class.requirements.machine.is_some() {
             1
         } else if !class.leaders.is_empty() {
@@ -171,11 +230,11 @@ impl Placement {
         } else if !class.conflicts.is_empty() || key.matched != 0 {
             4
         } else {
-            5
+            6
         };
-        // How constrained they are only matters between several.
-        let room = if phase >= 3 { self.candidates(first, &[]).count() } else { 0 };
-        (phase, room, self.unit(first).name.clone())
+        // How constrained they are only matters between several, and is not known of those that others lead.
+        let room = if phase >= 3 && phase != 5 { self.candidates(first, &[]).count() } else { 0 };
+        (-class.requirements.priority, phase, room, self.unit(first).name.clone())
     }
 
     fn place_group(&mut self, group: GroupIx, limit: usize, out: &mut Vec<Decision>) {
@@ -186,19 +245,32 @@ impl Placement {
         if key.leads || !self.classes.get(key.class).leaders.is_empty() {
             return self.place_bundles(group, limit, out);
         }
-        let mut set = self.candidates(first, &[]);
-        let closes = key.matched != 0 || !self.classes.get(key.class).conflicts.is_empty();
-        let mut cursor = Cursor::default();
+        let set = self.candidates(first, &[]);
+        let class = self.classes.get(key.class);
+        let closes = key.matched != 0 || !class.conflicts.is_empty();
+        let mut choice = if class.ranked {
+            Choice::Ranked(Ranking::new(self, &[first], &set))
+        } else {
+            Choice::Lightest(set, Cursor::default())
+        };
         while let Some(unit) = self.batch.first(&self.units, group) {
             if out.len() >= limit {
                 return self.batch.set_state(group, State::Ready);
             }
-            let Some(slot) = self.levels.first(&set, &mut cursor) else {
+            let slot = match &mut choice {
+                Choice::Lightest(set, cursor) => self.levels.first(set, cursor),
+                Choice::Ranked(ranking) => ranking.best(),
+            };
+            let Some(slot) = slot else {
+                self.make_room(group, unit, limit, out);
                 return self.stick(group, &[unit]);
             };
             self.place(unit, slot, out);
-            if closes && self.is_blocked(unit, slot) {
-                set.clear(slot);
+            let closed = closes && self.is_blocked(unit, slot);
+            match &mut choice {
+                Choice::Lightest(set, _) if closed => set.clear(slot),
+                Choice::Lightest(..) => {}
+                Choice::Ranked(ranking) => ranking.placed(self, slot, closed),
             }
         }
         self.batch.set_state(group, State::Idle);
@@ -207,6 +279,10 @@ impl Placement {
     /// Lets a group wait until something changes that these units wait for.
     pub(super) fn stick(&mut self, group: GroupIx, units: &[UnitIx]) {
         self.batch.set_state(group, State::Stuck);
+        let class = self.batch.group(group).key.class;
+        if self.classes.get(class).requirements.preempt {
+            self.preemptors.insert(group);
+        }
         units.iter().for_each(|unit| self.wait_for_patterns(*unit, Waiter::Group(group)));
     }
 
@@ -220,9 +296,10 @@ impl Placement {
     }
 
     pub(super) fn place(&mut self, unit: UnitIx, slot: Slot, out: &mut Vec<Decision>) {
-        if !self.unit(unit).placed.is_empty() {
+        let it = self.unit(unit);
+        if !it.placed.is_empty() || !it.moving.is_empty() {
             // It waits, so all of these are dead.
-            for dead in self.unit(unit).placed.iter().collect::<Vec<_>>() {
+            for dead in it.placed.iter().chain(it.moving.iter()).collect::<Vec<_>>() {
                 self.depart(unit, dead, Departure::MachineLost, None, out);
             }
         }
@@ -236,19 +313,22 @@ impl Placement {
         }
     }
 
-    fn place_global(&mut self, name: UnitName, unit: UnitIx, limit: usize, out: &mut Vec<Decision>) {
-        // Another unit may have its number by now; that one has an entry of its own.
-        if !self.globals.contains(&unit) || self.unit(unit).name != name {
+    fn place_global(&mut self, global: GlobalOrder, limit: usize, out: &mut Vec<Decision>) {
+        let (priority, name, unit) = global;
+        // Another unit may have its number by now, or it another priority; that has an entry of its own.
+        let is_it = self.globals.contains(&unit) && self.unit(unit).name == name;
+        if !is_it || -self.priority(unit) != priority {
             return;
         }
         for slot in self.missing(unit).iter() {
             if out.len() >= limit {
-                self.batch.globals.insert((name, unit));
+                self.batch.globals.insert((priority, name, unit));
                 return self.leader_changed(unit);
             }
             self.enter(unit, slot, Entry::Placed);
             out.push(Decision::Place { unit: name.clone(), machine: self.machine(slot).id });
         }
+        self.make_room_everywhere(unit, limit, out);
         self.leader_changed(unit);
         self.wait_for_patterns(unit, Waiter::Global(unit));
     }

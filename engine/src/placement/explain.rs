@@ -5,12 +5,13 @@ use std::{
     fmt,
 };
 
-use flotilla_units::{Is, MachineChoice, MachineId, Selector, UnitName};
+use flotilla_units::{Glob, Is, MachineChoice, MachineId, Selector, UnitName};
 
 use super::{
     Placement,
-    bits::{Homes, Slot},
+    bits::{Bits, Homes, Slot},
     model::{Status, UnitIx},
+    room::Resource,
 };
 
 /// How many units or values one line of an [`Explanation`] names before it only counts: a screen is
@@ -28,6 +29,8 @@ pub enum Reason {
     MachineId {
         /// The machine it names.
         wanted: MachineChoice,
+        /// The machines that it names, this one among them, if it names several: then none is meant.
+        shared: BTreeSet<MachineId>,
     },
     /// `MachineMetadata=` does not match.
     Metadata {
@@ -36,12 +39,22 @@ pub enum Reason {
         /// What the machine has.
         found: Option<String>,
     },
+    /// The machine does not have a key of `Spread=`.
+    Spread {
+        /// The key.
+        key: String,
+    },
     /// `MachineOf=` names a unit that is not on the machine.
     MachineOf {
         /// The unit it names.
         leader: UnitName,
         /// Where that unit is.
         is: LeaderIs,
+    },
+    /// No other unit that a pattern of `MachineOf=` matches is on the machine.
+    MachineOfAny {
+        /// The pattern.
+        pattern: Glob,
     },
     /// The unit is still leaving this very machine.
     StillDeparting,
@@ -50,9 +63,39 @@ pub enum Reason {
         /// The unit on the machine.
         with: UnitName,
     },
+    /// The machine has as many units of the template as `MaxPerMachine=` allows.
+    MaxPerMachine {
+        /// How many others it has.
+        has: u32,
+        /// How many it may have.
+        most: u32,
+    },
+    /// Less is free than the unit reserves.
+    Room {
+        /// Of what.
+        resource: Resource,
+        /// How much the unit reserves.
+        asked: u64,
+        /// How much nobody else has reserved.
+        free: u64,
+        /// How much there is.
+        all: u64,
+    },
+    /// Another unit on the machine reserves the port.
+    Port {
+        /// The port.
+        port: u16,
+        /// The unit on the machine.
+        by: UnitName,
+    },
     /// A unit on the machine has `Replaces=` with this one.
     Replaced {
         /// The unit on the machine.
+        by: UnitName,
+    },
+    /// A unit of higher priority needs the room. Said of those that leave only.
+    Preempted {
+        /// The unit that comes.
         by: UnitName,
     },
 }
@@ -79,10 +122,28 @@ pub enum Standing {
     NotWanted,
     /// It is on these machines.
     Placed(Vec<MachineId>),
+    /// It is being started elsewhere, and leaves once it is ready there.
+    Moving {
+        /// Where it is until then.
+        from: Vec<MachineId>,
+        /// Where it is started.
+        to: Vec<MachineId>,
+    },
+    /// It is on a machine that is drained, and no other can take it with those that have to be with it.
+    Stranded {
+        /// Where it is.
+        on: Vec<MachineId>,
+        /// Who has to go where it goes.
+        with: Vec<UnitName>,
+    },
+    /// It is `Sticky=`, and waits for these machines, none of which lives.
+    Sticks(Vec<MachineId>),
     /// It goes nowhere before it is proven gone from these machines.
     Departing(Vec<MachineId>),
     /// Nothing is in its way: the next decision places it there.
     Placeable(MachineId),
+    /// No machine can take it now; on these there is room once what leaves them is gone.
+    Awaiting(Vec<MachineId>),
     /// No machine can take it.
     Unplaceable,
     /// It is left as it is, on these machines, of which none lives; on none, if there are none.
@@ -148,7 +209,7 @@ impl Placement {
         let ix = self.by_name.get(name).copied();
         let known = ix.filter(|ix| {
             let it = self.unit(*ix);
-            it.status != Status::Unknown || !it.placed.is_empty() || !it.departing.is_empty()
+            it.status != Status::Unknown || it.has_entries()
         });
         let Some(unit) = known else {
             return Explanation { unit: name.clone(), standing: Standing::Unknown, machines: Vec::new() };
@@ -177,8 +238,25 @@ impl Placement {
         };
         let living = |homes: &Homes| ids(homes, &|slot| self.lives(slot));
         let (placed, departing) = (living(&it.placed), living(&it.departing));
-        if !placed.is_empty() {
-            return Standing::Placed(placed);
+        let moving = living(&it.moving);
+        let asks = &self.classes.get(it.class).requirements;
+        if placed.is_empty() && !moving.is_empty() {
+            return Standing::Placed(moving);
+        } else if !placed.is_empty() && !moving.is_empty() {
+            return Standing::Moving { from: moving, to: placed };
+        } else if !placed.is_empty() {
+            let drained = it.placed.iter().find(|slot| self.machine(*slot).drains());
+            let waits = it.status == Status::Wanted && !asks.global && departing.is_empty();
+            let stranded = drained.filter(|slot| waits && self.way_out(unit, *slot).is_none());
+            let Some(slot) = stranded else { return Standing::Placed(placed) };
+            let with = self.tied(unit, slot).unwrap_or_default().into_iter().skip(1);
+            return Standing::Stranded {
+                on: placed,
+                with: with.map(|it| self.unit(it).name.clone()).collect(),
+            };
+        }
+        if it.status == Status::Wanted && asks.sticky && !it.placed.is_empty() {
+            return Standing::Sticks(ids(&it.placed, &|_| true));
         }
         if it.status == Status::Kept && departing.is_empty() {
             return Standing::Kept(ids(&it.placed, &|_| true));
@@ -192,9 +270,20 @@ impl Placement {
         } else {
             return Standing::Departing(departing);
         };
-        let lightest = self.levels.lightest(&room);
-        let ids = lightest.iter().map(|slot| self.machine(slot).id);
-        ids.min().map_or(Standing::Unplaceable, Standing::Placeable)
+        if let Some(slot) = self.best(&self.bundle_room(unit).0, &room) {
+            return Standing::Placeable(self.machine(slot).id);
+        }
+        let room_to_come = if asks.preempt { self.candidates_but_room(unit) } else { Bits::default() };
+        let mut coming: Vec<MachineId> = Vec::new();
+        for slot in room_to_come.iter() {
+            let mut only = Bits::default();
+            only.set(slot);
+            if self.coming(unit, &only, 1) > 0 {
+                coming.push(self.machine(slot).id);
+            }
+        }
+        coming.sort_unstable();
+        if coming.is_empty() { Standing::Unplaceable } else { Standing::Awaiting(coming) }
     }
 }
 
@@ -216,9 +305,17 @@ impl Reason {
             Self::MachineId { .. } => "MachineID",
             Self::Metadata { .. } => "MachineMetadata",
             Self::MachineOf { .. } => "MachineOf",
+            Self::Spread { .. } => "Spread",
+            Self::MachineOfAny { .. } => "MachineOf",
             Self::StillDeparting => "departing",
             Self::Conflict { .. } => "Conflicts",
+            Self::MaxPerMachine { .. } => "MaxPerMachine",
+            Self::Room { resource: Resource::Cpu, .. } => "ReserveCPU",
+            Self::Room { resource: Resource::Memory, .. } => "ReserveMemory",
+            Self::Room { .. } => "Reserve",
+            Self::Port { .. } => "ReservePort",
             Self::Replaced { .. } => "Replaces",
+            Self::Preempted { .. } => "Priority",
         }
     }
 
@@ -232,6 +329,14 @@ impl Reason {
             ),
             Self::Conflict { with } => (Self::Conflict { with: stand_in.clone() }, Some(with.to_string())),
             Self::Replaced { by } => (Self::Replaced { by: stand_in.clone() }, Some(by.to_string())),
+            Self::Preempted { by } => (Self::Preempted { by: stand_in.clone() }, Some(by.to_string())),
+            Self::Port { port, by } => {
+                (Self::Port { port: *port, by: stand_in.clone() }, Some(by.to_string()))
+            }
+            Self::Room { resource, asked, free, all } => (
+                Self::Room { resource: resource.clone(), asked: *asked, free: 0, all: 0 },
+                Some(resource.asked_and_free(*asked, *free, *all).1),
+            ),
             other => (other.clone(), None),
         }
     }
@@ -240,8 +345,12 @@ impl Reason {
         match self {
             Self::NotSchedulable => "cordoned, stopped or held".to_owned(),
             Self::Draining => "draining".to_owned(),
-            Self::MachineId { wanted: MachineChoice::Id(id) } => format!("not machine {}", id.short()),
-            Self::MachineId { wanted } => format!("not machine {wanted}"),
+            Self::MachineId { wanted, shared } if !shared.is_empty() => {
+                let ids: Vec<String> = shared.iter().map(MachineId::to_string).collect();
+                format!("{wanted} names {} machines: {}", ids.len(), ids.join(", "))
+            }
+            Self::MachineId { wanted: MachineChoice::Id(id), .. } => format!("not machine {}", id.short()),
+            Self::MachineId { wanted, .. } => format!("not machine {wanted}"),
             Self::Metadata { wanted, .. } => {
                 let wanted = match &wanted.is {
                     Is::OneOf(these) => {
@@ -259,9 +368,17 @@ impl Reason {
                 LeaderIs::Unplaced => format!("{leader} is not placed"),
                 LeaderIs::Elsewhere => format!("{leader} is not there"),
             },
+            Self::Spread { key } => format!("has no {key} to spread over"),
+            Self::MachineOfAny { pattern } => format!("no other unit that {pattern} matches is there"),
             Self::StillDeparting => "not yet gone from there".to_owned(),
             Self::Conflict { .. } => format!("conflicts with {named}"),
+            Self::MaxPerMachine { most, .. } => format!("has {most} of its template, the most it may"),
+            Self::Room { resource, asked, .. } => {
+                format!("{} ({named})", resource.asked_and_free(*asked, 0, 0).0)
+            }
+            Self::Port { port, .. } => format!("port {port} is reserved by {named}"),
             Self::Replaced { .. } => format!("replaced by {named}"),
+            Self::Preempted { .. } => format!("{named} needs the room"),
         }
     }
 }
@@ -269,12 +386,15 @@ impl Reason {
 impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let named = match self {
-            Self::Metadata { found, .. } => found.as_deref().unwrap_or("not set"),
-            Self::Conflict { with } => with.as_str(),
-            Self::Replaced { by } => by.as_str(),
-            _ => "",
+            Self::Metadata { found, .. } => found.clone().unwrap_or_else(|| "not set".to_owned()),
+            Self::Conflict { with: other }
+            | Self::Replaced { by: other }
+            | Self::Preempted { by: other }
+            | Self::Port { by: other, .. } => other.to_string(),
+            Self::Room { resource, asked, free, all } => resource.asked_and_free(*asked, *free, *all).1,
+            _ => String::new(),
         };
-        f.write_str(&self.in_words(named))
+        f.write_str(&self.in_words(&named))
     }
 }
 
@@ -294,6 +414,23 @@ impl fmt::Display for Explanation {
             Standing::Unknown => return write!(f, "{} is not known", self.unit),
             Standing::NotWanted => return write!(f, "{} is inactive", self.unit),
             Standing::Placed(ids) => write!(f, "{} is on {}", self.unit, on(ids))?,
+            Standing::Moving { from, to } => {
+                let (from, to) = (on(from), on(to));
+                write!(
+                    f,
+                    "{} is being started on {to}, and leaves {from} once it is ready there",
+                    self.unit
+                )?;
+            }
+            Standing::Stranded { on: ids, with } => {
+                write!(f, "{} stays on {}, which is drained: nothing else takes it", self.unit, on(ids))?;
+                if !with.is_empty() {
+                    let with: BTreeSet<String> = with.iter().map(ToString::to_string).collect();
+                    write!(f, " together with {}", some_of(&with))?;
+                }
+            }
+            Standing::Sticks(ids) => write!(f, "{} is sticky and waits for {}", self.unit, on(ids))?,
+            Standing::Awaiting(ids) => write!(f, "{} waits for room on {}", self.unit, on(ids))?,
             Standing::Departing(ids) => {
                 write!(f, "{} waits until it is gone from {}", self.unit, on(ids))?;
             }

@@ -5,12 +5,12 @@ use std::collections::BTreeMap;
 use super::bits::{Bits, Slot};
 
 /// The machines that are open to new units, by how many units they have.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Levels {
     levels: BTreeMap<u32, Level>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 struct Level {
     bits: Bits,
     count: u32,
@@ -18,7 +18,7 @@ struct Level {
 
 /// Where a search left off. As long as loads only grow and the searched set only shrinks, what lies
 /// before it has nothing to find, so that a run of searches costs no more than one walk.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Cursor {
     level: u32,
     word: usize,

@@ -2,13 +2,13 @@
 
 use std::{ops::Bound, sync::Arc};
 
-use flotilla_units::{Glob, UnitName, UnitRequirements};
+use flotilla_units::{Glob, Is, PreferTerm, Preference, Selector, UnitName, UnitRequirements};
 
 use super::{
     Placement,
-    classes::{Class, ClassIx, meets},
+    classes::{Class, ClassIx, SelectorIx, meets},
     model::UnitIx,
-    patterns::{PatternIx, beginning},
+    patterns::{PatternIx, beginning, siblings_of},
 };
 
 impl Placement {
@@ -37,13 +37,11 @@ impl Placement {
             self.last_class = 0;
         }
         let gone = self.classes.remove(class);
-        gone.selectors.iter().for_each(|selector| self.selectors.release(*selector));
-        for pattern in gone.conflicts.into_iter().chain(gone.replaces) {
-            if self.patterns.release(pattern) {
-                self.rematch_all(pattern);
-                self.patterns.retire(pattern);
-            }
+        gone.used_selectors().for_each(|selector| self.selectors.release(selector));
+        for pattern in &gone.follows {
+            self.patterns.get_mut(*pattern).followers.retain(|follower| *follower != class);
         }
+        gone.used_patterns().for_each(|pattern| self.give_back(pattern));
         for leader in gone.leaders {
             if let Some(followers) = self.followers.get_mut(&leader) {
                 followers.retain(|follower| *follower != class);
@@ -60,24 +58,90 @@ impl Placement {
     fn make_class(&mut self, requirements: &Arc<UnitRequirements>) -> ClassIx {
         let it = &**requirements;
         let mut class = Class { requirements: requirements.clone(), ..Class::default() };
-        for wanted in &it.metadata {
-            // A new selector asks every machine once; from then on it is kept.
-            let machines = self.machines_with(|view| meets(&view.metadata, wanted));
-            class.selectors.push(self.selectors.acquire(wanted, || machines));
-        }
+        class.selectors = it.metadata.iter().map(|wanted| self.use_selector(wanted)).collect();
+        let has = |key: &String| Selector { key: key.clone(), is: Is::Present };
+        class.spread = it.spread.iter().map(|key| self.use_selector(&has(key))).collect();
         class.conflicts = it.conflicts.iter().map(|glob| self.use_pattern(glob)).collect();
         class.replaces = it.replaces.iter().map(|glob| self.use_pattern(glob)).collect();
-        let names = it.machine_of.iter().filter_map(|glob| glob.literal()?.parse().ok());
-        let names: Vec<UnitName> = names.collect();
-        class.leaders = names.iter().map(|name| self.intern(name)).collect();
-        let leaders = class.leaders.clone();
+        for glob in &it.machine_of {
+            match glob.literal().and_then(|name| name.parse::<UnitName>().ok()) {
+                Some(leader) => class.leaders.push(self.intern(&leader)),
+                None => class.follows.push(self.use_pattern(glob)),
+            }
+        }
+        for Preference { weight, term } in &it.prefer {
+            let weight = i32::from(*weight);
+            match term {
+                PreferTerm::Metadata(wanted) => class.wishes.likes.push((weight, self.use_selector(wanted))),
+                PreferTerm::MachineOf(glob) => class.wishes.near.push((weight, self.use_pattern(glob))),
+                PreferTerm::Spread(key) => class.wishes.spread.push((weight, key.clone())),
+            }
+        }
+        class.reserve = self.resources.amount(&it.reserve);
+        class.ranked = !class.reserve.is_empty() || !it.prefer.is_empty() || !it.spread.is_empty();
+        class.counts_siblings =
+            it.max_per_machine.is_some() || !it.spread.is_empty() || !class.wishes.spread.is_empty();
+        let (leaders, follows) = (class.leaders.clone(), class.follows.clone());
         let ix = self.classes.add(class);
+        for pattern in follows {
+            self.patterns.get_mut(pattern).followers.push(ix);
+        }
         for leader in leaders {
             self.followers.entry(leader).or_default().push(ix);
             self.units[leader as usize].leads = true;
             self.refresh(leader);
         }
         ix
+    }
+
+    /// A new selector asks every machine once; from then on it is kept.
+    fn use_selector(&mut self, wanted: &Selector) -> SelectorIx {
+        let machines = self.machines_with(|view| meets(&view.metadata, wanted));
+        self.selectors.acquire(wanted, || machines)
+    }
+
+    /// Has a unit know where the others of its template are, or not any more.
+    pub(super) fn count_siblings(&mut self, unit: UnitIx, counts: bool) {
+        let it = self.unit(unit);
+        if it.siblings.is_some() == counts {
+            return;
+        }
+        let glob = if counts { siblings_of(&it.name) } else { None };
+        let siblings = glob.map(|glob| self.use_pattern(&glob));
+        if let Some(pattern) = siblings {
+            self.patterns.get_mut(pattern).counted += 1;
+        }
+        if let Some(before) = std::mem::replace(&mut self.units[unit as usize].siblings, siblings) {
+            self.patterns.get_mut(before).counted -= 1;
+            self.give_back(before);
+        }
+    }
+
+    /// Adds or takes away what a unit says of how many of its template a machine may have.
+    pub(super) fn cap_siblings(&mut self, unit: UnitIx, add: bool) {
+        let it = self.unit(unit);
+        let cap = it.siblings.zip(self.classes.get(it.class).requirements.max_per_machine);
+        let Some((pattern, most)) = cap else { return };
+        let of = self.patterns.get_mut(pattern);
+        let before = of.cap();
+        let users = of.caps.entry(most).or_default();
+        *users = if add { *users + 1 } else { *users - 1 };
+        if *users == 0 {
+            of.caps.remove(&most);
+        }
+        if of.cap() != before {
+            for other in self.matched_by(pattern) {
+                self.touch_placed(other);
+            }
+            self.wake_waiters(pattern);
+        }
+    }
+
+    fn give_back(&mut self, pattern: PatternIx) {
+        if self.patterns.release(pattern) {
+            self.rematch_all(pattern);
+            self.patterns.retire(pattern);
+        }
     }
 
     fn use_pattern(&mut self, glob: &Glob) -> PatternIx {
@@ -90,8 +154,12 @@ impl Placement {
 
     /// Tells the units that a pattern matches that it came or went.
     fn rematch_all(&mut self, pattern: PatternIx) {
+        self.matched_by(pattern).into_iter().for_each(|unit| self.rematch(unit));
+    }
+
+    fn matched_by(&self, pattern: PatternIx) -> Vec<UnitIx> {
         let glob = self.patterns.get(pattern).glob.clone();
-        let units: Vec<UnitIx> = match glob.literal() {
+        match glob.literal() {
             Some(name) => self.by_name.get(name).copied().into_iter().collect(),
             None => {
                 let begin = beginning(&glob);
@@ -102,7 +170,6 @@ impl Placement {
                     .map(|(_, unit)| *unit)
                     .collect()
             }
-        };
-        units.into_iter().for_each(|unit| self.rematch(unit));
+        }
     }
 }

@@ -1,10 +1,11 @@
 //! The facts: machines, units and where they are, and the indexes kept over them.
 //!
-//! Every fact goes through [`Placement::enter`] and [`Placement::exit`], which keep loads and tallies, and
-//! [`Placement::refresh`], which keeps who waits for a machine. What might have to leave is only noted
+//! Every fact goes through [`Placement::enter`] and [`Placement::exit`] (`entries`), which keep loads and
+//! tallies, and [`Placement::refresh`], which keeps who waits for a machine. What might have to leave is only noted
 //! ([`Placement::touch`]); looking at it is left to `decide`.
 
-use flotilla_units::{MachineId, UnitName};
+use flotilla_registry::records::Departure;
+use flotilla_units::{MachineChoice, MachineId, UnitName};
 use rustc_hash::FxHashSet;
 
 use super::{
@@ -13,6 +14,7 @@ use super::{
     bits::{Bits, Homes, Slot},
     classes::{ClassIx, meets},
     patterns::{MatchIx, PatternIx, Waiter},
+    room::Usage,
 };
 
 /// A unit's number inside the core.
@@ -29,7 +31,7 @@ pub(super) enum Status {
     Kept,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Unit {
     pub(super) name: UnitName,
     pub(super) status: Status,
@@ -37,7 +39,14 @@ pub(super) struct Unit {
     pub(super) matched: MatchIx,
     /// Dead machines included: it is there again when one returns.
     pub(super) placed: Homes,
+    /// Where it is until it is ready elsewhere, and why it leaves.
+    pub(super) moving: Homes,
+    pub(super) moves_for: Option<Departure>,
     pub(super) departing: Homes,
+    /// Where it was told to be ready.
+    pub(super) ready: Homes,
+    /// The instances of its template, where its class counts them.
+    pub(super) siblings: Option<PatternIx>,
     /// Where it waits for a machine.
     pub(super) group: Option<GroupIx>,
     /// A class names it in `MachineOf=`.
@@ -45,13 +54,15 @@ pub(super) struct Unit {
     pub(super) touched: bool,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Machine {
     pub(super) id: MachineId,
     /// `None`: dead, or never seen.
     pub(super) view: Option<MachineView>,
     pub(super) load: u32,
+    pub(super) used: Usage,
     pub(super) units: FxHashSet<UnitIx>,
+    pub(super) moving: FxHashSet<UnitIx>,
     pub(super) leaving: FxHashSet<UnitIx>,
 }
 
@@ -59,13 +70,29 @@ impl Machine {
     pub(super) fn is_open(&self) -> bool {
         self.view.as_ref().is_some_and(|view| view.schedulable && !view.draining)
     }
+
+    pub(super) fn drains(&self) -> bool {
+        self.view.as_ref().is_some_and(|view| view.draining)
+    }
+
+    /// Every unit that has an entry here.
+    pub(super) fn all_units(&self) -> impl Iterator<Item = UnitIx> {
+        self.units.iter().chain(&self.moving).chain(&self.leaving).copied()
+    }
 }
 
 /// Which of a unit's entries on a machine is meant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Entry {
     Placed,
+    Moving,
     Departing,
+}
+
+impl Unit {
+    pub(super) const fn has_entries(&self) -> bool {
+        !self.placed.is_empty() || !self.moving.is_empty() || !self.departing.is_empty()
+    }
 }
 
 impl Placement {
@@ -92,7 +119,11 @@ impl Placement {
             class: 0,
             matched: self.patterns.matching(name.as_str()),
             placed: Homes::Nowhere,
+            moving: Homes::Nowhere,
+            moves_for: None,
             departing: Homes::Nowhere,
+            ready: Homes::Nowhere,
+            siblings: None,
             group: None,
             leads: false,
             touched: false,
@@ -115,7 +146,7 @@ impl Placement {
     /// Gives up what nobody knows, has or names any more.
     pub(super) fn forget(&mut self, unit: UnitIx) {
         let it = self.unit(unit);
-        if !it.placed.is_empty() || !it.departing.is_empty() {
+        if it.has_entries() {
             return;
         }
         if it.status == Status::Destroyed {
@@ -128,6 +159,7 @@ impl Placement {
             let name = it.name.clone();
             if self.by_name.remove(&name).is_some() {
                 self.sorted.remove(&name);
+                self.restless.remove(&unit);
                 self.free_units.push(unit);
             }
         }
@@ -141,8 +173,15 @@ impl Placement {
         let slot = self.machines.len() as Slot;
         self.disordered |= self.machines.last().is_some_and(|last| last.id > id);
         self.by_id.insert(id, slot);
-        let (units, leaving) = (FxHashSet::default(), FxHashSet::default());
-        self.machines.push(Machine { id, view: None, load: 0, units, leaving });
+        self.machines.push(Machine {
+            id,
+            view: None,
+            load: 0,
+            used: Usage::default(),
+            units: FxHashSet::default(),
+            moving: FxHashSet::default(),
+            leaving: FxHashSet::default(),
+        });
         slot
     }
 
@@ -154,10 +193,14 @@ impl Placement {
             return;
         }
         let before = std::mem::replace(&mut machine.view, view);
+        let capacity = machine.view.as_ref().map(|view| view.capacity.clone()).unwrap_or_default();
+        machine.used.set_capacity(&capacity, &mut self.resources);
         let (open, load) = (machine.is_open(), machine.load);
         let lives_as_before = before.is_some() == machine.view.is_some();
-        let here: Vec<UnitIx> = machine.units.iter().copied().collect();
+        let here: Vec<UnitIx> = machine.units.iter().chain(&machine.moving).copied().collect();
         let leaving: Vec<UnitIx> = machine.leaving.iter().copied().collect();
+        let host = |view: Option<&MachineView>| view.map(|view| view.host.to_ascii_lowercase());
+        let (was, is) = (host(before.as_ref()), host(machine.view.as_ref()));
         self.selectors.set_machine(slot, machine.view.as_ref().map(|view| &view.metadata));
         if open {
             self.levels.insert(slot, load);
@@ -166,13 +209,69 @@ impl Placement {
             self.levels.remove(slot, load);
             self.open.clear(slot);
         }
-        here.iter().for_each(|unit| self.touch(*unit));
+        if was != is {
+            self.rename(slot, was, is);
+        }
+        for unit in here.iter().copied() {
+            self.touch(unit);
+            // What it moves to, or away from, may be another now.
+            if !self.unit(unit).moving.is_empty() {
+                self.refresh(unit);
+            }
+        }
         if !lives_as_before {
             here.iter().chain(&leaving).for_each(|unit| self.refresh(*unit));
             here.iter().for_each(|unit| self.leader_changed(*unit));
         }
         if open {
             self.wake_for(slot);
+        }
+    }
+
+    /// Notes by which name a machine is known; `None` while it is dead. Whoever names machines otherwise
+    /// than by their whole id may mean another one now.
+    fn rename(&mut self, slot: Slot, was: Option<String>, is: Option<String>) {
+        let id = self.machines[slot as usize].id;
+        if let Some(was) = was
+            && let Some(slots) = self.by_host.get_mut(&was)
+        {
+            slots.retain(|other| *other != slot);
+            if slots.is_empty() {
+                self.by_host.remove(&was);
+            }
+        }
+        match is {
+            Some(is) => {
+                self.by_host.entry(is).or_default().push(slot);
+                self.living.insert(id, slot);
+            }
+            None => drop(self.living.remove(&id)),
+        }
+        let classes = &self.classes;
+        let by_id = |choice: &MachineChoice| matches!(choice, MachineChoice::Id(_));
+        self.batch.wake_if(|key| {
+            classes.get(key.class).requirements.machine.as_ref().is_some_and(|choice| !by_id(choice))
+        });
+    }
+
+    /// Returns the machines that a `MachineID=` names; more than one is nobody.
+    pub(super) fn named(&self, choice: &MachineChoice) -> Vec<Slot> {
+        let by_host = |host: &str| self.by_host.get(&host.to_ascii_lowercase()).cloned().unwrap_or_default();
+        match choice {
+            MachineChoice::Id(id) => self.by_id.get(id).copied().into_iter().collect(),
+            MachineChoice::Host(host) => by_host(host),
+            MachineChoice::Prefix(begin) => {
+                let mut slots = by_host(begin);
+                // All zeros are no id, and nothing is before them.
+                let first = format!("{begin:0<32}").parse::<MachineId>();
+                let from = first.map_or_else(|_| self.living.range(..), |first| self.living.range(first..));
+                slots.extend(
+                    from.take_while(|(id, _)| id.to_string().starts_with(begin.as_str())).map(|(_, s)| *s),
+                );
+                slots.sort_unstable();
+                slots.dedup();
+                slots
+            }
         }
     }
 
@@ -183,7 +282,7 @@ impl Placement {
         }
         let mut machines: Vec<(Slot, Machine)> = (0..).zip(std::mem::take(&mut self.machines)).collect();
         let mut new_of = vec![None; machines.len()];
-        machines.retain(|(_, m)| m.view.is_some() || !m.units.is_empty() || !m.leaving.is_empty());
+        machines.retain(|(_, m)| m.view.is_some() || m.all_units().next().is_some());
         machines.sort_by_key(|(_, machine)| machine.id);
         self.by_id.clear();
         (self.levels, self.open) = Default::default();
@@ -199,98 +298,16 @@ impl Placement {
         self.selectors.renumber(&new_of);
         self.patterns.renumber(&new_of);
         for unit in &mut self.units {
-            unit.placed.renumber(&new_of);
-            unit.departing.renumber(&new_of);
-        }
-    }
-
-    /// Notes an entry of a unit on a machine; tells whether it is news.
-    pub(super) fn enter(&mut self, unit: UnitIx, slot: Slot, entry: Entry) -> bool {
-        let it = &mut self.units[unit as usize];
-        let machine = &mut self.machines[slot as usize];
-        let (homes, there) = match entry {
-            Entry::Placed => (&mut it.placed, &mut machine.units),
-            Entry::Departing => (&mut it.departing, &mut machine.leaving),
-        };
-        if !homes.insert(slot) {
-            return false;
-        }
-        there.insert(unit);
-        machine.load += 1;
-        if machine.is_open() {
-            let load = machine.load;
-            self.levels.remove(slot, load - 1);
-            self.levels.insert(slot, load);
-        }
-        self.tally_matched(unit, slot, true);
-        self.tally_owned(unit, slot, entry, true);
-        true
-    }
-
-    /// Notes that an entry is gone; tells whether it is news.
-    pub(super) fn exit(&mut self, unit: UnitIx, slot: Slot, entry: Entry) -> bool {
-        let it = &mut self.units[unit as usize];
-        let machine = &mut self.machines[slot as usize];
-        let (homes, there) = match entry {
-            Entry::Placed => (&mut it.placed, &mut machine.units),
-            Entry::Departing => (&mut it.departing, &mut machine.leaving),
-        };
-        if !homes.remove(slot) {
-            return false;
-        }
-        there.remove(&unit);
-        machine.load -= 1;
-        if machine.is_open() {
-            let load = machine.load;
-            self.levels.remove(slot, load + 1);
-            self.levels.insert(slot, load);
-        }
-        self.tally_matched(unit, slot, false);
-        self.tally_owned(unit, slot, entry, false);
-        true
-    }
-
-    /// Every entry of a unit.
-    fn entries(&self, unit: UnitIx) -> Vec<(Slot, Entry)> {
-        let it = self.unit(unit);
-        let placed = it.placed.iter().map(|slot| (slot, Entry::Placed));
-        placed.chain(it.departing.iter().map(|slot| (slot, Entry::Departing))).collect()
-    }
-
-    fn tally_matched(&mut self, unit: UnitIx, slot: Slot, add: bool) {
-        let matched = self.unit(unit).matched;
-        for index in 0..self.patterns.matches(matched).len() {
-            let pattern = self.patterns.matches(matched)[index];
-            let tally = &mut self.patterns.get_mut(pattern).matched;
-            if add {
-                tally.add(slot);
-            } else if tally.sub(slot) {
-                self.wake_waiters(pattern);
+            for homes in [&mut unit.placed, &mut unit.moving, &mut unit.departing, &mut unit.ready] {
+                homes.renumber(&new_of);
             }
         }
+        let moved = |slot: &Slot| new_of[*slot as usize];
+        self.by_host.values_mut().for_each(|slots| *slots = slots.iter().filter_map(moved).collect());
+        self.living = self.living.iter().filter_map(|(id, slot)| Some((*id, moved(slot)?))).collect();
     }
 
-    fn tally_owned(&mut self, unit: UnitIx, slot: Slot, entry: Entry, add: bool) {
-        let class = self.classes.get(self.unit(unit).class);
-        if class.conflicts.is_empty() && class.replaces.is_empty() {
-            return;
-        }
-        let replaces = if entry == Entry::Placed { class.replaces.clone() } else { Vec::new() };
-        let conflicts = class.conflicts.clone();
-        for (patterns, replace) in [(conflicts, false), (replaces, true)] {
-            for pattern in patterns {
-                let it = self.patterns.get_mut(pattern);
-                let tally = if replace { &mut it.replacing } else { &mut it.conflicting };
-                if add {
-                    tally.add(slot);
-                } else if tally.sub(slot) {
-                    self.wake_waiters(pattern);
-                }
-            }
-        }
-    }
-
-    fn wake_waiters(&mut self, pattern: PatternIx) {
+    pub(super) fn wake_waiters(&mut self, pattern: PatternIx) {
         for waiter in std::mem::take(&mut self.patterns.get_mut(pattern).waiters) {
             match waiter {
                 Waiter::Group(group) => self.batch.wake(group),
@@ -315,6 +332,27 @@ impl Placement {
         }
     }
 
+    /// Notes that a machine has room for more than before.
+    pub(super) fn wake_for_room(&mut self, slot: Slot) {
+        let machine = &self.machines[slot as usize];
+        if !machine.is_open() {
+            return;
+        }
+        let classes = &self.classes;
+        self.batch.wake_if(|key| {
+            let reserve = &classes.get(key.class).reserve;
+            !reserve.is_empty() && machine.used.fits(reserve)
+        });
+        let wants = |unit: &UnitIx| {
+            let reserve = &classes.get(self.units[*unit as usize].class).reserve;
+            let here = &self.units[*unit as usize].placed;
+            !reserve.is_empty() && !here.contains(slot) && machine.used.fits(reserve)
+        };
+        for unit in self.globals.iter().copied().filter(wants).collect::<Vec<_>>() {
+            self.refresh(unit);
+        }
+    }
+
     /// Notes that a unit on a machine may have to leave.
     pub(super) fn touch(&mut self, unit: UnitIx) {
         if !std::mem::replace(&mut self.units[unit as usize].touched, true) {
@@ -328,14 +366,19 @@ impl Placement {
             return;
         }
         for class in self.followers.get(&leader).cloned().unwrap_or_default() {
-            let it = self.classes.get(class);
-            let members: Vec<UnitIx> = it.members.iter().copied().collect();
-            it.groups.iter().for_each(|group| self.batch.wake(*group));
-            for member in members {
-                self.touch(member);
-                if self.globals.contains(&member) {
-                    self.refresh(member);
-                }
+            self.leaders_changed(class);
+        }
+    }
+
+    /// Notes that units of a class may have to leave, or may come, because of those that they follow.
+    pub(super) fn leaders_changed(&mut self, class: ClassIx) {
+        let it = self.classes.get(class);
+        let members: Vec<UnitIx> = it.members.iter().copied().collect();
+        it.groups.iter().for_each(|group| self.batch.wake(*group));
+        for member in members {
+            self.touch(member);
+            if self.globals.contains(&member) {
+                self.refresh(member);
             }
         }
     }
@@ -345,14 +388,16 @@ impl Placement {
         let it = self.unit(unit);
         let wanted = it.status == Status::Wanted;
         if wanted && self.classes.get(it.class).requirements.global {
-            let name = it.name.clone();
+            let order = (-self.priority(unit), it.name.clone(), unit);
             self.globals.insert(unit);
-            self.batch.globals.insert((name, unit));
+            self.batch.globals.insert(order);
             self.batch.unqueue(&mut self.units, unit);
             return;
         }
         let key = GroupKey { class: it.class, matched: it.matched, leads: it.leads };
-        let busy = it.placed.iter().chain(it.departing.iter()).any(|slot| self.lives(slot));
+        let sticks = self.classes.get(it.class).requirements.sticky && !it.placed.is_empty();
+        let all = [&it.placed, &it.moving, &it.departing];
+        let busy = sticks || all.into_iter().any(|homes| homes.iter().any(|slot| self.lives(slot)));
         if !self.globals.is_empty() {
             self.globals.remove(&unit);
         }
@@ -372,9 +417,9 @@ impl Placement {
             return;
         }
         let entries = self.entries(unit);
-        entries.iter().for_each(|(slot, _)| self.tally_matched(unit, *slot, false));
+        entries.iter().for_each(|(slot, entry)| self.tally_matched(unit, *slot, *entry, false));
         self.units[unit as usize].matched = matched;
-        entries.iter().for_each(|(slot, _)| self.tally_matched(unit, *slot, true));
+        entries.iter().for_each(|(slot, entry)| self.tally_matched(unit, *slot, *entry, true));
         self.refresh(unit);
     }
 
@@ -384,13 +429,17 @@ impl Placement {
         if old != class {
             let entries = self.entries(unit);
             entries.iter().for_each(|(slot, entry)| self.tally_owned(unit, *slot, *entry, false));
+            self.cap_siblings(unit, false);
             self.units[unit as usize].class = class;
             entries.iter().for_each(|(slot, entry)| self.tally_owned(unit, *slot, *entry, true));
             self.classes.get_mut(old).members.remove(&unit);
             let new = self.classes.get_mut(class);
-            if !new.leaders.is_empty() {
+            if new.is_tied() {
                 new.members.insert(unit);
             }
+            let counts = new.counts_siblings;
+            self.count_siblings(unit, counts);
+            self.cap_siblings(unit, true);
         }
         self.leave_class(old);
         self.refresh(unit);

@@ -1,4 +1,5 @@
-//! The patterns of `Conflicts=` and `Replaces=`: which names they match, and on which machines those are.
+//! The patterns of `Conflicts=`, `Replaces=`, `MachineOf=` and of wishes: which names they match, and on which
+//! machines those are. The instances of a template are a pattern too (`web@*.service` and nothing else).
 //!
 //! A pattern is kept as long as a class uses it. Two indexes lead from a name to the patterns that
 //! match it (exact names, and literal beginnings of the others), so that a unit costs a few look-ups,
@@ -6,12 +7,13 @@
 
 use std::collections::BTreeMap;
 
-use flotilla_units::Glob;
+use flotilla_units::{Glob, UnitName};
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::{
     batch::GroupIx,
     bits::{Slot, Tally},
+    classes::ClassIx,
     model::UnitIx,
 };
 
@@ -26,20 +28,30 @@ pub(super) enum Waiter {
     Global(UnitIx),
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Pattern {
     pub(super) glob: Glob,
     users: u32,
-    /// Units that it matches, placed or departing.
+    /// Units that it matches, with any entry.
     pub(super) matched: Tally,
-    /// Units that have it in `Conflicts=`, placed or departing.
+    /// Units that it matches, and that do not leave.
+    pub(super) placed: Tally,
+    /// Units that it matches, and that do not leave before they run elsewhere.
+    pub(super) homes: Tally,
+    /// Units that have it in `Conflicts=`, with any entry.
     pub(super) conflicting: Tally,
     /// Units that have it in `Replaces=`, placed.
     pub(super) replacing: Tally,
     pub(super) waiters: FxHashSet<Waiter>,
+    /// Each one less counts, and not only the last: somebody asks how many there are.
+    pub(super) counted: u32,
+    /// Of a template's instances: how many of them ask for each `MaxPerMachine=`. The least holds for all.
+    pub(super) caps: BTreeMap<u32, u32>,
+    /// The classes that have it in `MachineOf=`.
+    pub(super) followers: Vec<ClassIx>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Patterns {
     all: Vec<Pattern>,
     free: Vec<PatternIx>,
@@ -70,6 +82,13 @@ impl Default for Patterns {
     }
 }
 
+impl Pattern {
+    /// How many units that it matches a machine may have.
+    pub(super) fn cap(&self) -> Option<u32> {
+        self.caps.keys().next().copied()
+    }
+}
+
 impl Patterns {
     pub(super) fn get(&self, pattern: PatternIx) -> &Pattern {
         &self.all[pattern as usize]
@@ -94,9 +113,14 @@ impl Patterns {
             glob: glob.clone(),
             users: 1,
             matched: Tally::default(),
+            placed: Tally::default(),
+            homes: Tally::default(),
             conflicting: Tally::default(),
             replacing: Tally::default(),
             waiters: FxHashSet::default(),
+            counted: 0,
+            caps: BTreeMap::new(),
+            followers: Vec::new(),
         };
         let ix = match self.free.pop() {
             Some(ix) => {
@@ -179,9 +203,9 @@ impl Patterns {
 
     pub(super) fn renumber(&mut self, new_of: &[Option<Slot>]) {
         for pattern in &mut self.all {
-            for tally in [&mut pattern.matched, &mut pattern.conflicting, &mut pattern.replacing] {
-                tally.renumber(new_of);
-            }
+            let of_matched = [&mut pattern.matched, &mut pattern.placed, &mut pattern.homes];
+            let of_owners = [&mut pattern.conflicting, &mut pattern.replacing];
+            of_matched.into_iter().chain(of_owners).for_each(|tally| tally.renumber(new_of));
         }
     }
 }
@@ -190,4 +214,11 @@ impl Patterns {
 pub(super) fn beginning(glob: &Glob) -> &str {
     let text = glob.as_str();
     text.split(['*', '?', '[', '\\']).next().unwrap_or(text)
+}
+
+/// Returns the pattern of all instances of a unit's template.
+pub(super) fn siblings_of(unit: &UnitName) -> Option<Glob> {
+    let template = unit.template()?;
+    let (stem, suffix) = template.as_str().split_once('@')?;
+    format!("{}@*{}", Glob::escape(stem), Glob::escape(suffix)).parse().ok()
 }

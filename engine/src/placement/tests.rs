@@ -6,9 +6,12 @@ mod plain;
 mod properties;
 mod requirements;
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::sync::Arc;
 
-use flotilla_units::{Is, MachineId, Selector, UnitName, UnitRequirements};
+use flotilla_registry::records::Capacity;
+use flotilla_units::{
+    Is, MachineChoice, MachineId, PreferTerm, Preference, Selector, UnitName, UnitRequirements,
+};
 
 use super::*;
 
@@ -21,20 +24,56 @@ pub(super) fn name(text: &str) -> UnitName {
     text.parse().unwrap()
 }
 
-/// Requirements from words such as `MachineOf=a.service`, `zone=a`, `Global`.
+/// Requirements from words such as `MachineOf=a.service`, `zone=a`, `!gpu`, `Global`, `CPU=500`, `Use.gpu=1`,
+/// `Prefer=-10:MachineOf=a*`.
 pub(super) fn asks(words: &str) -> Arc<UnitRequirements> {
     let mut it = UnitRequirements::default();
     for word in words.split_whitespace() {
         match word.split_once('=').unwrap_or((word, "")) {
             ("Global", _) => it.global = true,
+            ("Sticky", _) => it.sticky = true,
+            ("Preempt", _) => it.preempt = true,
+            ("Priority", n) => it.priority = n.parse().unwrap(),
             ("MachineID", n) => it.machine = Some(machine(n.parse().unwrap()).into()),
-            ("MachineOf", unit) => drop(it.machine_of.insert((&name(unit)).into())),
+            ("Host", name) => it.machine = Some(MachineChoice::Host(name.to_owned())),
+            ("Prefix", text) => it.machine = Some(MachineChoice::Prefix(text.to_owned())),
+            ("MachineOf", glob) => drop(it.machine_of.insert(glob.parse().unwrap())),
             ("Conflicts", glob) => drop(it.conflicts.insert(glob.parse().unwrap())),
             ("Replaces", glob) => drop(it.replaces.insert(glob.parse().unwrap())),
-            (key, value) => add_value(&mut it.metadata, key, value),
+            ("Spread", key) => drop(it.spread.insert(key.to_owned())),
+            ("Max", n) => it.max_per_machine = Some(n.parse().unwrap()),
+            ("CPU", n) => it.reserve.cpu_milli = n.parse().unwrap(),
+            ("Memory", n) => it.reserve.memory_bytes = n.parse().unwrap(),
+            ("Port", n) => drop(it.reserve.ports.insert(n.parse().unwrap())),
+            ("Prefer", wish) => drop(it.prefer.insert(wished(wish))),
+            (key, "") => drop(it.metadata.insert(without_value(key))),
+            (key, value) => match key.strip_prefix("Use.") {
+                Some(name) => drop(it.reserve.named.insert(name.to_owned(), value.parse().unwrap())),
+                None => add_value(&mut it.metadata, key, value),
+            },
         }
     }
     Arc::new(it)
+}
+
+fn without_value(word: &str) -> Selector {
+    match word.strip_prefix('!') {
+        Some(key) => Selector { key: key.to_owned(), is: Is::Absent },
+        None => Selector { key: word.to_owned(), is: Is::Present },
+    }
+}
+
+fn wished(wish: &str) -> Preference {
+    let (weight, term) = wish.split_once(':').unwrap();
+    let term = match term.split_once('=').unwrap() {
+        ("MachineOf", glob) => PreferTerm::MachineOf(glob.parse().unwrap()),
+        ("Spread", key) => PreferTerm::Spread(key.to_owned()),
+        (key, value) => {
+            let is = Is::OneOf([value.to_owned()].into());
+            PreferTerm::Metadata(Selector { key: key.to_owned(), is })
+        }
+    };
+    Preference { weight: weight.parse().unwrap(), term }
 }
 
 /// Adds `key=value`: the values of one key are alternatives.
@@ -50,11 +89,22 @@ fn add_value(metadata: &mut BTreeSet<Selector>, key: &str, value: &str) {
     metadata.insert(Selector { key: key.to_owned(), is: Is::OneOf(values) });
 }
 
-pub(super) fn looks(metadata: &str) -> MachineView {
-    let pairs = metadata.split_whitespace().filter_map(|pair| pair.split_once('='));
-    let metadata: std::collections::BTreeMap<String, String> =
-        pairs.map(|(k, v)| (k.to_owned(), v.to_owned())).collect();
-    MachineView { host: String::new(), metadata, schedulable: true, draining: false }
+/// A machine from words such as `zone=a`, `CPU:4000`, `Memory:100`, `gpu:2`.
+pub(super) fn looks(words: &str) -> MachineView {
+    let (mut metadata, mut capacity) = (BTreeMap::new(), Capacity::default());
+    for word in words.split_whitespace() {
+        if let Some((key, value)) = word.split_once('=') {
+            metadata.insert(key.to_owned(), value.to_owned());
+        } else if let Some((name, count)) = word.split_once(':') {
+            let count = count.parse().unwrap();
+            match name {
+                "CPU" => capacity.cpu_milli = count,
+                "Memory" => capacity.memory_bytes = count,
+                name => drop(capacity.named.insert(name.to_owned(), count)),
+            }
+        }
+    }
+    MachineView { host: String::new(), metadata, schedulable: true, draining: false, capacity }
 }
 
 /// A model that is told about in short.
@@ -75,8 +125,18 @@ impl World {
         self.0.set_machine(machine(n), MachineView { host: format!("m{n}"), ..view });
     }
 
+    /// Drains a machine, or ends that.
     pub(super) fn drain(&mut self, n: u32) {
-        self.machine(n, MachineView { draining: true, ..looks("") });
+        self.draining(n, true);
+    }
+
+    pub(super) fn draining(&mut self, n: u32, draining: bool) {
+        let view = self.0.machine(self.0.by_id[&machine(n)]).view.clone().unwrap();
+        self.machine(n, MachineView { draining, ..view });
+    }
+
+    pub(super) fn ready(&mut self, unit: &str, n: u32) {
+        self.0.set_ready(&name(unit), machine(n));
     }
 
     pub(super) fn want(&mut self, unit: &str, words: &str) {
@@ -94,7 +154,8 @@ impl World {
         self.0.clear_departing(&name(unit), machine(n));
     }
 
-    /// Decides until there is nothing more to decide: `a+1` is placed on 1, `a-1` leaves it.
+    /// Decides until there is nothing more to decide: `a+1` is placed on 1, `a-1` leaves it, `a1>2` moves from
+    /// 1 to 2, `a=1` stays on 1 after all.
     pub(super) fn run(&mut self) -> String {
         let mut said = Vec::new();
         for _ in 0..1_000 {
@@ -102,15 +163,7 @@ impl World {
             if decisions.is_empty() {
                 return said.join(" ");
             }
-            said.extend(decisions.iter().map(|decision| {
-                let sign = if matches!(decision, Decision::Place { .. }) { '+' } else { '-' };
-                let number = decision.machine().to_string();
-                format!(
-                    "{}{sign}{}",
-                    decision.unit().without_suffix(),
-                    u32::from_str_radix(&number[24..], 16).unwrap()
-                )
-            }));
+            said.extend(decisions.iter().map(in_short));
         }
         panic!("decides for ever: {said:?}");
     }
@@ -121,5 +174,17 @@ impl World {
 
     pub(super) fn on(&self, unit: &str) -> Vec<MachineId> {
         self.0.placed_on(&name(unit))
+    }
+}
+
+/// What [`World::run`] says of a decision.
+pub(super) fn in_short(decision: &Decision) -> String {
+    let number = |id: &MachineId| u32::from_str_radix(&id.to_string()[24..], 16).unwrap();
+    let unit = decision.unit().without_suffix();
+    match decision {
+        Decision::Place { machine, .. } => format!("{unit}+{}", number(machine)),
+        Decision::Depart { machine, .. } => format!("{unit}-{}", number(machine)),
+        Decision::Move { from, to, .. } => format!("{unit}{}>{}", number(from), number(to)),
+        Decision::Stay { machine, .. } => format!("{unit}={}", number(machine)),
     }
 }

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, fmt, sync::Arc};
 
-use flotilla_registry::records::Departure;
+use flotilla_registry::records::{Capacity, Departure};
 use flotilla_units::{MachineId, UnitName, UnitRequirements};
 
 use super::Reason;
@@ -19,6 +19,8 @@ pub struct MachineView {
     pub schedulable: bool,
     /// Whether its units have to leave. It gets no new ones either, whatever `schedulable` says.
     pub draining: bool,
+    /// What there is to reserve.
+    pub capacity: Capacity,
 }
 
 /// A unit, as far as placement is concerned.
@@ -43,9 +45,8 @@ pub enum Wanted {
     AsIs,
 }
 
-/// One thing to write. The model already has it; when the write fails, say so with
-/// [`Placement::clear_placed`](super::Placement::clear_placed) for a `Place`, and with `clear_departing`
-/// and `set_placed` for a `Depart`.
+/// One thing to write. The model already has it; when the write fails, say what is so with
+/// [`Placement::set_placed`](super::Placement::set_placed) and its neighbours.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Decision {
     /// The unit gets an entry in the machine's manifest, with a token of its own.
@@ -62,10 +63,30 @@ pub enum Decision {
         /// The machine.
         machine: MachineId,
         /// What kind of end this is. With [`Departure::MachineLost`] the same answer places the unit
-        /// elsewhere, in the decision after this one: both belong in one transaction.
+        /// elsewhere or takes a move back, in the decision after this one: both belong in one transaction.
         why: Departure,
         /// Which requirement is broken or which unit replaces it, where it is about one.
         reason: Option<Reason>,
+    },
+    /// The unit gets an entry in another machine's manifest, and the one that it has becomes a moving one:
+    /// both belong in one transaction.
+    Move {
+        /// The unit.
+        unit: UnitName,
+        /// Where it is until it is ready elsewhere.
+        from: MachineId,
+        /// Where it is started.
+        to: MachineId,
+        /// Why it leaves.
+        why: Departure,
+    },
+    /// The unit's moving entry becomes one that stays. Where another had been started, its departure is the
+    /// decision before this one: both belong in one transaction.
+    Stay {
+        /// The unit.
+        unit: UnitName,
+        /// The machine.
+        machine: MachineId,
     },
 }
 
@@ -74,16 +95,37 @@ impl Decision {
     #[must_use]
     pub const fn unit(&self) -> &UnitName {
         match self {
-            Self::Place { unit, .. } | Self::Depart { unit, .. } => unit,
+            Self::Place { unit, .. }
+            | Self::Depart { unit, .. }
+            | Self::Move { unit, .. }
+            | Self::Stay { unit, .. } => unit,
         }
     }
 
-    /// Returns the machine.
+    /// Returns the machine; of a move the one that the unit goes to.
     #[must_use]
     pub const fn machine(&self) -> MachineId {
         match self {
-            Self::Place { machine, .. } | Self::Depart { machine, .. } => *machine,
+            Self::Place { machine, .. }
+            | Self::Depart { machine, .. }
+            | Self::Move { to: machine, .. }
+            | Self::Stay { machine, .. } => *machine,
         }
+    }
+}
+
+const fn departure_in_words(why: Departure) -> &'static str {
+    match why {
+        Departure::Unloaded => "it was unloaded",
+        Departure::Destroyed => "it was destroyed",
+        Departure::Requirements => "its requirements are no longer met",
+        Departure::Drained => "the machine is drained",
+        Departure::Replaced => "another unit replaces it",
+        Departure::MachineLost => "the machine was lost",
+        Departure::Updated => "its content changed",
+        Departure::Rebalanced => "machines are evened out",
+        Departure::Preempted => "a unit of higher priority needs the room",
+        Departure::TakenBack => "its move was taken back",
     }
 }
 
@@ -92,21 +134,14 @@ impl fmt::Display for Decision {
         match self {
             Self::Place { unit, machine } => write!(f, "{unit} is placed on {}", machine.short()),
             Self::Depart { unit, machine, why, reason } => {
-                let why = match why {
-                    Departure::Unloaded => "it was unloaded",
-                    Departure::Destroyed => "it was destroyed",
-                    Departure::Requirements => "its requirements are no longer met",
-                    Departure::Drained => "the machine is drained",
-                    Departure::Replaced => "another unit replaces it",
-                    Departure::MachineLost => "the machine was lost",
-                    Departure::Updated => "its content changed",
-                    Departure::Rebalanced => "machines are evened out",
-                    Departure::Preempted => "a unit of higher priority needs the room",
-                    Departure::TakenBack => "its move was taken back",
-                };
-                write!(f, "{unit} leaves {}: {why}", machine.short())?;
+                write!(f, "{unit} leaves {}: {}", machine.short(), departure_in_words(*why))?;
                 reason.as_ref().map_or(Ok(()), |reason| write!(f, " ({reason})"))
             }
+            Self::Move { unit, from, to, why } => {
+                let (from, to) = (from.short(), to.short());
+                write!(f, "{unit} moves from {from} to {to}: {}", departure_in_words(*why))
+            }
+            Self::Stay { unit, machine } => write!(f, "{unit} stays on {} after all", machine.short()),
         }
     }
 }

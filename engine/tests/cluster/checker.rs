@@ -56,7 +56,13 @@ impl Checker {
 
     pub(crate) fn active(&self, unit: &UnitName) -> Vec<MachineId> {
         let placed = self.state.placed(unit);
-        placed.iter().filter(|p| p.entry.departing.is_none()).map(|p| p.machine).collect()
+        placed.iter().filter(|p| p.entry.stays()).map(|p| p.machine).collect()
+    }
+
+    /// Where it is only until it is ready elsewhere.
+    pub(crate) fn moving(&self, unit: &UnitName) -> Vec<MachineId> {
+        let placed = self.state.placed(unit);
+        placed.iter().filter(|p| p.entry.moving.is_some()).map(|p| p.machine).collect()
     }
 
     pub(crate) fn departing(&self, unit: &UnitName) -> Vec<MachineId> {
@@ -72,20 +78,43 @@ impl Checker {
             .iter()
             .flat_map(|unit| self.state.placed(unit).into_iter().filter(|p| p.proven_gone).map(key_of))
             .collect();
+        let is_ready = |it: &Placed<'_>| self.state.readiness(it) == Readiness::Ready;
+        let ready: BTreeSet<UnitName> = units
+            .iter()
+            .filter(|unit| self.state.placed(unit).iter().any(|p| p.entry.stays() && is_ready(p)))
+            .cloned()
+            .collect();
         self.state.apply(revision, events);
         assert_eq!(self.state.went_back(), None, "at {revision:?}");
         self.note_ready();
         let after = self.entries(&self.all_units());
         for (key, entry) in &after {
             let (unit, machine, token) = key;
-            let departing = entry.departing;
-            match before.get(key).map(|before| before.departing) {
-                Some(None) if departing == Some(Departure::MachineLost) => {
+            let (departing, moving) = (entry.departing, entry.moving);
+            assert!(departing.is_none() || moving.is_none(), "{unit} both departs and moves at {revision:?}");
+            match before.get(key).map(|before| (before.departing, before.moving)) {
+                Some((None, _)) if departing == Some(Departure::MachineLost) => {
                     assert_eq!(self.state.machines()[machine].life(), Life::Lost, "{unit} at {revision:?}");
                     self.lost_moves += 1;
                 }
-                Some(Some(_)) => assert!(departing.is_some(), "{unit} came back to life at {revision:?}"),
-                Some(None) => {}
+                Some((Some(_), _)) => {
+                    assert!(departing.is_some(), "{unit} came back to life at {revision:?}")
+                }
+                // It leaves for what it moves for only once it is ready elsewhere.
+                Some((None, Some(why))) if departing == Some(why) => {
+                    assert!(
+                        ready.contains(unit),
+                        "{unit} left {machine} before it was ready at {revision:?}"
+                    );
+                }
+                // It moves only when it is started elsewhere, at the same revision.
+                Some((None, None)) if moving.is_some() => {
+                    let started = |other: &(UnitName, MachineId, Token)| {
+                        other.0 == *unit && other.1 != *machine && !before.contains_key(other)
+                    };
+                    assert!(after.keys().any(started), "{unit} moves nowhere at {revision:?}");
+                }
+                Some((None, _)) => {}
                 None => {
                     let highest = self.highest.insert(unit.clone(), *token);
                     assert!(highest < Some(*token), "{unit} got {token}, had {highest:?}, at {revision:?}");

@@ -216,7 +216,7 @@ impl Cluster {
     pub(crate) fn runs_on(&self, name: &str) -> Option<usize> {
         let name = unit(name);
         let placed = self.checker.state.placed(&name);
-        let on = placed.iter().find(|placed| placed.entry.departing.is_none())?;
+        let on = placed.iter().find(|placed| placed.entry.stays())?;
         let report = self.checker.state.report_of(on)?;
         let (n, (machine, _)) = self.machines.iter().find(|(n, _)| id(**n) == on.machine)?;
         (report.active == "active" && machine.runs(&name)).then_some(*n)
@@ -226,7 +226,7 @@ impl Cluster {
     pub(crate) fn token(&self, name: &str) -> Option<i64> {
         let name = unit(name);
         let placed = self.checker.state.placed(&name);
-        placed.iter().find(|placed| placed.entry.departing.is_none()).map(|placed| placed.entry.token.0)
+        placed.iter().find(|placed| placed.entry.stays()).map(|placed| placed.entry.token.0)
     }
 
     pub(crate) async fn settings(&self, n: usize, settings: &MachineSettings) {

@@ -6,6 +6,7 @@ use flotilla_registry::{
     records::{MachineSettings, VERSION},
     store::faults::Link,
 };
+use flotilla_units::UnitName;
 
 use crate::{Cluster, id, unit};
 
@@ -13,13 +14,31 @@ fn drain() -> MachineSettings {
     MachineSettings { v: VERSION, draining: true, ..MachineSettings::default() }
 }
 
+/// What a unit with this requirement has to leave a machine for.
+const AT_HOME: &str = "MachineMetadata=!away";
+
+fn away() -> MachineSettings {
+    let metadata = [("away".to_owned(), Some("1".to_owned()))].into();
+    MachineSettings { v: VERSION, metadata, ..MachineSettings::default() }
+}
+
+/// Nothing of it is anywhere but where it is to be.
+fn has_left(cluster: &Cluster, unit: &UnitName) -> bool {
+    cluster.checker.departing(unit).is_empty() && cluster.checker.moving(unit).is_empty()
+}
+
+async fn at_home(cluster: &mut Cluster, name: &str) -> usize {
+    cluster.launch(name, AT_HOME).await;
+    cluster.until("it runs", |cluster| cluster.runs_on(name).is_some()).await;
+    cluster.runs_on(name).unwrap()
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_move_waits_for_proof_however_long() {
     let mut cluster = Cluster::start(1, 2).await;
-    cluster.running(&["a.service"]).await;
-    let on = cluster.runs_on("a.service").unwrap();
+    let on = at_home(&mut cluster, "a.service").await;
     cluster.machine(on).stubborn.lock().unwrap().push(unit("a.service"));
-    cluster.settings(on, &drain()).await;
+    cluster.settings(on, &away()).await;
     cluster.pass(Duration::from_secs(600)).await;
     assert_eq!(cluster.checker.departing(&unit("a.service")), [id(on)]);
     assert!(cluster.checker.active(&unit("a.service")).is_empty(), "it does not run twice");
@@ -28,13 +47,12 @@ async fn a_move_waits_for_proof_however_long() {
 #[tokio::test(start_paused = true)]
 async fn a_leader_killed_in_the_middle_of_a_move_from_a_machine_cut_off() {
     let mut cluster = Cluster::start(3, 3).await;
-    cluster.running(&["a.service"]).await;
-    let on = cluster.runs_on("a.service").unwrap();
+    let on = at_home(&mut cluster, "a.service").await;
     let leader = cluster.leader().unwrap();
     // The old machine is cut off before the order reaches it, and the leader dies after giving it.
     cluster.link(on).set_link(Link::Cut);
     let cut = tokio::time::Instant::now();
-    cluster.settings(on, &drain()).await;
+    cluster.settings(on, &away()).await;
     cluster.until("it departs", |cluster| cluster.checker.departing(&unit("a.service")) == [id(on)]).await;
     cluster.host(leader).faults.set_link(Link::Cut);
     let took =
@@ -52,6 +70,72 @@ async fn a_leader_killed_in_the_middle_of_a_move_from_a_machine_cut_off() {
     cluster.until("it is dropped", |cluster| cluster.checker.departing(&unit("a.service")).is_empty()).await;
     cluster.pass(Duration::from_secs(20)).await;
     assert_eq!((1..=3).filter(|n| cluster.machine(*n).runs(&unit("a.service"))).count(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_drained_unit_runs_elsewhere_before_it_stops() {
+    let mut cluster = Cluster::start(3, 2).await;
+    cluster.running(&["a.service"]).await;
+    let (on, a) = (cluster.runs_on("a.service").unwrap(), unit("a.service"));
+    let other = 3 - on;
+    // The new machine is cut off: nothing tells that it is ready there, so it stays where it is.
+    cluster.link(other).set_link(Link::Hung);
+    cluster.settings(on, &drain()).await;
+    cluster.until("it moves", |cluster| cluster.checker.moving(&a) == [id(on)]).await;
+    assert_eq!(cluster.checker.active(&a), [id(other)]);
+    cluster.pass(Duration::from_secs(2)).await;
+    assert!(cluster.machine(on).runs(&a) && cluster.checker.departing(&a).is_empty());
+    // Its lease ends: the move is taken back, under the token that it had.
+    cluster.until("it stays", |cluster| cluster.checker.active(&a) == [id(on)]).await;
+    assert!(cluster.checker.moving(&a).is_empty() && cluster.machine(on).runs(&a));
+    cluster.link(other).set_link(Link::Up);
+    cluster
+        .until("it runs there only", |cluster| {
+            cluster.runs_on("a.service") == Some(other) && has_left(cluster, &a)
+        })
+        .await;
+    assert!(!cluster.machine(on).runs(&a));
+}
+
+#[tokio::test(start_paused = true)]
+async fn those_that_belong_together_leave_a_drained_machine_together() {
+    let mut cluster = Cluster::start(1, 2).await;
+    cluster.launch("db.service", "").await;
+    cluster.launch("web.service", "MachineOf=db.service").await;
+    cluster.launch("stay.service", "Sticky=yes").await;
+    let names = ["db.service", "web.service", "stay.service"];
+    cluster.until("all run", |cluster| names.iter().all(|name| cluster.runs_on(name).is_some())).await;
+    let on = cluster.runs_on("db.service").unwrap();
+    let sticky = cluster.runs_on("stay.service").unwrap();
+    cluster.settings(on, &drain()).await;
+    cluster.settings(sticky, &drain()).await;
+    if sticky != on {
+        cluster.settings(sticky, &MachineSettings { v: VERSION, ..MachineSettings::default() }).await;
+    }
+    cluster
+        .until("both are on the other", |cluster| {
+            ["db.service", "web.service"]
+                .iter()
+                .all(|name| cluster.runs_on(name) == Some(3 - on) && has_left(cluster, &unit(name)))
+        })
+        .await;
+    assert_eq!(cluster.runs_on("stay.service"), Some(sticky));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_drain_that_ends_early_leaves_units_where_they_were() {
+    let mut cluster = Cluster::start(1, 2).await;
+    cluster.running(&["a.service"]).await;
+    let (on, a) = (cluster.runs_on("a.service").unwrap(), unit("a.service"));
+    let token = cluster.token("a.service");
+    cluster.link(3 - on).set_link(Link::Hung);
+    cluster.settings(on, &drain()).await;
+    cluster.until("it moves", |cluster| cluster.checker.moving(&a) == [id(on)]).await;
+    cluster.settings(on, &MachineSettings { v: VERSION, ..MachineSettings::default() }).await;
+    cluster.until("it stays", |cluster| cluster.checker.active(&a) == [id(on)]).await;
+    cluster.link(3 - on).set_link(Link::Up);
+    cluster.until("nothing is left", |cluster| cluster.checker.departing(&a).is_empty()).await;
+    assert_eq!((cluster.runs_on("a.service"), cluster.token("a.service")), (Some(on), token));
 }
 
 #[tokio::test(start_paused = true)]

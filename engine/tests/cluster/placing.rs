@@ -118,9 +118,9 @@ async fn a_drained_machine_is_emptied_and_a_cordoned_one_gets_nothing_new() {
             ["a.service", "b.service", "c.service", "d.service"]
                 .iter()
                 .all(|name| cluster.runs_on(name) == Some(2))
+                && cluster.machine(1).running.lock().unwrap().is_empty()
         })
         .await;
-    assert!(cluster.machine(1).running.lock().unwrap().is_empty());
     (settings.draining, settings.cordoned) = (false, true);
     cluster.settings(1, &settings).await;
     cluster.running(&["e.service"]).await;

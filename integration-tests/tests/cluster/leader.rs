@@ -85,7 +85,8 @@ fn a_move_survives_its_leader_and_the_unit_never_has_two_places() {
 fn move_without_a_leader(name: &str) -> bool {
     let cluster = Cluster::up(name, 3, 1).unwrap();
     let m1 = cluster.machine("m1").unwrap();
-    start_instances(&cluster, m1, "mover", SLEEPER.to_owned(), 3);
+    let text = format!("{SLEEPER}\n[X-Flotilla]\nMachineMetadata=!away\n");
+    start_instances(&cluster, m1, "mover", text, 3);
     let leader = cluster.leader().unwrap().unwrap();
     let old = cluster.machines().iter().find(|machine| machine.id() != leader.id()).unwrap();
     let placed = cluster.wait_active(m1, "mover@*", 3).unwrap();
@@ -93,7 +94,8 @@ fn move_without_a_leader(name: &str) -> bool {
     let (mover, old_id): (UnitName, MachineId) = (mover.parse().unwrap(), old.id().parse().unwrap());
 
     // The move begins, and cannot be finished: the old machine does not hear of it.
-    let settings = MachineSettings { v: VERSION, draining: true, ..MachineSettings::default() };
+    let metadata = [("away".to_owned(), Some("1".to_owned()))].into();
+    let settings = MachineSettings { v: VERSION, metadata, ..MachineSettings::default() };
     let settings = String::from_utf8(settings.encode()).unwrap();
     kill_for_good(leader, || {
         old.cut().unwrap();

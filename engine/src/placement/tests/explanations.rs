@@ -37,7 +37,7 @@ fn every_rule_that_a_machine_breaks_is_listed() {
     insta::assert_snapshot!(reasons.join("\n"), @r"
     draining
     not machine 00000000
-    metadata zone=b does not match (not set)
+    metadata zone=b does not match (a)
     ghost.service is not known
     conflicts with db.service
     ");

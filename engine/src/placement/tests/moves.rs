@@ -73,36 +73,138 @@ fn what_departs_from_a_dead_machine_is_in_nobodys_way() {
     let mut world = World::new(&["", ""]);
     world.want("u.service", "");
     world.run();
-    world.drain(1);
+    world.machine(1, looks("zone=b"));
+    world.want("u.service", "!zone");
     assert_eq!(world.run(), "u-1");
     world.0.remove_machine(machine(1));
     assert_eq!(world.run(), "u+2");
 }
 
 #[test]
-fn a_drained_machine_is_left_by_all() {
+fn units_leave_a_drained_machine_once_they_are_ready_elsewhere() {
     let mut world = World::new(&["", ""]);
     world.want("a.service", "MachineID=1");
     world.want("b.service", "");
+    world.want("c.service", "");
     world.want("g.service", "Global");
-    assert_eq!(world.run(), "a+1 b+2 g+1 g+2");
+    assert_eq!(world.run(), "a+1 b+2 c+1 g+1 g+2");
     world.drain(1);
-    assert_eq!(world.run(), "a-1 g-1");
-    world.gone("a.service", 1);
+    assert_eq!(world.run(), "g-1 c1>2");
+    assert_eq!(
+        world.why("c.service"),
+        "c.service is being started on m2, and leaves m1 once it is ready there: 1 machine: draining"
+    );
+    assert_eq!(
+        world.why("a.service"),
+        "a.service stays on m1, which is drained: nothing else takes it: 1 machine: not machine 00000000"
+    );
     world.gone("g.service", 1);
     assert_eq!(world.run(), "");
-    world.machine(1, looks(""));
-    assert_eq!(world.run(), "a+1 g+1");
+    world.ready("c.service", 2);
+    assert_eq!(world.run(), "c-1");
+    world.gone("c.service", 1);
+    assert_eq!(world.run(), "");
+    world.draining(1, false);
+    assert_eq!(world.run(), "g+1");
+}
+
+#[test]
+fn those_tied_together_leave_together_or_not_at_all() {
+    let mut world = World::new(&["CPU:4000", "CPU:3000", "CPU:1000"]);
+    world.want("db.service", "CPU=1000");
+    world.want("web.service", "MachineOf=db.service CPU=1000");
+    world.want("log.service", "MachineOf=web.service CPU=1000");
+    assert_eq!(world.run(), "db+1 web+1 log+1");
+    world.want("other.service", "MachineID=2 CPU=500");
+    assert_eq!(world.run(), "other+2");
+    world.drain(1);
+    assert_eq!(world.run(), "");
+    assert_eq!(
+        world.why("db.service"),
+        "db.service stays on m1, which is drained: nothing else takes it together with log.service, web.service"
+    );
+    world.unload("other.service");
+    world.run();
+    world.gone("other.service", 2);
+    assert_eq!(world.run(), "log1>2 web1>2 db1>2");
+    // Nobody's leader leaves before them.
+    world.ready("db.service", 2);
+    assert_eq!(world.run(), "");
+    world.ready("log.service", 2);
+    assert_eq!(world.run(), "log-1");
+    world.ready("web.service", 2);
+    assert_eq!(world.run(), "web-1 db-1");
+}
+
+#[test]
+fn a_move_is_taken_back_when_it_comes_to_nothing() {
+    let mut world = World::new(&["", "", ""]);
+    world.want("u.service", "");
+    assert_eq!(world.run(), "u+1");
+    world.drain(1);
+    assert_eq!(world.run(), "u1>2");
+    // The new place is lost: another is tried.
+    world.0.remove_machine(machine(2));
+    assert_eq!(world.run(), "u-2 u=1 u1>3");
+    // It is refused: it is left, and while it is nothing else is tried.
+    world.drain(3);
+    assert_eq!(world.run(), "u-3 u=1");
+    world.gone("u.service", 3);
+    assert_eq!(world.run(), "");
+    world.draining(3, false);
+    assert_eq!(world.run(), "u1>3");
+    // The drain is over before it is ready.
+    world.draining(1, false);
+    assert_eq!(world.run(), "u-3 u=1");
+    world.gone("u.service", 3);
+    assert_eq!(world.run(), "");
+    // Both are lost: it is placed anew.
+    world.drain(1);
+    assert_eq!(world.run(), "u1>3");
+    world.machine(4, looks(""));
+    world.0.remove_machine(machine(1));
+    assert_eq!(world.run(), "");
+    world.0.remove_machine(machine(3));
+    assert_eq!(world.run(), "u-3 u-1 u+4");
+}
+
+#[test]
+fn what_moves_is_unloaded_everywhere() {
+    let mut world = World::new(&["", ""]);
+    world.want("u.service", "");
+    world.run();
+    world.drain(1);
+    assert_eq!(world.run(), "u1>2");
+    world.unload("u.service");
+    assert_eq!(world.run(), "u-2 u-1");
+}
+
+#[test]
+fn a_sticky_unit_waits_for_its_machine() {
+    let mut world = World::new(&["", ""]);
+    world.want("u.service", "Sticky");
+    assert_eq!(world.run(), "u+1");
+    world.drain(1);
+    assert_eq!(world.run(), "");
+    world.0.remove_machine(machine(1));
+    assert_eq!(world.run(), "");
+    assert_eq!(world.why("u.service"), "u.service is sticky and waits for 00000000 (lost)");
+    world.want("u.service", "Sticky !zone");
+    world.machine(1, looks("zone=a"));
+    assert_eq!(world.run(), "u-1");
+    world.gone("u.service", 1);
+    assert_eq!(world.run(), "u+2");
 }
 
 #[test]
 fn followers_move_after_their_leader() {
-    let mut world = World::new(&["", ""]);
-    world.want("db.service", "");
+    let mut world = World::new(&["", "zone=b"]);
+    world.want("db.service", "!zone");
     world.want("web.service", "MachineOf=db.service");
     assert_eq!(world.run(), "db+1 web+1");
-    world.drain(1);
-    assert_eq!(world.run(), "web-1 db-1");
+    world.machine(1, looks("zone=a"));
+    world.machine(2, looks(""));
+    assert_eq!(world.run(), "db-1 web-1");
     world.gone("web.service", 1);
     assert_eq!(world.run(), "");
     world.gone("db.service", 1);
@@ -111,19 +213,16 @@ fn followers_move_after_their_leader() {
     assert_eq!(world.run(), "db-2 web-2");
     world.gone("web.service", 2);
     world.gone("db.service", 2);
-    assert_eq!(
-        world.why("web.service"),
-        "web.service cannot be placed: 1 machine: draining; 1 machine: db.service is inactive"
-    );
+    assert_eq!(world.why("web.service"), "web.service cannot be placed: 2 machines: db.service is inactive");
 }
 
 #[test]
 fn a_leader_still_goes_where_a_follower_that_has_not_left_yet_may() {
     let mut world = World::new(&["zone=b", "", "zone=b"]);
-    world.want("db.service", "");
+    world.want("db.service", "!out");
     world.want("web.service", "MachineOf=db.service zone=b");
     assert_eq!(world.run(), "db+1 web+1");
-    world.drain(1);
+    world.machine(1, looks("zone=b out=1"));
     world.run();
     world.gone("db.service", 1);
     assert_eq!(world.run(), "db+3");

@@ -1,5 +1,7 @@
 //! What always holds, after whatever has happened.
 
+use std::collections::BTreeSet;
+
 use flotilla_registry::records::Departure;
 use proptest::prelude::*;
 
@@ -16,32 +18,63 @@ const UNITS: [&str; 8] = [
     "x.timer",
 ];
 
-const ASKS: [&str; 18] = [
+const ASKS: [&str; 40] = [
     "",
     "zone=a",
     "zone=a zone=b",
     "zone=b disk=ssd",
+    "zone !disk",
     "MachineID=1",
     "MachineID=3 Conflicts=c.service",
+    "Host=h1",
+    "Prefix=0000000000000000000000000000000",
     "MachineOf=a.service",
     "MachineOf=b.service zone=a",
     "MachineOf=c.service MachineOf=a.service",
     "MachineOf=w@1.service Conflicts=b*",
+    "MachineOf=w@*",
+    "MachineOf=[bc].service MachineOf=w@* CPU=10",
     "Conflicts=w@*.service",
     "Conflicts=*",
     "Conflicts=[ab].service",
     "Global",
     "Global zone=a",
     "Global Conflicts=a.service",
+    "Global CPU=20 Priority=3 Preempt",
     "Replaces=b.service",
     "Replaces=w@*",
+    "CPU=30",
+    "CPU=60 Memory=10",
+    "Memory=40 Use.gpu=1",
+    "Port=80",
+    "Port=80 Port=81 Priority=5",
+    "CPU=60 Priority=1 Preempt",
+    "Use.gpu=1 Memory=10 Priority=2 Preempt",
+    "Port=80 CPU=10 Priority=7 Preempt",
+    "Spread=zone",
+    "Spread=zone Spread=disk CPU=10",
+    "Max=1",
+    "Max=2 Spread=zone",
+    "Prefer=10:zone=a Prefer=-5:MachineOf=w@* Prefer=7:Spread=disk",
+    "Prefer=-20:MachineOf=w@*.service CPU=10 Max=2",
+    "Sticky zone=a",
+    "Sticky CPU=30",
+];
+
+const MACHINES: [&str; 5] = [
+    "zone=a CPU:100 Memory:50 gpu:1",
+    "zone=b CPU:80 Memory:100",
+    "zone=b disk=ssd CPU:70 Memory:70 gpu:2",
+    "CPU:100",
+    "zone=a disk=ssd CPU:50 Memory:40",
 ];
 
 type Fact = Box<dyn Fn(&mut Placement)>;
 
 #[derive(Debug, Clone)]
 enum Step {
-    Machine(u32, &'static str, bool, bool),
+    /// Its number, what it is like, whether it gets units, whether it is drained, its host name.
+    Machine(u32, &'static str, bool, bool, u32),
     Dies(u32),
     Want(usize, usize),
     Unload(usize),
@@ -50,14 +83,18 @@ enum Step {
     Gone(usize),
     /// A manifest says so, whoever wrote it.
     Found(usize, u32),
+    /// A unit that moves is ready where it goes, or is not.
+    Ready(usize, bool),
     Decide(usize),
 }
 
 fn step() -> impl Strategy<Value = Step> {
-    let metadata = prop::sample::select(vec!["zone=a", "zone=b", "zone=b disk=ssd", "", "zone=a disk=ssd"]);
+    let looks = prop::sample::select(MACHINES.to_vec());
     let flag = |p| prop::bool::weighted(p);
     prop_oneof![
-        3 => (1..6_u32, metadata, flag(0.85), flag(0.1)).prop_map(|(n, m, s, d)| Step::Machine(n, m, s, d)),
+        3 => (1..6_u32, looks, flag(0.85), flag(0.2), 1..4_u32)
+            .prop_map(|(n, m, s, d, h)| Step::Machine(n, m, s, d, h)),
+        2 => (0..UNITS.len(), flag(0.8)).prop_map(|(u, r)| Step::Ready(u, r)),
         1 => (1..6_u32).prop_map(Step::Dies),
         6 => (0..UNITS.len(), 0..ASKS.len()).prop_map(|(u, a)| Step::Want(u, a)),
         1 => (0..UNITS.len()).prop_map(Step::Unload),
@@ -78,8 +115,9 @@ struct Pair {
 impl Pair {
     fn take(&mut self, step: &Step) {
         match step {
-            Step::Machine(n, metadata, schedulable, draining) => {
-                let view = MachineView { schedulable: *schedulable, draining: *draining, ..looks(metadata) };
+            Step::Machine(n, words, schedulable, draining, host) => {
+                let (schedulable, draining, host) = (*schedulable, *draining, format!("h{host}"));
+                let view = MachineView { host, schedulable, draining, ..looks(words) };
                 self.core.set_machine(machine(*n), view.clone());
                 self.plain.machines.insert(machine(*n), view);
             }
@@ -107,8 +145,27 @@ impl Pair {
                 self.plain.units.get_mut(&unit).unwrap().departing.remove(&at);
             }
             Step::Found(unit, n) => {
-                self.core.set_placed(&name(UNITS[*unit]), machine(*n));
-                self.plain.units.entry(name(UNITS[*unit])).or_default().placed.insert(machine(*n));
+                let (unit, id) = (name(UNITS[*unit]), machine(*n));
+                let it = self.plain.units.entry(unit.clone()).or_default();
+                // One entry per machine: that is how manifests are read.
+                if it.moving.remove(&id) {
+                    self.core.clear_moving(&unit, id);
+                }
+                self.core.set_placed(&unit, id);
+                it.placed.insert(id);
+            }
+            Step::Ready(unit, ready) => {
+                let unit = name(UNITS[*unit]);
+                let Some(it) = self.plain.units.get_mut(&unit) else { return };
+                for id in it.placed.iter().filter(|_| !it.moving.is_empty()) {
+                    if *ready {
+                        self.core.set_ready(&unit, *id);
+                        it.ready.insert(*id);
+                    } else {
+                        self.core.clear_ready(&unit, *id);
+                        it.ready.remove(id);
+                    }
+                }
             }
             Step::Decide(limit) => self.decide(*limit, &mut 0),
         }
@@ -125,49 +182,138 @@ impl Pair {
     fn decide(&mut self, limit: usize, count: &mut usize) {
         let decisions = self.core.decide(limit);
         *count += decisions.len();
+        let mut bundle = BTreeSet::new();
         for (at, decision) in decisions.iter().enumerate() {
             let (unit, machine) = (decision.unit().clone(), decision.machine());
             match decision {
                 Decision::Place { .. } => self.check_place(&unit, machine),
-                Decision::Depart { why: Departure::MachineLost, .. }
-                    if !self.plain.machines.contains_key(&machine) =>
-                {
-                    let next = decisions[at..].iter().find(|d| matches!(d, Decision::Place { .. }));
+                Decision::Depart { why: Departure::MachineLost, .. } if !self.plain.lives(&machine) => {
+                    let about = |d: &&Decision| !matches!(d, Decision::Depart { .. });
+                    let next = decisions[at..].iter().find(about);
                     assert_eq!(next.map(Decision::unit), Some(&unit), "it leaves a dead machine for nothing");
                 }
-                Decision::Depart { why, .. } => {
-                    assert_eq!(self.plain.must_leave(&unit, machine), Some(*why), "{decision} without need");
+                Decision::Depart { why, reason, .. } => {
+                    self.check_depart(&unit, machine, *why, reason.as_ref(), decisions.get(at + 1));
+                }
+                Decision::Move { from, why, .. } => {
+                    assert_eq!(*why, Departure::Drained);
+                    // Those that move together are one after the other.
+                    if !matches!(at.checked_sub(1).map(|at| &decisions[at]), Some(Decision::Move { .. })) {
+                        bundle.clear();
+                    }
+                    bundle.insert(unit.clone());
+                    self.check_move(&unit, *from, machine, &bundle);
+                }
+                Decision::Stay { .. } => {
+                    let it = &self.plain.units[&unit];
+                    assert!(it.moving.contains(&machine), "{decision}, where it does not move");
+                    assert!(self.plain.asks(&unit).global || self.plain.live(&unit).is_empty(), "{decision}");
                 }
             }
-            let it = self.plain.units.get_mut(&unit).unwrap();
-            if matches!(decision, Decision::Place { .. }) {
-                assert!(it.placed.insert(machine), "{decision} twice");
-            } else {
-                assert!(it.placed.remove(&machine), "{decision}, where it is not");
+            self.take_over(decision);
+        }
+    }
+
+    fn take_over(&mut self, decision: &Decision) {
+        let machine = decision.machine();
+        let it = self.plain.units.get_mut(decision.unit()).unwrap();
+        match decision {
+            Decision::Place { .. } => assert!(it.placed.insert(machine), "{decision} twice"),
+            Decision::Depart { .. } => {
+                let was = it.placed.remove(&machine) || it.moving.remove(&machine);
+                assert!(was, "{decision}, where it is not");
+                it.ready.remove(&machine);
                 it.departing.insert(machine);
             }
+            Decision::Move { from, why, .. } => {
+                assert!(it.placed.remove(from) && it.placed.insert(machine), "{decision}");
+                it.ready.remove(from);
+                it.moving.insert(*from);
+                it.moves_for = Some(*why);
+            }
+            Decision::Stay { .. } => {
+                it.moving.remove(&machine);
+                it.placed.insert(machine);
+            }
         }
+    }
+
+    fn check_depart(
+        &self,
+        unit: &UnitName,
+        machine: MachineId,
+        why: Departure,
+        reason: Option<&Reason>,
+        next: Option<&Decision>,
+    ) {
+        let it = &self.plain.units[unit];
+        let must = self.plain.must_leave(unit, machine);
+        if must == Some(why) {
+            return;
+        }
+        if let (Departure::Preempted, Some(Reason::Preempted { by })) = (why, reason) {
+            let asks = self.plain.asks(by);
+            assert!(asks.preempt && self.plain.is_wanted(by) && !self.plain.asks(unit).sticky);
+            assert!(asks.priority > self.plain.asks(unit).priority, "{unit} for {by}");
+            let helps = |id: &MachineId| self.plain.refusals(by, *id).is_empty();
+            let free = asks.global || (self.plain.is_free(by) && !self.plain.machines.keys().any(helps));
+            assert!(free, "{unit} leaves for {by}, which has a place");
+            return;
+        }
+        if it.moving.contains(&machine) {
+            let home = it.ready.iter().any(|id| self.plain.lives(id) && it.placed.contains(id));
+            let needed = self.plain.lives(&machine) && self.plain.is_needed(unit, machine);
+            assert!(
+                home && !needed && Some(why) == it.moves_for,
+                "{unit} leaves {machine} too early: {why:?}"
+            );
+            return;
+        }
+        // Its move is taken back.
+        let back = matches!(next, Some(Decision::Stay { unit: other, .. }) if other == unit);
+        let drained = why == Departure::Drained && self.plain.drains(&machine);
+        let over = why == Departure::TakenBack && !it.moving.iter().all(|id| self.plain.drains(id));
+        assert!(back && (drained || over), "{unit} leaves {machine} without need: {why:?}");
+    }
+
+    fn check_move(&self, unit: &UnitName, from: MachineId, to: MachineId, bundle: &BTreeSet<UnitName>) {
+        assert!(self.plain.drains(&from) && from != to, "{unit}");
+        // Those that it has to be with may have gone before it in this very move.
+        assert!(self.plain.is_movable(unit, from), "{unit} is not to be moved from {from}");
+        let reasons = self.plain.refusals(unit, to);
+        let along =
+            |reason: &Reason| matches!(reason, Reason::MachineOf { .. } | Reason::MachineOfAny { .. });
+        let together = bundle.len() > 1 || self.is_tied(unit);
+        assert!(reasons.iter().all(|reason| together && along(reason)), "{unit} to {to}: {reasons:?}");
+    }
+
+    /// Whether a unit follows others or is followed.
+    fn is_tied(&self, unit: &UnitName) -> bool {
+        let follows = |other: &UnitName| {
+            self.plain.asks(other).machine_of.iter().any(|glob| glob.matches(unit.as_str()))
+        };
+        !self.plain.asks(unit).machine_of.is_empty() || self.plain.units.keys().any(follows)
     }
 
     fn check_place(&self, unit: &UnitName, machine: MachineId) {
         let asks = self.plain.asks(unit);
         assert!(self.plain.is_wanted(unit));
-        if !asks.global {
-            let it = &self.plain.units[unit];
-            let busy = it.placed.iter().chain(&it.departing).find(|m| self.plain.machines.contains_key(m));
-            assert_eq!(busy, None, "{unit} is placed while it is somewhere");
-        }
+        assert!(asks.global || self.plain.is_free(unit), "{unit} is placed while it is somewhere");
         // Units that name each other are placed one after the other: that is looked at when all is done.
         let may = |id: MachineId| {
             let reasons = self.plain.refusals(unit, id);
-            reasons.iter().all(|r| matches!(r, Reason::MachineOf { is: LeaderIs::Unplaced, .. }))
+            let along = |r: &Reason| {
+                matches!(r, Reason::MachineOf { is: LeaderIs::Unplaced, .. } | Reason::MachineOfAny { .. })
+            };
+            reasons.iter().all(along)
         };
         assert!(may(machine), "{unit} on {machine}: {:?}", self.plain.refusals(unit, machine));
         let tied = |u: &UnitName| !self.plain.asks(u).machine_of.is_empty();
         if !asks.global && !self.plain.units.keys().any(tied) {
-            let key = |id: &MachineId| (self.plain.load(*id), *id);
-            let best = self.plain.machines.keys().copied().filter(|id| may(*id)).min_by_key(key);
-            assert_eq!(Some(machine), best, "{unit} is not on the least loaded machine");
+            let all: Vec<MachineId> = self.plain.machines.keys().copied().filter(|id| may(*id)).collect();
+            let best = all.iter().map(|id| self.plain.worth(unit, *id, &all)).min();
+            let this = self.plain.worth(unit, machine, &all);
+            assert_eq!(Some(this), best, "{unit} is not on the best machine");
         }
     }
 
@@ -189,16 +335,23 @@ impl Pair {
         for (unit, it) in &self.plain.units {
             let (asks, live) = (self.plain.asks(unit), self.plain.live(unit));
             assert_eq!(self.core.placed_on(unit), it.placed.iter().copied().collect::<Vec<_>>());
-            for at in &live {
-                assert_eq!(self.plain.must_leave(unit, *at), None, "{unit} should have left {at}");
+            let leaves = |at: &MachineId| self.plain.must_leave(unit, *at);
+            for at in live.iter().chain(it.moving.iter().filter(|at| self.plain.lives(at))) {
+                assert_eq!(leaves(at), None, "{unit} should have left {at}");
+            }
+            for at in live.iter().filter(|at| self.plain.drains(at) && self.plain.is_movable(unit, **at)) {
+                let takes = |id: &MachineId| self.plain.refusals(unit, *id).is_empty();
+                let to = self.plain.machines.keys().find(|id| takes(id));
+                assert!(self.is_tied(unit) || to.is_none(), "{unit} could leave {at} for {to:?}");
             }
             assert!(asks.global || live.len() <= 1 || !self.plain.is_wanted(unit));
             let told = self.core.explain(unit);
-            let unplaced =
-                live.is_empty() && !it.departing.iter().any(|m| self.plain.machines.contains_key(m));
+            let unplaced = self.plain.is_free(unit);
             if self.plain.is_wanted(unit) && !asks.global && unplaced {
                 waiting += 1;
-                assert_eq!(told.standing, Standing::Unplaceable, "{told}");
+                let waits = matches!(told.standing, Standing::Unplaceable)
+                    || (asks.preempt && matches!(told.standing, Standing::Awaiting(_)));
+                assert!(waits, "{told}");
             }
             for verdict in &told.machines {
                 assert_eq!(verdict.load, self.plain.load(verdict.machine));
@@ -225,6 +378,12 @@ impl Pair {
                 }
                 for id in &it.departing {
                     core.set_departing(&unit, *id);
+                }
+                for id in &it.moving {
+                    core.set_moving(&unit, *id, it.moves_for.unwrap());
+                }
+                for id in &it.ready {
+                    core.set_ready(&unit, *id);
                 }
                 if let Some((requirements, wanted)) = &it.known {
                     core.set_unit(&unit, UnitView { requirements: requirements.clone(), wanted: *wanted });

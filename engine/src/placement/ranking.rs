@@ -1,0 +1,298 @@
+//! Machines in the order in which units that reserve, wish or spread want them.
+//!
+//! Owned by one run of a group: it is made from the model when the run begins, and told of each unit that the
+//! run places. Machines with equal values of the keys that are spread over are a cell; each cell is a
+//! tournament over its machines, and the best of each cell play another. Making it costs a look at every
+//! machine of the set, each unit then the logarithm of it.
+//!
+//! ```text
+//! fewest instances in the value ─► most wishes met ─► least dominant share ─► fewest units ─► lowest id
+//! ```
+
+use rustc_hash::FxHashMap;
+
+use super::{
+    Placement,
+    bits::{Bits, Slot},
+    model::UnitIx,
+    room::Amount,
+};
+
+/// What decides between the machines of a cell, the lesser the better: wishes met below zero, dominant share
+/// after placing, units. Equal ones go by machine id.
+type Worth = (i32, u32, u32);
+
+/// What decides between cells: instances per value, the earlier key the more, then the best machine's worth
+/// with what the cell itself is worth.
+type CellWorth = (u128, i32, u32, u32, usize);
+
+const FULL: Worth = (i32::MAX, u32::MAX, u32::MAX);
+const EMPTY: CellWorth = (u128::MAX, i32::MAX, u32::MAX, u32::MAX, usize::MAX);
+
+/// A tournament: the root is the least of the leaves, the leftmost of equals.
+#[derive(Debug)]
+struct Tree<W> {
+    size: usize,
+    nodes: Vec<(W, usize)>,
+}
+
+impl<W: Ord + Copy> Tree<W> {
+    fn new(leaves: &[W], none: W) -> Self {
+        let size = leaves.len().next_power_of_two();
+        let mut nodes = vec![(none, usize::MAX); 2 * size];
+        for (at, leaf) in leaves.iter().enumerate() {
+            nodes[size + at] = (*leaf, at);
+        }
+        for at in (1..size).rev() {
+            nodes[at] = nodes[2 * at].min(nodes[2 * at + 1]);
+        }
+        Self { size, nodes }
+    }
+
+    fn set(&mut self, leaf: usize, worth: W) {
+        let mut at = self.size + leaf;
+        self.nodes[at] = (worth, leaf);
+        while at > 1 {
+            at /= 2;
+            self.nodes[at] = self.nodes[2 * at].min(self.nodes[2 * at + 1]);
+        }
+    }
+
+    fn best(&self) -> (W, usize) {
+        self.nodes[1]
+    }
+}
+
+/// How many instances there are for each value of a key.
+#[derive(Debug, Default)]
+struct Values {
+    /// What a value with the fewest is worth; 0 for a key that has to be spread over.
+    weight: i32,
+    counts: Vec<u32>,
+    /// How many cells of each value still have a machine.
+    open: Vec<u32>,
+    /// The least count of a value that has.
+    least: u32,
+    /// How many values have that.
+    at_least: u32,
+}
+
+impl Values {
+    /// Finds the fewest again; tells whether that changed.
+    fn settle(&mut self) -> bool {
+        let open = self.counts.iter().zip(&self.open).filter(|(_, open)| **open > 0);
+        let least = open.clone().map(|(count, _)| *count).min().unwrap_or(0);
+        self.at_least = u32::try_from(open.filter(|(count, _)| **count == least).count()).unwrap_or(u32::MAX);
+        std::mem::replace(&mut self.least, least) != least
+    }
+}
+
+#[derive(Debug)]
+struct Cell {
+    /// Its value of each key.
+    values: Vec<usize>,
+    /// With their place in the order of ids.
+    machines: Vec<(Slot, usize)>,
+    tree: Tree<Worth>,
+}
+
+/// The order of a set of machines for some units that go together; the first of them is who is spread.
+#[derive(Debug)]
+pub(super) struct Ranking {
+    units: Vec<UnitIx>,
+    ask: Amount,
+    /// Those that are placed count as instances of one template.
+    counts: bool,
+    /// How many of the keys have to be spread over; the others are wishes.
+    hard: usize,
+    keys: Vec<Values>,
+    cells: Vec<Cell>,
+    /// The cell and place in it of each machine.
+    place: FxHashMap<Slot, (usize, usize)>,
+    top: Tree<CellWorth>,
+}
+
+impl Ranking {
+    pub(super) fn new(core: &Placement, units: &[UnitIx], set: &Bits) -> Self {
+        let ask = core.ask_of(units);
+        let spreads = |unit: &&UnitIx| core.spread_keys(**unit).next().is_some();
+        let spread = units.iter().find(spreads).copied();
+        let names: Vec<(&str, i32)> = spread.map(|u| core.spread_keys(u).collect()).unwrap_or_default();
+        let hard = names.iter().filter(|(_, weight)| *weight == 0).count();
+        let mut numbers: Vec<FxHashMap<&str, usize>> = vec![FxHashMap::default(); names.len()];
+        let mut keys: Vec<Values> =
+            names.iter().map(|(_, weight)| Values { weight: *weight, ..Values::default() }).collect();
+        let mut cell_of: FxHashMap<Vec<usize>, usize> = FxHashMap::default();
+        let mut members: Vec<(Vec<usize>, Vec<(Slot, usize)>)> = Vec::new();
+        let mut slots: Vec<Slot> = set.iter().collect();
+        if core.disordered {
+            slots.sort_by_key(|slot| core.machine(*slot).id);
+        }
+        for (order, slot) in slots.into_iter().enumerate() {
+            let values: Vec<usize> = (names.iter().zip(&mut numbers).zip(&mut keys))
+                .map(|(((key, _), numbers), values)| {
+                    // A machine without the key is like one with a value of its own kind.
+                    let value = core.value_of(slot, key).unwrap_or("");
+                    let number = numbers.len();
+                    *numbers.entry(value).or_insert_with(|| {
+                        values.counts.push(0);
+                        values.open.push(0);
+                        number
+                    })
+                })
+                .collect();
+            let cell = *cell_of.entry(values.clone()).or_insert_with(|| {
+                members.push((values, Vec::new()));
+                members.len() - 1
+            });
+            members[cell].1.push((slot, order));
+        }
+        for (slot, count) in spread.map(|unit| core.siblings_placed(unit)).unwrap_or_default() {
+            for (at, (key, _)) in names.iter().enumerate() {
+                let number = numbers[at].get(core.value_of(slot, key).unwrap_or(""));
+                if let Some(number) = number {
+                    keys[at].counts[*number] += count;
+                }
+            }
+        }
+        let mut place = FxHashMap::default();
+        let mut cells = Vec::with_capacity(members.len());
+        for (values, machines) in members {
+            let worths: Vec<Worth> =
+                machines.iter().map(|(slot, _)| core.worth(units, &ask, *slot)).collect();
+            place.extend(machines.iter().enumerate().map(|(at, (slot, _))| (*slot, (cells.len(), at))));
+            values.iter().zip(&mut keys).for_each(|(value, key)| key.open[*value] += 1);
+            cells.push(Cell { values, machines, tree: Tree::new(&worths, FULL) });
+        }
+        for key in &mut keys {
+            key.settle();
+        }
+        let counts = spread.is_some_and(|unit| core.unit(unit).siblings.is_some());
+        let (units, top) = (units.to_vec(), Tree::new(&[], EMPTY));
+        let mut it = Self { units, ask, counts, hard, keys, cells, place, top };
+        let worths: Vec<CellWorth> = (0..it.cells.len()).map(|cell| it.cell_worth(cell)).collect();
+        it.top = Tree::new(&worths, EMPTY);
+        it
+    }
+
+    /// Returns the best machine.
+    pub(super) fn best(&self) -> Option<Slot> {
+        let (worth, cell) = self.top.best();
+        let cell = self.cells.get(cell).filter(|_| worth != EMPTY)?;
+        let (_, at) = cell.tree.best();
+        cell.machines.get(at).map(|(slot, _)| *slot)
+    }
+
+    /// Notes that a machine got such a unit; `closed` when it takes no more of them.
+    pub(super) fn placed(&mut self, core: &Placement, slot: Slot, closed: bool) {
+        let Some((cell, at)) = self.place.get(&slot).copied() else { return };
+        let fits = core.machine(slot).used.fits(&self.ask);
+        let worth = if closed || !fits { FULL } else { core.worth(&self.units, &self.ask, slot) };
+        self.cells[cell].tree.set(at, worth);
+        let is_full = self.cells[cell].tree.best().0 == FULL;
+        let mut all = false;
+        for (key, value) in self.keys.iter_mut().zip(&self.cells[cell].values) {
+            let was_least = key.counts[*value] == key.least;
+            key.counts[*value] += u32::from(self.counts);
+            key.open[*value] -= u32::from(is_full);
+            let closed = is_full && key.open[*value] == 0;
+            if key.weight != 0 && was_least && (self.counts || closed) {
+                key.at_least -= 1;
+                all |= key.at_least == 0 && key.settle();
+            }
+        }
+        // With one key a cell has its value for itself, as long as the fewest are as many as before.
+        if all || self.keys.len() > 1 {
+            let values = &self.cells[cell].values;
+            let shares = |other: &Cell| other.values.iter().zip(values).any(|(a, b)| a == b);
+            let touched = (0..self.cells.len()).filter(|at| all || shares(&self.cells[*at]));
+            for other in touched.collect::<Vec<_>>() {
+                let worth = self.cell_worth(other);
+                self.top.set(other, worth);
+            }
+        }
+        let worth = self.cell_worth(cell);
+        self.top.set(cell, worth);
+    }
+
+    fn cell_worth(&self, cell: usize) -> CellWorth {
+        let it = &self.cells[cell];
+        let ((wishes, share, units), at) = it.tree.best();
+        if (wishes, share, units) == FULL {
+            return EMPTY;
+        }
+        let counts = self.keys.iter().zip(&it.values).map(|(key, value)| (key, key.counts[*value]));
+        let mut hard: u128 = 0;
+        // 128 bits are shared by the keys: four of them can count to four thousand million each.
+        let bits = 128 / u32::try_from(self.hard.max(1)).unwrap_or(128).min(128);
+        let most = if bits >= 32 { u128::from(u32::MAX) } else { (1 << bits) - 1 };
+        for (_, count) in counts.clone().take(self.hard) {
+            hard = hard.checked_shl(bits).unwrap_or(0) | u128::from(count).min(most);
+        }
+        let met =
+            counts.skip(self.hard).filter(|(key, count)| *count == key.least).map(|(key, _)| key.weight);
+        let wishes = wishes.saturating_sub(met.sum::<i32>());
+        let first = it.machines.get(at).map_or(usize::MAX, |(_, order)| *order);
+        (hard, wishes, share, units, first)
+    }
+}
+
+impl Placement {
+    /// Returns the best of a set of machines for units that go there together.
+    pub(super) fn best(&self, units: &[UnitIx], set: &Bits) -> Option<Slot> {
+        if units.iter().any(|unit| self.is_ranked(*unit)) {
+            return Ranking::new(self, units, set).best();
+        }
+        let lightest = self.levels.lightest(set);
+        lightest.iter().min_by_key(|slot| self.machine(*slot).id)
+    }
+
+    /// Tells whether more than the number of units decides where a unit goes.
+    pub(super) fn is_ranked(&self, unit: UnitIx) -> bool {
+        self.classes.get(self.unit(unit).class).ranked
+    }
+
+    /// Returns what units reserve together.
+    pub(super) fn ask_of(&self, units: &[UnitIx]) -> Amount {
+        let mut ask = Amount::default();
+        units.iter().for_each(|unit| ask.add(&self.classes.get(self.unit(*unit).class).reserve));
+        ask
+    }
+
+    /// Returns the keys that a unit is spread over: those it has to, then those it wishes with their weight.
+    fn spread_keys(&self, unit: UnitIx) -> impl Iterator<Item = (&str, i32)> {
+        let class = self.classes.get(self.unit(unit).class);
+        let hard = class.requirements.spread.iter().map(|key| (key.as_str(), 0));
+        hard.chain(class.wishes.spread.iter().map(|(weight, key)| (key.as_str(), *weight)))
+    }
+
+    fn value_of(&self, slot: Slot, key: &str) -> Option<&str> {
+        self.machine(slot).view.as_ref()?.metadata.get(key).map(String::as_str)
+    }
+
+    /// Returns on which living machines the others of a unit's template are, and how many.
+    pub(super) fn siblings_placed(&self, unit: UnitIx) -> Vec<(Slot, u32)> {
+        let it = self.unit(unit);
+        let Some(siblings) = it.siblings else { return Vec::new() };
+        let tally = &self.patterns.get(siblings).placed;
+        let living = tally.any().iter().filter(|slot| self.lives(*slot));
+        living.map(|slot| (slot, tally.count(slot) - u32::from(it.placed.contains(slot)))).collect()
+    }
+
+    fn worth(&self, units: &[UnitIx], ask: &Amount, slot: Slot) -> Worth {
+        let machine = self.machine(slot);
+        let share = if ask.is_empty() { 0 } else { machine.used.share_with(ask) };
+        let wishes: i32 = units.iter().map(|unit| self.wishes_met(*unit, slot)).sum();
+        (-wishes, share, machine.load)
+    }
+
+    /// Returns the sum of the weights of a unit's wishes that a machine meets, but those of spreading.
+    pub(super) fn wishes_met(&self, unit: UnitIx, slot: Slot) -> i32 {
+        let wishes = &self.classes.get(self.unit(unit).class).wishes;
+        let likes = wishes.likes.iter().filter(|(_, selector)| {
+            self.selectors.get(*selector).is_some_and(|selector| selector.machines.get(slot))
+        });
+        let near = wishes.near.iter().filter(|(_, pattern)| self.others_placed(unit, *pattern, slot) > 0);
+        likes.map(|(weight, _)| *weight).chain(near.map(|(weight, _)| *weight)).sum()
+    }
+}
