@@ -36,6 +36,60 @@ pub struct Order {
     pub dry_run: bool,
 }
 
+/// Texts and orders for many units at once.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct BulkWrite {
+    /// The units, each once.
+    pub units: Vec<BulkUnit>,
+    /// All in one transaction: refused if there are too many for one.
+    #[serde(default)]
+    pub whole: bool,
+}
+
+/// What a bulk write asks of one unit.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct BulkUnit {
+    /// Its name.
+    pub name: String,
+    /// The text that it is to have.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub text: Option<String>,
+    /// The text may take the place of another one.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub replace: bool,
+    /// What to do to it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub action: Option<Action>,
+    /// Only if it is at this revision still (its `revision`, or its `ETag`); zero: only if it is new.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub if_match: Option<i64>,
+}
+
+/// What became of a bulk write.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct BulkOutcome {
+    /// The store's revision at which the last of it was written.
+    pub revision: i64,
+    /// How many transactions it took; with more than one, others may have seen a part of it.
+    pub transactions: u64,
+    /// One per unit, in the order of their names.
+    pub units: Vec<UnitOutcome>,
+}
+
+/// What a unit is to be.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PutUnit {
+    /// Its text, in place of another one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub text: Option<String>,
+    /// What is wanted of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub target: Option<crate::unit::Target>,
+}
+
 /// What can be done to units.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]

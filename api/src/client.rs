@@ -14,12 +14,12 @@ pub use sse::{SseEvent, SseStream, Told};
 
 use crate::{
     ON_BEHALF_OF,
-    action::{Order, Outcome, Submit},
-    cluster::{ClusterStatus, Version},
+    action::{BulkOutcome, BulkWrite, Order, Outcome, Submit},
+    cluster::{ClusterSettings, ClusterStatus, SettingsChange, Version},
     error::{ErrorBody, ErrorKind},
     journal::{JournalEvent, JournalQuery, Position},
     machine::Machine,
-    page::{ListQuery, Page},
+    page::{ListQuery, MachinesQuery, Page, UnitsQuery},
     unit::{Unit, UnitContent, UnitStatus, UnitText},
     watch::{Event, EventsQuery, WatchEvent, WatchQuery},
     why::Why,
@@ -282,6 +282,25 @@ impl Client {
         self.get("v1/cluster", &()).await
     }
 
+    /// Says what is set for the whole cluster.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn settings(&self) -> Result<ClusterSettings, ClientError> {
+        self.get("v1/cluster/settings", &()).await
+    }
+
+    /// Sets something for the whole cluster.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn configure(&self, change: &SettingsChange) -> Result<ClusterSettings, ClientError> {
+        let url = self.url("v1/cluster/settings")?;
+        let request = self.request(Method::PATCH, url).json(change).timeout(REQUEST_TIMEOUT);
+        let response = request.send().await.map_err(|e| self.unreachable(&e))?;
+        self.decode("v1/cluster/settings", response).await
+    }
+
     /// Ends a mass-loss hold.
     ///
     /// # Errors
@@ -311,6 +330,22 @@ impl Client {
     /// # Errors
     /// See [`ClientError`].
     pub async fn units(&self, query: &ListQuery) -> Result<Page<Unit>, ClientError> {
+        self.get("v1/units", query).await
+    }
+
+    /// Lists machines that a filter lets through; one page.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn machines_where(&self, query: &MachinesQuery) -> Result<Page<Machine>, ClientError> {
+        self.get("v1/machines", query).await
+    }
+
+    /// Lists units that a filter lets through; one page.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn units_where(&self, query: &UnitsQuery) -> Result<Page<Unit>, ClientError> {
         self.get("v1/units", query).await
     }
 
@@ -395,6 +430,14 @@ impl Client {
     /// See [`ClientError`].
     pub async fn order(&self, order: &Order) -> Result<Outcome, ClientError> {
         self.post("v1/orders", order).await
+    }
+
+    /// Gives texts and orders to many units at once.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn bulk(&self, bulk: &BulkWrite) -> Result<BulkOutcome, ClientError> {
+        self.post("v1/bulk", bulk).await
     }
 
     /// Watches units.

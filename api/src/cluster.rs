@@ -51,3 +51,26 @@ pub struct Version {
     /// That machine's host name.
     pub host: String,
 }
+
+/// What operators set for the whole cluster.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ClusterSettings {
+    /// How long events are kept, in seconds.
+    pub events_kept_s: u64,
+    /// How many event records are kept at most: one for each transaction, about some hundred units.
+    pub events_max: u64,
+    /// When they were written last; zero if never.
+    pub revision: i64,
+}
+
+/// What is to be set for the whole cluster; what is not said stays.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SettingsChange {
+    /// How long events are kept, in seconds: 60 to 7776000 (90 days).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub events_kept_s: Option<u64>,
+    /// How many event records are kept at most: 100 to 100000.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub events_max: Option<u64>,
+}

@@ -30,8 +30,8 @@ pub const DEFAULT_SOCKET: &str = "/run/flotilla/api.sock";
 /// a peer whose certificate says that it is a machine of this cluster.
 pub const ON_BEHALF_OF: &str = "flotilla-on-behalf-of";
 
-/// The header with a request's id, which the events of what comes of it carry. Where the asker gives
-/// none, one is made.
+/// The header that names a request: the client's word, or made where the request arrives. It comes back
+/// with the answer, and stands in the events and in the log.
 pub const REQUEST_ID: &str = "x-request-id";
 
 /// The header that counts how often a request was forwarded; past the second time it is refused, so

@@ -25,6 +25,10 @@ pub struct Unit {
     pub name: UnitName,
     /// What the user wants.
     pub target: Target,
+    /// The store's revision at which it was last ordered something: what `If-Match` is compared with. Zero
+    /// for what runs somewhere and has no record any more.
+    #[serde(default)]
+    pub revision: i64,
     /// Grows with every change that a user makes.
     pub generation: u64,
     /// Grows with every order to start anew.

@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
-use crate::unit::Unit;
+use crate::{page::unit_query, unit::Unit};
 
 /// What a watch of units says.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -36,17 +36,16 @@ pub enum WatchEvent {
     },
 }
 
-/// Which units to watch.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, IntoParams)]
-#[serde(deny_unknown_fields)]
-#[into_params(parameter_in = Query)]
-pub struct WatchQuery {
-    /// Globs, separated by commas; everything when absent.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub pattern: Option<String>,
-    /// Do not begin before the answering seat has reached this revision of the store.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub after: Option<i64>,
+unit_query! {
+    /// Which units to watch. One that no longer is what is asked for is `gone`.
+    pub struct WatchQuery {
+        /// Globs, separated by commas; everything when absent.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub pattern: Option<String>,
+        /// Do not begin before the answering seat has reached this revision of the store.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub after: Option<i64>,
+    }
 }
 
 /// What happened in the cluster and why.
@@ -59,6 +58,9 @@ pub struct Event {
     pub revision: i64,
     /// Who: `engine`, or the user that asked.
     pub by: String,
+    /// The request that led to it, if one did: its `X-Request-Id`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub request: Option<String>,
     /// What, in kebab case: `submitted`, `placed`, `departing`, `machine-lost`, ...
     pub kind: String,
     /// The unit, where it is about one.
@@ -85,10 +87,20 @@ pub struct EventsQuery {
     /// Only events about units that match one of these globs, separated by commas.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pattern: Option<String>,
+    /// Only events about these machines: host names, ids or beginnings of ids, globs, separated by commas.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub machine: Option<String>,
+    /// Only events of these kinds (`placed`, `machine-*`, ...), globs separated by commas.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kind: Option<String>,
+    /// Only events since this time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[param(value_type = Option<String>, format = DateTime)]
+    pub since: Option<Timestamp>,
     /// Go on with events as they happen.
     #[serde(default)]
     pub follow: bool,
-    /// How many of the newest events to begin with.
+    /// How many of the newest events to begin with; all since `since` where that is given, else 50.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lines: Option<u32>,
 }

@@ -67,6 +67,8 @@ pub struct UnitRow {
     pub placements: Vec<PlacementRow>,
     /// What is wrong with it: an unreadable record, content that is missing or makes no sense.
     pub problem: Option<String>,
+    /// When its record, or its range's, was last written; zero if there is none.
+    pub written: Revision,
 }
 
 /// One entry of a unit, with what its machine says of it.
@@ -265,12 +267,32 @@ impl StateReader {
         }
     }
 
-    /// Returns the newest events, newest first, and how many there are at most.
+    /// Returns the newest event records up to a revision, newest first, of which `wanted` counts the
+    /// changes that are asked for: as many as have at least `limit` of them.
     #[must_use]
-    pub fn events(&self, limit: usize) -> Vec<(Revision, Arc<EventRecord>)> {
+    pub fn events(
+        &self,
+        until: Revision,
+        limit: usize,
+        wanted: impl Fn(&EventRecord) -> usize,
+    ) -> Vec<(Revision, Arc<EventRecord>)> {
         let hot = self.shared.read();
-        let newest = hot.state.events().iter().rev().take(limit.min(PAGE_MAX));
-        newest.filter_map(|(at, event)| Some((*at, Arc::clone(event.record.record()?)))).collect()
+        let mut found = Vec::new();
+        let mut count = 0;
+        for (at, event) in hot.state.events().range(..=until).rev() {
+            if count >= limit {
+                break;
+            }
+            let Some(record) = event.record.record() else { continue };
+            match wanted(record) {
+                0 => {}
+                more => {
+                    count += more;
+                    found.push((*at, Arc::clone(record)));
+                }
+            }
+        }
+        found
     }
 
     /// Returns the events after a revision, oldest first, at most [`PAGE_MAX`]: where there are so
@@ -365,5 +387,6 @@ fn unit_row(state: &ClusterState, name: &UnitName) -> UnitRow {
         global: requirements.is_some_and(|requirements| requirements.global),
         placements,
         problem: problem(state, name),
+        written: state.units().get(name).map_or(Revision(0), Kept::mod_revision),
     }
 }

@@ -366,6 +366,7 @@ fn is_term(leader: &KeyValue, term: &str) -> bool {
 }
 
 /// Returns a random id: 128 bits in hexadecimal.
-pub(crate) fn random_id() -> String {
+#[must_use]
+pub fn random_id() -> String {
     format!("{:032x}", rand::random::<u128>())
 }

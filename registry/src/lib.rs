@@ -17,3 +17,5 @@ pub mod stream;
 pub mod timing;
 mod windows;
 pub mod witness;
+
+pub use election::random_id as new_id;

@@ -19,6 +19,7 @@ mod machines;
 mod order;
 mod plan;
 mod ranges;
+mod settings;
 
 use std::{collections::BTreeMap, sync::atomic::AtomicU64};
 
@@ -36,6 +37,7 @@ pub use self::machines::{
     KEYS_MAX, MACHINES_MAX, MachineError, MachineOrder, MachineWord, MachineWritten, MetadataChange,
 };
 pub use self::order::{Asker, Bulk, Effect, NewText, UnitOrder, Word, Written};
+pub use self::settings::{EVENTS_KEPT_S, EVENTS_MAX, SettingsError, SettingsOrder};
 
 use self::{plan::Wish, ranges::RANGES_MAX};
 

@@ -1,25 +1,37 @@
-//! What comes with every request that changes something: who asks, the request's id, and at which
-//! revision it is meant.
+//! What comes with every request that changes something: who asks, by which request, and at which
+//! revision of what it changes.
+
+use std::sync::Arc;
 
 use axum::{
     extract::FromRequestParts,
-    http::{HeaderMap, header::IF_MATCH, request::Parts},
+    http::{HeaderMap, HeaderName, header, request::Parts},
 };
-use flotilla_api::REQUEST_ID;
+use flotilla_api::error::ErrorKind;
+use flotilla_engine::StateReader;
 use flotilla_registry::{operations::Asker, store::Revision};
+use flotilla_units::UnitName;
 
-use crate::{error::ApiError, identity::User};
-
-/// The longest request id that is taken, in bytes: a UUID has 36, and it is kept with every event.
-const REQUEST_ID_BYTES_MAX: usize = 128;
+use crate::{error::ApiError, identity::User, request::RequestId};
 
 /// Who asks for a change, and how.
 #[derive(Debug, Clone)]
 pub(crate) struct Asked {
     user: User,
-    request: String,
-    /// `If-Match`: only if what it is about was last written at this revision.
-    pub(crate) expected: Option<Revision>,
+    request: Arc<str>,
+    /// At which revision.
+    pub(crate) condition: Condition,
+}
+
+/// What a request says of the revision of what it changes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Condition {
+    /// Nothing.
+    Any,
+    /// It is there (`If-Match: *`).
+    There,
+    /// It is at this revision; zero: it is not there (`If-None-Match: *`).
+    At(Revision),
 }
 
 impl Asked {
@@ -37,61 +49,98 @@ impl<S: Sync> FromRequestParts<S> for Asked {
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
         let user = User::from_request_parts(parts, state).await?;
-        Ok(Self { user, request: request_id(&parts.headers)?, expected: if_match(&parts.headers)? })
+        Ok(Self { user, request: RequestId::of(parts), condition: Condition::read(&parts.headers)? })
     }
 }
 
-/// Returns the request's id, or makes one.
-fn request_id(headers: &HeaderMap) -> Result<String, ApiError> {
-    let Some(value) = headers.get(REQUEST_ID) else {
-        return Ok(format!("{:032x}", rand::random::<u128>()));
-    };
-    let text = value.to_str().ok().filter(|text| !text.is_empty() && text.len() <= REQUEST_ID_BYTES_MAX);
-    text.map(ToOwned::to_owned).ok_or_else(|| {
-        ApiError::bad_request(format!(
-            "{REQUEST_ID} has to be a text of at most {REQUEST_ID_BYTES_MAX} bytes"
-        ))
-    })
+impl Condition {
+    /// Reads the two headers. A revision may stand in the quotes that an `ETag` has or without them.
+    ///
+    /// # Errors
+    /// They are not what this server gives as `ETag`.
+    fn read(headers: &HeaderMap) -> Result<Self, ApiError> {
+        let text = |name: HeaderName| -> Result<Option<&str>, ApiError> {
+            let value = headers.get(&name).map(|value| value.to_str().map(str::trim));
+            value.transpose().map_err(|_| ApiError::bad_request(format!("{name} is not text")))
+        };
+        match (text(header::IF_MATCH)?, text(header::IF_NONE_MATCH)?) {
+            (None, None) => Ok(Self::Any),
+            (None, Some("*")) => Ok(Self::At(Revision(0))),
+            (Some("*"), None) => Ok(Self::There),
+            (Some(tag), None) => {
+                let revision = tag.trim_matches('"').parse().ok().filter(|revision| *revision >= 0);
+                revision.map(|at| Self::At(Revision(at))).ok_or_else(|| {
+                    ApiError::bad_request(format!(
+                        "If-Match `{tag}` is not a revision: expected the ETag of an answer, a number in quotes or \
+                         without"
+                    ))
+                })
+            }
+            (None, Some(other)) => Err(ApiError::bad_request(format!(
+                "If-None-Match `{other}` is not known here; `*` says that the unit is to be new"
+            ))),
+            (Some(_), Some(_)) => Err(ApiError::bad_request(
+                "If-Match and If-None-Match contradict each other; send one of them",
+            )),
+        }
+    }
+
+    /// Returns the revision to compare, where one was said.
+    pub(crate) const fn revision(self) -> Option<Revision> {
+        match self {
+            Self::Any | Self::There => None,
+            Self::At(revision) => Some(revision),
+        }
+    }
+
+    /// Returns the revision to compare for a unit, as the seat shows it.
+    ///
+    /// # Errors
+    /// The unit has to be there, and is not.
+    pub(crate) fn expected(
+        self,
+        reader: &StateReader,
+        unit: &UnitName,
+    ) -> Result<Option<Revision>, ApiError> {
+        let there = || reader.unit(unit).0.is_some_and(|row| row.written > Revision(0));
+        if self == Self::There && !there() {
+            let why = format!("`{unit}` is not in the cluster, and If-Match: * asks that it is");
+            return Err(ApiError::new(ErrorKind::RevisionDiffers, why));
+        }
+        Ok(self.revision())
+    }
 }
 
-/// Reads `If-Match`: a revision, in the quotes that an `ETag` has or without them; `*` says nothing.
-fn if_match(headers: &HeaderMap) -> Result<Option<Revision>, ApiError> {
-    let Some(value) = headers.get(IF_MATCH) else { return Ok(None) };
-    let text = value.to_str().unwrap_or_default().trim().trim_matches('"');
-    if text == "*" {
-        return Ok(None);
-    }
-    let revision = text.parse().ok().filter(|revision| *revision >= 0);
-    revision.map(|revision| Some(Revision(revision))).ok_or_else(|| {
-        ApiError::bad_request(
-            "If-Match has to be one revision, as the ETag of an answer gives it: a number, in quotes or without",
-        )
-    })
+/// Writes the `ETag` of a revision.
+pub(crate) fn etag(revision: Revision) -> [(HeaderName, String); 1] {
+    [(header::ETAG, format!("\"{}\"", revision.0))]
 }
 
 #[cfg(test)]
 mod tests {
+    use axum::http::HeaderValue;
+
     use super::*;
 
-    fn headers(name: &'static str, value: &str) -> HeaderMap {
-        HeaderMap::from_iter([(axum::http::HeaderName::from_static(name), value.parse().expect("a value"))])
+    fn read(pairs: &[(HeaderName, &'static str)]) -> Result<Condition, ErrorKind> {
+        let headers = pairs.iter().map(|(name, value)| (name.clone(), HeaderValue::from_static(value)));
+        Condition::read(&headers.collect()).map_err(|error| error.0.kind)
     }
 
     #[test]
-    fn a_revision_is_read_as_etags_have_it() {
-        for (text, expected) in [("\"12\"", Some(12)), ("12", Some(12)), ("0", Some(0)), ("*", None)] {
-            assert_eq!(if_match(&headers("if-match", text)).expect(text), expected.map(Revision), "{text}");
+    fn conditions_are_revisions_or_stars() {
+        assert_eq!(read(&[]), Ok(Condition::Any));
+        for text in ["\"12\"", "12"] {
+            assert_eq!(read(&[(header::IF_MATCH, text)]), Ok(Condition::At(Revision(12))), "{text}");
         }
+        assert_eq!(read(&[(header::IF_MATCH, "0")]), Ok(Condition::At(Revision(0))));
+        assert_eq!(read(&[(header::IF_MATCH, "*")]), Ok(Condition::There));
+        assert_eq!(read(&[(header::IF_NONE_MATCH, "*")]), Ok(Condition::At(Revision(0))));
         for text in ["\"a\"", "W/\"1\"", "1, 2", "-1", ""] {
-            assert!(if_match(&headers("if-match", text)).is_err(), "{text}");
+            assert_eq!(read(&[(header::IF_MATCH, text)]), Err(ErrorKind::BadRequest), "{text}");
         }
-        assert_eq!(if_match(&HeaderMap::new()).expect("nothing"), None);
-    }
-
-    #[test]
-    fn a_request_has_an_id() {
-        assert_eq!(request_id(&headers(REQUEST_ID, "r-7")).expect("taken"), "r-7");
-        assert_eq!(request_id(&HeaderMap::new()).expect("made").len(), 32);
-        assert!(request_id(&headers(REQUEST_ID, &"x".repeat(129))).is_err());
+        assert_eq!(read(&[(header::IF_NONE_MATCH, "\"3\"")]), Err(ErrorKind::BadRequest));
+        let both = [(header::IF_MATCH, "*"), (header::IF_NONE_MATCH, "*")];
+        assert_eq!(read(&both), Err(ErrorKind::BadRequest));
     }
 }

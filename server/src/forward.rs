@@ -40,10 +40,11 @@ const SEATS_AGAIN: Duration = Duration::from_millis(250);
 const SEAT_ANSWERS_WITHIN: Duration = Duration::from_secs(7);
 
 /// What is passed on of a request.
-const PASSED_ON: [HeaderName; 5] = [
+const PASSED_ON: [HeaderName; 6] = [
     header::ACCEPT,
     header::CONTENT_TYPE,
     header::IF_MATCH,
+    header::IF_NONE_MATCH,
     HeaderName::from_static("last-event-id"),
     HeaderName::from_static(REQUEST_ID),
 ];

@@ -12,6 +12,7 @@
 
 mod asked;
 mod error;
+mod filter;
 mod fleet;
 mod forward;
 mod identity;
@@ -19,6 +20,7 @@ mod journal;
 mod listen;
 mod metrics;
 mod node;
+mod request;
 mod routes;
 mod rows;
 mod select;

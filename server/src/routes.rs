@@ -1,7 +1,10 @@
 //! The routes, and the OpenAPI document made of them.
 
+mod bulk;
 mod cluster;
+mod cluster_settings;
 mod events;
+mod fields;
 mod health;
 mod journal;
 mod machines;
@@ -32,6 +35,7 @@ use crate::{
     error::{self, ApiError},
     fleet, forward, metrics,
     node::Node,
+    request,
 };
 
 /// Makes the API's router.
@@ -51,6 +55,7 @@ pub fn router(node: Arc<Node>) -> Router {
         .layer(from_fn(plain_refusals))
         .layer(from_fn(fleet::speak))
         .layer(from_fn(error::log_internal))
+        .layer(from_fn(request::name))
         .with_state(node)
 }
 
@@ -92,6 +97,7 @@ fn parts() -> (OpenApiRouter<Arc<Node>>, OpenApiRouter<Arc<Node>>) {
         .routes(routes!(journal::machine_journal));
     let seat = OpenApiRouter::new()
         .routes(routes!(cluster::cluster))
+        .routes(routes!(cluster_settings::get_settings, cluster_settings::set_settings))
         .routes(routes!(cluster::release_hold))
         .routes(routes!(machines::list_machines))
         .routes(routes!(machines::get_machine))
@@ -99,7 +105,8 @@ fn parts() -> (OpenApiRouter<Arc<Node>>, OpenApiRouter<Arc<Node>>) {
         .routes(routes!(settings::cordon, settings::uncordon))
         .routes(routes!(settings::drain, settings::end_drain))
         .routes(routes!(units::list_units, units::submit))
-        .routes(routes!(units::get_unit))
+        .routes(routes!(units::get_unit, bulk::put_unit, bulk::delete_unit))
+        .routes(routes!(bulk::bulk))
         .routes(routes!(units::get_content, units::put_content))
         .routes(routes!(units::get_why))
         .routes(routes!(status::unit_status))

@@ -31,6 +31,7 @@ pub(crate) fn unit(reader: &StateReader, row: UnitRow) -> Unit {
     let unplaced = if wanted && !placed { unplaced(&reader.why(&row.name), staying()) } else { None };
     Unit {
         target: record.map_or(Target::Inactive, |record| target(record.target)),
+        revision: row.written.0,
         generation: record.map_or(0, |record| record.generation),
         run: record.map_or(0, |record| record.run),
         hash: row.hash,
@@ -220,10 +221,11 @@ pub(crate) fn events(reader: &StateReader, revision: Revision, record: &EventRec
         at: record.at,
         revision: revision.0,
         by: record.by.clone(),
+        request: change.request.clone().or_else(|| record.request.clone()),
         kind: change.kind.clone(),
         unit: change.unit.clone(),
         machine: change.machine,
-        host: host(change.machine),
+        host: change.host.clone().or_else(|| host(change.machine)),
         why: change.why.clone(),
     });
     changes.collect()

@@ -13,6 +13,7 @@ use jiff::Timestamp;
 use tokio::time::{Instant, sleep};
 
 use crate::{
+    events,
     keys::Key,
     reads::Stored,
     records::{EventChange, EventRecord, MachineSettings, Record as _, RecordError, VERSION},
@@ -251,10 +252,14 @@ impl Errand<'_> {
         if changes.is_empty() {
             return Ok(Some(done(None)));
         }
-        let event = self.dress(&mut when, &mut then, changes);
+        let (event, record) = self.dress(&mut when, &mut then, changes);
         let answer = self.operations.registry.store().txn(Txn { when, then, or_else: Vec::new() }).await;
         match answer {
-            Ok(answer) => Ok(answer.succeeded.then(|| done(Some(answer.revision)))),
+            Ok(answer) if answer.succeeded => {
+                events::tell_log(&record, answer.revision);
+                Ok(Some(done(Some(answer.revision))))
+            }
+            Ok(_) => Ok(None),
             Err(error) => {
                 if matches!(error, StoreError::OutcomeUnknown { .. }) {
                     self.pending.push((event, done(None)));
@@ -264,8 +269,13 @@ impl Errand<'_> {
         }
     }
 
-    /// Adds the event, and takes the place of those in doubt; returns the event's key.
-    fn dress(&self, when: &mut Vec<Compare>, then: &mut Vec<Operation>, changes: Vec<EventChange>) -> String {
+    /// Adds the event, and takes the place of those in doubt; returns the event with its key.
+    fn dress(
+        &self,
+        when: &mut Vec<Compare>,
+        then: &mut Vec<Operation>,
+        changes: Vec<EventChange>,
+    ) -> (String, EventRecord) {
         let operations = self.operations;
         let sequence = operations.sequence.fetch_add(1, Ordering::Relaxed);
         let event = self.spell(&Key::Event { writer: operations.writer.clone(), sequence });
@@ -282,7 +292,7 @@ impl Errand<'_> {
             when.push(Compare::Absent(key.clone()));
             then.push(Operation::Put { key: key.clone(), value: record.encode(), lease: None });
         }
-        event
+        (event, record)
     }
 
     async fn look(&self) -> Result<Sight, MachineError> {

@@ -11,6 +11,7 @@ mod range_cases;
 mod ranges;
 mod seats;
 mod session;
+mod settings;
 mod stream;
 mod writes;
 

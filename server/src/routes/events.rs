@@ -17,10 +17,10 @@ use tokio::sync::watch;
 
 use crate::{
     error::ApiError,
+    filter,
     identity::User,
     node::Node,
     rows,
-    select::{Selector, any_selects},
     stream::{self, Feed, Gone},
 };
 
@@ -39,18 +39,18 @@ pub(super) async fn events(
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
     let reader = node.seat()?;
-    let selectors = Selector::read_list(query.pattern.as_deref())?;
+    let wanted = filter::Events::read(&query)?;
     let last = headers.get("last-event-id").and_then(|id| id.to_str().ok()).and_then(|id| id.parse().ok());
     // Before answering: whoever has the answer hears of everything that happens from then on.
     let (now, doorbell) = (reader.revision(), reader.changed());
-    let events = Events { node, reader, selectors, now, doorbell };
+    let events = Events { node, reader, wanted, now, doorbell };
     Ok(stream::answer(|feed| events.run(feed, query, last.map(Revision))))
 }
 
 struct Events {
     node: Arc<Node>,
     reader: StateReader,
-    selectors: Vec<Selector>,
+    wanted: filter::Events,
     /// What the seat had reached when it was asked.
     now: Revision,
     doorbell: watch::Receiver<Revision>,
@@ -60,7 +60,10 @@ impl Events {
     async fn run(mut self, feed: Feed, query: EventsQuery, last: Option<Revision>) -> Result<(), Gone> {
         let mut at = match last {
             Some(last) => last,
-            None => self.newest(&feed, query.lines.unwrap_or(LINES) as usize).await?,
+            None => {
+                let lines = query.lines.or_else(|| query.since.is_none().then_some(LINES));
+                self.newest(&feed, lines.map_or(usize::MAX, |lines| lines as usize)).await?
+            }
         };
         loop {
             at = self.newer(&feed, at).await?;
@@ -80,9 +83,11 @@ impl Events {
 
     /// Tells the newest of the events that there were, and returns the revision up to which.
     async fn newest(&self, feed: &Feed, lines: usize) -> Result<Revision, Gone> {
-        let records = self.reader.events(PAGE_MAX);
-        let known = records.iter().rev().filter(|(of, _)| *of <= self.now);
-        let events: Vec<Event> = known.flat_map(|(of, record)| self.selected(*of, record)).collect();
+        // Counted without the hosts of old records, which only the reader knows: at worst one too many.
+        let count = |record: &EventRecord| self.wanted.count(record);
+        let records = self.reader.events(self.now, lines, count);
+        let events: Vec<Event> =
+            records.iter().rev().flat_map(|(of, record)| self.selected(*of, record)).collect();
         let skip = events.len().saturating_sub(lines);
         tell(feed, events.into_iter().skip(skip)).await?;
         // Whoever has seen nothing yet goes on from here after a lost connection.
@@ -107,10 +112,7 @@ impl Events {
 
     /// Returns the events of a record that were asked for.
     fn selected(&self, of: Revision, record: &EventRecord) -> impl Iterator<Item = Event> + use<'_> {
-        rows::events(&self.reader, of, record).into_iter().filter(|event| match &event.unit {
-            Some(unit) => any_selects(&self.selectors, unit),
-            None => self.selectors.is_empty(),
-        })
+        rows::events(&self.reader, of, record).into_iter().filter(|event| self.wanted.select(event))
     }
 }
 

@@ -11,38 +11,36 @@ use axum::{
 use flotilla_api::{
     error::ErrorBody,
     machine::Machine,
-    page::{ListQuery, PAGE_ITEMS_MAX, Page},
+    page::{MachinesQuery, PAGE_ITEMS_MAX, Page},
     unit::UnitStatus,
 };
-use flotilla_engine::NoSuchMachine;
-use flotilla_units::{Glob, MachineId, SourceName};
+use flotilla_engine::{NoSuchMachine, PAGE_MAX};
+use flotilla_units::{MachineId, SourceName};
 use serde::Deserialize;
 
-use crate::{error::ApiError, forward, identity::User, node::Node, routes::status, rows};
+use super::fields;
+use crate::{error::ApiError, filter, forward, identity::User, node::Node, routes::status, rows};
 
 /// Lists machines, one page, by id.
-#[utoipa::path(get, path = "/v1/machines", params(ListQuery), responses(
+#[utoipa::path(get, path = "/v1/machines", params(MachinesQuery), responses(
     (status = OK, body = Page<Machine>),
     (status = BAD_REQUEST, body = ErrorBody),
 ))]
 pub(super) async fn list_machines(
     State(node): State<Arc<Node>>,
     _user: User,
-    Query(query): Query<ListQuery>,
-) -> Result<Json<Page<Machine>>, ApiError> {
+    Query(query): Query<MachinesQuery>,
+) -> Result<Response, ApiError> {
     let reader = node.seat()?;
-    let patterns = patterns(query.pattern.as_deref())?;
+    let wanted = filter::MachineList::read(&query)?;
+    let fields = fields::read::<Machine>(query.fields.as_deref(), "id")?;
     let from: Option<MachineId> = query.from.as_deref().map(id).transpose()?;
-    let limit = query.limit.unwrap_or(PAGE_ITEMS_MAX);
+    let limit = query.limit.unwrap_or(PAGE_ITEMS_MAX).min(PAGE_MAX);
     let cluster = reader.cluster();
-    let page = reader.machines(from, limit, |row| {
-        let host = row.record.as_ref().map_or("", |record| &record.host);
-        let id = row.id.to_string();
-        let matches = |glob: &Glob| glob.matches(host) || glob.matches(&id) || id.starts_with(glob.as_str());
-        patterns.is_empty() || patterns.iter().any(matches)
-    });
+    let page = reader.machines(from, limit, |row| wanted.select(&rows::machine(row.clone(), &cluster)));
     let items = page.rows.into_iter().map(|row| rows::machine(row, &cluster)).collect();
-    Ok(Json(Page { items, revision: page.revision.0, next: page.next.map(|id| id.to_string()) }))
+    let page = Page { items, revision: page.revision.0, next: page.next.map(|id| id.to_string()) };
+    Ok(fields::answer(page, fields.as_ref()))
 }
 
 /// Shows a machine, by its id, the beginning of it or its host name.
@@ -65,11 +63,6 @@ pub(super) async fn get_machine(
 
 fn id(text: &str) -> Result<MachineId, ApiError> {
     text.parse().map_err(|e| ApiError::bad_request(format!("{e}")))
-}
-
-fn patterns(text: Option<&str>) -> Result<Vec<Glob>, ApiError> {
-    let words = text.unwrap_or_default().split(',').map(str::trim).filter(|word| !word.is_empty());
-    words.map(|word| word.parse::<Glob>().map_err(|e| ApiError::bad_request(e.to_string()))).collect()
 }
 
 /// How much journal comes with a status.

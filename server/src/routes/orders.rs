@@ -9,30 +9,52 @@ use flotilla_api::{
 };
 use flotilla_engine::{PAGE_MAX, StateReader, UnitRow};
 use flotilla_registry::{
-    operations::{Asker, Effect, OperationError, Written},
+    operations::{Asker, Effect, OperationError, UnitOrder, Written},
     records::Target,
 };
 use flotilla_units::UnitName;
 
-use super::units::outcome;
-use crate::{error::ApiError, identity::User, node::Node, select::Selector};
+use super::{bulk, units::outcome};
+use crate::{
+    asked::{Asked, Condition},
+    error::ApiError,
+    node::Node,
+    select::Selector,
+};
 
 /// Changes what users want of units. The answer comes when it is written; a watch from its revision
 /// shows what comes of it.
-#[utoipa::path(post, path = "/v1/orders", request_body = Order, responses(
+#[utoipa::path(post, path = "/v1/orders", request_body = Order,
+    params(("If-Match" = Option<String>, Header,
+        description = "the ETag of the unit as it was read, for an order about one unit")),
+    responses(
     (status = OK, body = Outcome),
     (status = FORBIDDEN, body = ErrorBody),
     (status = NOT_FOUND, body = ErrorBody),
     (status = CONFLICT, body = ErrorBody),
+    (status = PRECONDITION_FAILED, body = ErrorBody),
 ))]
 pub(super) async fn order(
     State(node): State<Arc<Node>>,
-    user: User,
+    asked: Asked,
     Json(order): Json<Order>,
 ) -> Result<Json<Outcome>, ApiError> {
-    let by = user.may_write()?;
     let reader = node.seat()?;
     let units = select(&reader, &order.units)?;
+    if asked.condition != Condition::Any {
+        let [unit] = &units[..] else {
+            return Err(ApiError::bad_request(
+                "If-Match is about one unit; POST /v1/bulk takes a revision for each of several",
+            ));
+        };
+        let expected = asked.condition.expected(&reader, unit)?;
+        if !order.dry_run {
+            let word = bulk::word(&reader, unit, order.action);
+            let orders = [(unit.clone(), UnitOrder { expected, ..UnitOrder::word(word) })];
+            let written = node.operations.write(&orders, true, asked.asker()?).await?;
+            return Ok(Json(outcome(&node, written.written).await));
+        }
+    }
     let written = if order.dry_run {
         let at = reader.revision();
         units
@@ -40,7 +62,7 @@ pub(super) async fn order(
             .map(|unit| Written { unit: unit.clone(), effect: Effect::Unchanged, revision: at })
             .collect()
     } else {
-        carry_out(&node, &reader, order.action, &units, by.into()).await?
+        carry_out(&node, &reader, order.action, &units, asked.asker()?).await?
     };
     Ok(Json(outcome(&node, written).await))
 }
@@ -130,7 +152,7 @@ pub(crate) async fn carry_out(
 
 /// Tells whether a unit was started where it is and does not run any more: failed, done, or stopped
 /// on its machine. `start` then means to start it anew.
-fn has_ended(row: &UnitRow) -> bool {
+pub(super) fn has_ended(row: &UnitRow) -> bool {
     let launched = row.record.as_ref().is_some_and(|record| record.target == Target::Launched);
     launched
         && row.placements.iter().filter(|placement| placement.departing.is_none()).any(|placement| {

@@ -114,7 +114,7 @@ async fn order(
     let machine = named(node, word)?;
     let record = node.seat()?.machine(machine).and_then(|row| row.record);
     let host = record.map(|record| record.host.clone());
-    let order = MachineOrder { expected: asked.expected, host: host.clone(), ..order };
+    let order = MachineOrder { expected: asked.condition.revision(), host: host.clone(), ..order };
     let orders = BTreeMap::from([(machine, order)]);
     let written = node.operations.order_machines(&orders, asker).await?;
     let written = written.first().ok_or_else(|| ApiError::unavailable("the order was about no machine"))?;

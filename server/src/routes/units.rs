@@ -5,78 +5,112 @@ use std::sync::Arc;
 use axum::{
     Json,
     extract::{Path, Query, State},
+    response::{IntoResponse as _, Response},
 };
 use flotilla_api::{
     action::{Outcome, Submit, UnitOutcome},
-    error::ErrorBody,
-    page::{ListQuery, PAGE_ITEMS_MAX, Page},
+    error::{ErrorBody, ErrorKind},
+    page::{PAGE_ITEMS_MAX, Page, UnitsQuery},
     unit::{Unit, UnitContent, UnitText},
     why::Why,
 };
-use flotilla_engine::{StateReader, UnitRow};
+use flotilla_engine::{PAGE_MAX, StateReader, UnitRow};
 use flotilla_registry::{
     operations::{Effect, NewText, UnitOrder, Written},
     store::Revision,
 };
 use flotilla_units::{SourceName, UnitFile, UnitName};
 
+use super::fields;
 use crate::{
-    asked::Asked,
+    asked::{Asked, etag},
     error::ApiError,
+    filter,
     identity::User,
     node::Node,
     rows,
-    select::{Selector, any_selects},
 };
 
 /// How long an answer waits for the seat to show the writer's own write. The watch is a
 /// millisecond behind; past two seconds the store is in trouble, and the answer is still true.
 const OWN_WRITE_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(2);
 
-/// Lists units, one page.
-#[utoipa::path(get, path = "/v1/units", params(ListQuery), responses(
+/// Lists units, one page, ascending by name.
+#[utoipa::path(get, path = "/v1/units", params(UnitsQuery), responses(
     (status = OK, body = Page<Unit>),
     (status = BAD_REQUEST, body = ErrorBody),
+    (status = CONFLICT, body = ErrorBody, description = "the list is not as of `revision` any more: begin anew"),
 ))]
 pub(super) async fn list_units(
     State(node): State<Arc<Node>>,
     _user: User,
-    Query(query): Query<ListQuery>,
-) -> Result<Json<Page<Unit>>, ApiError> {
+    Query(query): Query<UnitsQuery>,
+) -> Result<Response, ApiError> {
     let reader = node.seat()?;
-    let selectors = Selector::read_list(query.pattern.as_deref())?;
-    let from: Option<UnitName> = query.from.as_deref().map(str::parse).transpose()?;
-    let limit = query.limit.unwrap_or(PAGE_ITEMS_MAX);
-    let page = reader.units(from.as_ref(), limit, |name| any_selects(&selectors, name));
-    let items = page.rows.into_iter().map(|row| rows::unit(&reader, row)).collect();
-    Ok(Json(Page { items, revision: page.revision.0, next: page.next.map(|name| name.to_string()) }))
+    let wanted = filter::Units::read(query.pattern.as_deref(), &query.filter())?;
+    let fields = fields::read::<Unit>(query.fields.as_deref(), "name")?;
+    let mut page = list(&reader, &query, &wanted)?;
+    if let Some(revision) = query.revision {
+        // Looked at after the page was made: what came in between is seen too.
+        let changed = reader
+            .since(Revision(revision))
+            .map_or(true, |delta| delta.units.iter().any(|name| wanted.names(name)));
+        if changed {
+            return Err(ApiError::new(
+                ErrorKind::Conflict,
+                format!(
+                    "units changed since revision {revision}, or it is too long ago; begin anew without it"
+                ),
+            ));
+        }
+        page.revision = revision;
+    }
+    Ok(fields::answer(page, fields.as_ref()))
+}
+
+/// Makes a page: what the filter does not let through is skipped, however much it is.
+fn list(reader: &StateReader, query: &UnitsQuery, wanted: &filter::Units) -> Result<Page<Unit>, ApiError> {
+    let mut after: Option<UnitName> = query.from.as_deref().map(str::parse).transpose()?;
+    let limit = query.limit.unwrap_or(PAGE_ITEMS_MAX).clamp(1, PAGE_ITEMS_MAX);
+    let (mut items, mut revision) = (Vec::new(), None);
+    loop {
+        let rows =
+            reader.units(after.as_ref(), (limit - items.len()).min(PAGE_MAX), |name| wanted.names(name));
+        let revision = *revision.get_or_insert(rows.revision.0);
+        let units = rows.rows.into_iter().map(|row| rows::unit(reader, row));
+        items.extend(units.filter(|unit| wanted.select(unit)));
+        after = rows.next;
+        if after.is_none() || items.len() >= limit {
+            return Ok(Page { items, revision, next: after.map(|name| name.to_string()) });
+        }
+    }
 }
 
 /// Returns one unit.
 #[utoipa::path(get, path = "/v1/units/{name}", params(("name" = String, Path)), responses(
-    (status = OK, body = Unit),
+    (status = OK, body = Unit, headers(("ETag", description = "its revision, for `If-Match`"))),
     (status = NOT_FOUND, body = ErrorBody),
 ))]
 pub(super) async fn get_unit(
     State(node): State<Arc<Node>>,
     _user: User,
     Path(name): Path<String>,
-) -> Result<Json<Unit>, ApiError> {
+) -> Result<Response, ApiError> {
     let reader = node.seat()?;
     let row = find(&reader, &name)?;
-    Ok(Json(rows::unit(&reader, row)))
+    Ok((etag(row.written), Json(rows::unit(&reader, row))).into_response())
 }
 
 /// Returns a unit's text.
 #[utoipa::path(get, path = "/v1/units/{name}/content", params(("name" = String, Path)), responses(
-    (status = OK, body = UnitContent),
+    (status = OK, body = UnitContent, headers(("ETag", description = "the unit's revision, for `If-Match`"))),
     (status = NOT_FOUND, body = ErrorBody),
 ))]
 pub(super) async fn get_content(
     State(node): State<Arc<Node>>,
     _user: User,
     Path(name): Path<String>,
-) -> Result<Json<UnitContent>, ApiError> {
+) -> Result<Response, ApiError> {
     let reader = node.seat()?;
     let row = find(&reader, &name)?;
     // A seat may be a moment behind the store: text and revision have to be of one record. While the store
@@ -95,7 +129,8 @@ pub(super) async fn get_content(
             .await?
             .ok_or_else(|| ApiError::not_found(format!("the content {hash} is missing")))?,
     };
-    Ok(Json(UnitContent { name: row.name, hash, text, revision }))
+    let tag = etag(revision.map_or(row.written, Revision));
+    Ok((tag, Json(UnitContent { name: row.name, hash, text, revision })).into_response())
 }
 
 /// Gives a unit that there is another text. Where it runs it is started anew with it, on the same machine;
@@ -123,7 +158,7 @@ pub(super) async fn put_content(
     let file = UnitFile::parse(name.as_str(), body.text.as_bytes()).map_err(refuse)?;
     file.validate(&name).map_err(refuse)?;
     let text = NewText::replacing(body.text);
-    let order = UnitOrder { expected: asked.expected, ..UnitOrder::submit(text) };
+    let order = UnitOrder { expected: asked.condition.expected(&reader, &name)?, ..UnitOrder::submit(text) };
     let bulk = node.operations.write(&[(name, order)], true, by).await?;
     Ok(Json(outcome(&node, bulk.written).await))
 }
@@ -152,10 +187,9 @@ pub(super) async fn get_why(
 ))]
 pub(super) async fn submit(
     State(node): State<Arc<Node>>,
-    user: User,
+    asked: Asked,
     Json(submit): Json<Submit>,
 ) -> Result<Json<Outcome>, ApiError> {
-    let by = user.may_write()?;
     let mut units = Vec::with_capacity(submit.units.len());
     for unit in submit.units {
         let name: SourceName = unit.name.parse()?;
@@ -164,7 +198,7 @@ pub(super) async fn submit(
         file.validate(name.runtime()).map_err(refuse)?;
         units.push((name.runtime().clone(), unit.text));
     }
-    let written = node.operations.submit(&units, by).await?;
+    let written = node.operations.submit(&units, asked.asker()?).await?;
     Ok(Json(outcome(&node, written).await))
 }
 

@@ -17,10 +17,10 @@ use flotilla_units::UnitName;
 
 use crate::{
     error::ApiError,
+    filter,
     identity::User,
     node::Node,
     rows,
-    select::{Selector, any_selects},
     stream::{self, Feed, Gone},
 };
 
@@ -39,7 +39,7 @@ pub(super) async fn watch(
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
     let reader = node.seat()?;
-    let selectors = Selector::read_list(query.pattern.as_deref())?;
+    let wanted = filter::Units::read(query.pattern.as_deref(), &query.filter())?;
     let last = headers.get("last-event-id").and_then(|id| id.to_str().ok());
     let last = last.map(str::parse).transpose().map_err(|_| {
         ApiError::bad_request("last-event-id is not a revision; send the id of the last event that was read")
@@ -56,18 +56,21 @@ pub(super) async fn watch(
             }
         }
     }
-    let watch = Watch { node, reader, selectors };
+    let watch = Watch { node, reader, wanted, hidden: BTreeSet::new() };
     Ok(stream::answer(|feed| watch.run(feed, last.map(Revision))))
 }
 
 struct Watch {
     node: Arc<Node>,
     reader: StateReader,
-    selectors: Vec<Selector>,
+    wanted: filter::Units,
+    /// Units that are not what is asked for, and that the reader knows nothing of. Of one that is not in
+    /// here it may know from an earlier connection.
+    hidden: BTreeSet<UnitName>,
 }
 
 impl Watch {
-    async fn run(self, feed: Feed, last: Option<Revision>) -> Result<(), Gone> {
+    async fn run(mut self, feed: Feed, last: Option<Revision>) -> Result<(), Gone> {
         let mut doorbell = self.reader.changed();
         let mut at = match last {
             Some(at) => at,
@@ -78,8 +81,9 @@ impl Watch {
             doorbell.borrow_and_update();
             at = match self.reader.since(at) {
                 Ok(delta) => {
-                    let units = delta.units.into_iter().filter(|name| any_selects(&self.selectors, name));
-                    self.tell(&feed, units.collect(), delta.revision).await?;
+                    let wanted = &self.wanted;
+                    let units = delta.units.into_iter().filter(|name| wanted.names(name)).collect();
+                    self.tell(&feed, units, delta.revision).await?;
                     delta.revision
                 }
                 Err(_too_old) => self.list(&feed).await?,
@@ -96,18 +100,22 @@ impl Watch {
     }
 
     /// Says everything, and returns the revision from which changes have to be told.
-    async fn list(&self, feed: &Feed) -> Result<Revision, Gone> {
+    async fn list(&mut self, feed: &Feed) -> Result<Revision, Gone> {
         feed.say(None, &WatchEvent::Reset).await?;
         let mut first = None;
         let mut after: Option<UnitName> = None;
         loop {
-            let selects = |name: &UnitName| any_selects(&self.selectors, name);
-            let page = self.reader.units(after.as_ref(), PAGE_MAX, selects);
+            let page = self.reader.units(after.as_ref(), PAGE_MAX, |name| self.wanted.names(name));
             // Later pages may be newer; what changed between them is told again, and is the same.
             let revision = *first.get_or_insert(page.revision);
             for row in page.rows {
                 let unit = Box::new(rows::unit(&self.reader, row));
-                feed.say(None, &WatchEvent::Unit { unit }).await?;
+                if self.wanted.select(&unit) {
+                    self.hidden.remove(&unit.name);
+                    feed.say(None, &WatchEvent::Unit { unit }).await?;
+                } else {
+                    self.hidden.insert(unit.name);
+                }
             }
             after = page.next;
             if after.is_none() {
@@ -117,13 +125,25 @@ impl Watch {
         }
     }
 
-    async fn tell(&self, feed: &Feed, names: BTreeSet<UnitName>, at: Revision) -> Result<(), Gone> {
-        let last = names.len();
-        for (i, name) in names.into_iter().enumerate() {
-            let event = match self.reader.unit(&name).0 {
-                Some(row) => WatchEvent::Unit { unit: Box::new(rows::unit(&self.reader, row)) },
-                None => WatchEvent::Gone { name },
-            };
+    async fn tell(&mut self, feed: &Feed, names: BTreeSet<UnitName>, at: Revision) -> Result<(), Gone> {
+        let mut events = Vec::with_capacity(names.len());
+        for name in names {
+            let row = self.reader.unit(&name).0;
+            let there = row.is_some();
+            let unit = row.map(|row| Box::new(rows::unit(&self.reader, row)));
+            if let Some(unit) = unit.filter(|unit| self.wanted.select(unit)) {
+                self.hidden.remove(&name);
+                events.push(WatchEvent::Unit { unit });
+                continue;
+            }
+            let was_hidden =
+                if there { !self.hidden.insert(name.clone()) } else { self.hidden.remove(&name) };
+            if !was_hidden {
+                events.push(WatchEvent::Gone { name });
+            }
+        }
+        let last = events.len();
+        for (i, event) in events.into_iter().enumerate() {
             // Only the last one carries the id: a client that loses the connection in between gets
             // the whole revision again.
             feed.say((i + 1 == last).then(|| at.0.to_string()), &event).await?;

@@ -130,5 +130,5 @@ async fn a_change_can_be_bound_to_what_was_seen_and_its_event_names_the_request(
     let of =
         |kind: &str| events.iter().find(|it| it.changes.iter().any(|change| change.kind == kind)).unwrap();
     assert_eq!(of("drain-ordered").request.as_deref(), Some("r-7"));
-    assert!(of("drain-ended").request.as_deref().is_some_and(|made| made.len() == 32));
+    assert!(of("drain-ended").request.as_deref().is_some_and(|made| made.len() == 16));
 }

@@ -4,6 +4,7 @@
 mod lists;
 mod loss;
 mod machines;
+mod native;
 mod seats;
 mod streams;
 mod world;

@@ -148,7 +148,7 @@ async fn a_pattern_that_cannot_be_understood_ends_the_journal() {
 #[tokio::test]
 async fn events_come_all_however_many_come_at_once() {
     let world = World::new().await;
-    let follow = EventsQuery { follow: true, lines: Some(0), pattern: None };
+    let follow = EventsQuery { follow: true, lines: Some(0), ..EventsQuery::default() };
     let mut stream = world.client.events(&follow, None).await.unwrap();
     // More than a page, before the reader takes the first.
     let count = 1_100;
@@ -173,7 +173,7 @@ async fn streams_end_when_the_seat_is_lost_although_nothing_changes() {
     world.register(1).await;
     world.unit("a.service", Some(1)).await;
     let mut watch = world.client.watch(&WatchQuery::default(), None).await.unwrap();
-    let events = EventsQuery { follow: true, lines: Some(0), pattern: None };
+    let events = EventsQuery { follow: true, lines: Some(0), ..EventsQuery::default() };
     let mut events = world.client.events(&events, None).await.unwrap();
     let mut journal = world.journal(&query("a", true, Some(0)), None).await;
     world.journal.write("other.service", "a line, so that there is a place in the journal");

@@ -1,0 +1,164 @@
+//! Many units at once, and one unit under a condition.
+//!
+//! A bulk write is texts and orders, mixed, about many units: what fits into one transaction of the store
+//! is done at once or not at all. A condition is the revision that whoever asks has seen (`ETag`): with
+//! `If-Match` nothing is done to a unit that was changed since.
+
+use std::sync::Arc;
+
+use axum::{
+    Json,
+    extract::{Path, State},
+    http::StatusCode,
+};
+use flotilla_api::{
+    action::{Action, BulkOutcome, BulkUnit, BulkWrite, Outcome, PutUnit},
+    error::ErrorBody,
+    unit::Target,
+};
+use flotilla_engine::StateReader;
+use flotilla_registry::{
+    operations::{NewText, UnitOrder, Word},
+    records,
+    store::Revision,
+};
+use flotilla_units::{SourceName, UnitFile, UnitName};
+
+use super::{orders::has_ended, units::outcome};
+use crate::{asked::Asked, error::ApiError, node::Node};
+
+/// Gives texts and orders to many units at once: all of them or none, where one transaction of the store
+/// can take them (some 60 texts, or 119 orders), else in several, one after the other. With `whole`, more
+/// than fits is refused.
+#[utoipa::path(post, path = "/v1/bulk", request_body = BulkWrite, responses(
+    (status = OK, body = BulkOutcome),
+    (status = BAD_REQUEST, body = ErrorBody),
+    (status = FORBIDDEN, body = ErrorBody),
+    (status = NOT_FOUND, body = ErrorBody),
+    (status = CONFLICT, body = ErrorBody),
+    (status = PRECONDITION_FAILED, body = ErrorBody),
+    (status = PAYLOAD_TOO_LARGE, body = ErrorBody),
+    (status = UNPROCESSABLE_ENTITY, body = ErrorBody),
+))]
+pub(super) async fn bulk(
+    State(node): State<Arc<Node>>,
+    asked: Asked,
+    Json(bulk): Json<BulkWrite>,
+) -> Result<Json<BulkOutcome>, ApiError> {
+    let reader = node.seat()?;
+    let orders = bulk.units.iter().map(|unit| order(&reader, unit)).collect::<Result<Vec<_>, _>>()?;
+    if orders.is_empty() {
+        return Err(ApiError::bad_request("the write names no unit"));
+    }
+    let written = node.operations.write(&orders, bulk.whole, asked.asker()?).await?;
+    let transactions = written.transactions as u64;
+    let Outcome { revision, units } = outcome(&node, written.written).await;
+    Ok(Json(BulkOutcome { revision, transactions, units }))
+}
+
+/// Makes a unit what is said: its text, and what is wanted of it. What is not said stays as it is.
+#[utoipa::path(put, path = "/v1/units/{name}", request_body = PutUnit,
+    params(("name" = String, Path),
+        ("If-Match" = Option<String>, Header, description = "the unit's ETag as it was read, or `*`"),
+        ("If-None-Match" = Option<String>, Header, description = "`*`: the unit is to be new")),
+    responses(
+        (status = OK, body = Outcome, description = "it is as said"),
+        (status = BAD_REQUEST, body = ErrorBody),
+        (status = FORBIDDEN, body = ErrorBody),
+        (status = NOT_FOUND, body = ErrorBody),
+        (status = CONFLICT, body = ErrorBody),
+        (status = PRECONDITION_FAILED, body = ErrorBody),
+        (status = UNPROCESSABLE_ENTITY, body = ErrorBody),
+    ))]
+pub(super) async fn put_unit(
+    State(node): State<Arc<Node>>,
+    asked: Asked,
+    Path(name): Path<String>,
+    Json(put): Json<PutUnit>,
+) -> Result<Json<Outcome>, ApiError> {
+    let reader = node.seat()?;
+    let source = SourceName::mangle(&name)?;
+    let unit = source.runtime().clone();
+    let text = put.text.map(|text| checked(&source, text)).transpose()?;
+    let target = put.target.map(|target| Word::Target { target: stored(target), raise_run: false });
+    if text.is_none() && target.is_none() {
+        return Err(ApiError::bad_request("nothing is said of the unit: expected `text`, `target` or both"));
+    }
+    let expected = asked.condition.expected(&reader, &unit)?;
+    let order = UnitOrder { text: text.map(NewText::replacing), word: target, expected, create: true };
+    let written = node.operations.write(&[(unit, order)], true, asked.asker()?).await?;
+    Ok(Json(outcome(&node, written.written).await))
+}
+
+/// Destroys a unit: it is stopped wherever it is, and then forgotten.
+#[utoipa::path(delete, path = "/v1/units/{name}",
+    params(("name" = String, Path),
+        ("If-Match" = Option<String>, Header, description = "the unit's ETag as it was read, or `*`")),
+    responses(
+        (status = ACCEPTED, body = Outcome, description = "it is being destroyed; a watch shows when it is gone"),
+        (status = FORBIDDEN, body = ErrorBody),
+        (status = NOT_FOUND, body = ErrorBody),
+        (status = CONFLICT, body = ErrorBody),
+        (status = PRECONDITION_FAILED, body = ErrorBody),
+    ))]
+pub(super) async fn delete_unit(
+    State(node): State<Arc<Node>>,
+    asked: Asked,
+    Path(name): Path<String>,
+) -> Result<(StatusCode, Json<Outcome>), ApiError> {
+    let reader = node.seat()?;
+    let unit = SourceName::mangle(&name)?.runtime().clone();
+    let expected = asked.condition.expected(&reader, &unit)?;
+    let order = UnitOrder { expected, ..UnitOrder::word(Word::Destroy) };
+    let written = node.operations.write(&[(unit, order)], true, asked.asker()?).await?;
+    Ok((StatusCode::ACCEPTED, Json(outcome(&node, written.written).await)))
+}
+
+/// Makes the order about one unit of a bulk write.
+fn order(reader: &StateReader, unit: &BulkUnit) -> Result<(UnitName, UnitOrder), ApiError> {
+    let source = SourceName::mangle(&unit.name)?;
+    let name = source.runtime().clone();
+    let text = unit.text.clone().map(|text| checked(&source, text)).transpose()?;
+    let text = text.map(|text| if unit.replace { NewText::replacing(text) } else { NewText::first(text) });
+    let word = unit.action.map(|action| word(reader, &name, action));
+    if text.is_none() && word.is_none() {
+        return Err(ApiError::bad_request(format!(
+            "nothing is asked of `{name}`: expected `text`, `action` or both"
+        )));
+    }
+    Ok((name, UnitOrder { text, word, expected: unit.if_match.map(Revision), create: false }))
+}
+
+/// Says in the registry's words what an action makes of a unit.
+pub(super) fn word(reader: &StateReader, unit: &UnitName, action: Action) -> Word {
+    let target = |target, raise_run| Word::Target { target, raise_run };
+    let row = reader.unit(unit).0;
+    match action {
+        Action::Unload => target(records::Target::Inactive, false),
+        Action::Load => target(records::Target::Loaded, false),
+        Action::Restart => target(records::Target::Launched, true),
+        Action::Destroy => Word::Destroy,
+        Action::Start => target(records::Target::Launched, row.as_ref().is_some_and(has_ended)),
+        Action::Stop => {
+            // To stop what is on no machine would be to place it, and what was never made, to make it.
+            let record = row.and_then(|row| row.record);
+            let rests = record.is_none_or(|record| record.target == records::Target::Inactive);
+            target(if rests { records::Target::Inactive } else { records::Target::Loaded }, false)
+        }
+    }
+}
+
+fn checked(name: &SourceName, text: String) -> Result<String, ApiError> {
+    let refuse = |problems| ApiError::invalid_unit(name.as_str(), &problems);
+    let file = UnitFile::parse(name.as_str(), text.as_bytes()).map_err(refuse)?;
+    file.validate(name.runtime()).map_err(refuse)?;
+    Ok(text)
+}
+
+const fn stored(target: Target) -> records::Target {
+    match target {
+        Target::Inactive => records::Target::Inactive,
+        Target::Loaded => records::Target::Loaded,
+        Target::Launched => records::Target::Launched,
+    }
+}
