@@ -250,6 +250,8 @@ pub(crate) enum Command {
     Events(commands::events::Args),
     /// Set metadata of machines, or keep units away from them
     Machine(commands::machine::Args),
+    /// Show the life of a unit: who ordered what, where it was placed and why, how it failed and moved
+    History(commands::history::Args),
     /// Make a cluster, or show how it is
     Cluster(commands::cluster::Args),
     /// Make certificate authorities and issue certificates

@@ -9,6 +9,7 @@ pub(crate) mod completion;
 pub(crate) mod edit;
 pub(crate) mod events;
 pub(crate) mod fd_forward;
+pub(crate) mod history;
 pub(crate) mod journal;
 pub(crate) mod list_machines;
 pub(crate) mod list_unit_files;
@@ -99,6 +100,7 @@ pub(crate) async fn run(cli: Cli) -> anyhow::Result<Exit> {
         Command::Journal(args) => return journal::run(cluster, args, output).await,
         Command::Why(args) => return why::run(cluster, args, output).await,
         Command::Events(args) => events::run(cluster, args, output).await?,
+        Command::History(args) => history::run(cluster, args, output).await?,
         Command::Cluster(args) => cluster::run(cluster, args, output).await?,
         Command::Machine(args) => return machine::run(cluster, args, output).await,
         Command::Ssh(args) => return ssh::run(cluster, args, &global.ssh).await,

@@ -295,6 +295,7 @@ mod tests {
         Unit {
             name: "a.service".parse().expect("valid"),
             target: Target::Launched,
+            revision: 9,
             generation: 3,
             run: 2,
             hash: None,

@@ -1,8 +1,11 @@
 //! `flotctl cluster`: makes a cluster, or shows how it is.
 
-use std::io::Write as _;
+use std::{io::Write as _, time::Duration};
 
-use flotilla_api::{client::Client, cluster::ClusterStatus};
+use flotilla_api::{
+    client::Client,
+    cluster::{ClusterStatus, SettingsChange},
+};
 
 use super::cluster_init;
 use crate::{args::Output, connection::Cluster, paint, print, text};
@@ -24,6 +27,30 @@ enum Command {
     ReleaseHold,
     /// Let the flotillad that answers go on with a store that was restored or wiped; on each machine
     AcceptStore,
+    /// Show what is set for the whole cluster, or set it: events-kept=7d, events-max=20000
+    Settings {
+        /// What to set
+        #[arg(value_name = "NAME=VALUE", value_parser = setting)]
+        set: Vec<Setting>,
+    },
+}
+
+/// Something that can be set for the whole cluster.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Setting {
+    EventsKept(Duration),
+    EventsMax(u64),
+}
+
+fn setting(text: &str) -> Result<Setting, String> {
+    match text.split_once('=') {
+        Some(("events-kept", span)) => crate::args::span(span).map(Setting::EventsKept),
+        Some(("events-max", count)) => {
+            let refuse = |_| format!("`{count}` is not a number of events, for example 20000");
+            count.parse().map(Setting::EventsMax).map_err(refuse)
+        }
+        _ => Err(format!("`{text}` is no setting; expected events-kept=SPAN or events-max=NUMBER")),
+    }
 }
 
 impl Args {
@@ -42,7 +69,8 @@ impl Args {
 pub(crate) fn run_offline(args: &Args, output: Output) -> anyhow::Result<()> {
     match &args.command {
         Some(Command::Init(args)) => cluster_init::run(args, output),
-        Some(Command::Status | Command::ReleaseHold | Command::AcceptStore) | None => Ok(()),
+        Some(Command::Status | Command::ReleaseHold | Command::AcceptStore | Command::Settings { .. })
+        | None => Ok(()),
     }
 }
 
@@ -51,8 +79,30 @@ pub(crate) async fn run(cluster: &Cluster, args: &Args, output: Output) -> anyho
     match &args.command {
         Some(Command::ReleaseHold) => cluster.client().release_hold().await?,
         Some(Command::AcceptStore) => cluster.client().accept_store().await?,
+        Some(Command::Settings { set }) => settings(cluster, set, output).await?,
         Some(Command::Init(_) | Command::Status) | None => show(cluster, output).await?,
     }
+    Ok(())
+}
+
+async fn settings(cluster: &Cluster, set: &[Setting], output: Output) -> anyhow::Result<()> {
+    let mut change = SettingsChange::default();
+    for setting in set {
+        match *setting {
+            Setting::EventsKept(span) => change.events_kept_s = Some(span.as_secs()),
+            Setting::EventsMax(count) => change.events_max = Some(count),
+        }
+    }
+    let settings = match set {
+        [] => cluster.read(Client::settings).await?,
+        _ => cluster.client().configure(&change).await?,
+    };
+    if output == Output::Json {
+        return Ok(print::json(&settings)?);
+    }
+    let mut out = print::out();
+    writeln!(out, "events-kept={}s", settings.events_kept_s)?;
+    writeln!(out, "events-max={}", settings.events_max)?;
     Ok(())
 }
 

@@ -3,6 +3,7 @@
 use std::{io::Write as _, time::Duration};
 
 use flotilla_api::watch::{Event, EventsQuery};
+use jiff::Timestamp;
 
 use crate::{args::Output, connection::Cluster, paint, print, selector::mangle, text};
 
@@ -20,22 +21,43 @@ pub(crate) struct Args {
     #[arg(value_name = "UNIT", add = crate::complete::unit_files())]
     units: Vec<String>,
 
+    /// The same, as an option
+    #[arg(long = "unit", short = 'u', value_name = "UNIT", add = crate::complete::unit_files())]
+    more_units: Vec<String>,
+
+    /// Only events about these machines: host names, beginnings of ids, or globs
+    #[arg(long, short = 'm', value_delimiter = ',', value_name = "MACHINE", add = crate::complete::machines())]
+    machine: Vec<String>,
+
+    /// Only events of these kinds, for example placed, failed or 'machine-*'
+    #[arg(long, short = 'k', value_delimiter = ',', value_name = "KIND")]
+    kind: Vec<String>,
+
+    /// Only events since this time: 2026-11-22 14:00, 14:00, -5min, today
+    #[arg(long, short = 'S', value_name = "TIME", value_parser = crate::time::since)]
+    since: Option<Timestamp>,
+
     /// Go on with events as they happen
     #[arg(long, short)]
     follow: bool,
 
-    /// How many of the newest events to begin with
-    #[arg(long, short = 'n', default_value_t = 50, value_name = "N")]
-    lines: u32,
+    /// How many of the newest events to begin with [default: 50, with --since all since then]
+    #[arg(long, short = 'n', value_name = "N")]
+    lines: Option<u32>,
 }
 
 /// Runs the command.
 pub(crate) async fn run(cluster: &Cluster, args: &Args, output: Output) -> anyhow::Result<()> {
-    let patterns: Vec<String> = args.units.iter().map(|unit| mangle(unit)).collect();
+    let units = args.units.iter().chain(&args.more_units);
+    let patterns: Vec<String> = units.map(|unit| mangle(unit)).collect();
+    let list = |words: &[String]| (!words.is_empty()).then(|| words.join(","));
     let query = EventsQuery {
-        pattern: (!patterns.is_empty()).then(|| patterns.join(",")),
+        pattern: list(&patterns),
+        machine: list(&args.machine),
+        kind: list(&args.kind),
+        since: args.since,
         follow: args.follow,
-        lines: Some(args.lines),
+        lines: args.lines,
     };
     let mut last: Option<String> = None;
     let mut failures = 0;
@@ -84,7 +106,8 @@ fn show(event: &Event, output: Output) -> anyhow::Result<()> {
     let why = event.why.as_ref().map(|why| format!(": {}", text::one_line(why))).unwrap_or_default();
     let time = paint::dim(text::local(event.at));
     let mut out = print::out();
-    let by = paint::dim(format!("({})", text::one_line(&event.by)));
+    let request = event.request.as_ref().map(|id| format!(", request {id}")).unwrap_or_default();
+    let by = paint::dim(format!("({}{request})", text::one_line(&event.by)));
     writeln!(out, "{time} {}{what}{machine}{why} {by}", event.kind)?;
     Ok(out.flush()?)
 }

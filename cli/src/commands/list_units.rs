@@ -1,6 +1,10 @@
 //! `flotctl list-units`: one line for each unit on each machine.
 
-use flotilla_api::unit::{Placement, Unit};
+use flotilla_api::{
+    page::{ListQuery, UnitsQuery},
+    unit::{Placement, Unit},
+};
+use flotilla_units::Glob;
 use serde::Serialize;
 
 use super::all_pages;
@@ -20,12 +24,66 @@ pub(crate) struct Args {
     #[arg(value_name = "PATTERN", add = crate::complete::units())]
     patterns: Vec<String>,
 
-    /// Only units whose active state is one of these
-    #[arg(long, value_delimiter = ',', value_name = "STATES")]
-    state: Vec<String>,
+    #[command(flatten)]
+    filter: Filter,
 
     #[command(flatten)]
     pub(super) list: ListOptions<Row>,
+}
+
+/// Which units, as systemctl's options say it. The cluster answers with those units; of one that is on
+/// several machines, the lines that are meant are picked here.
+#[derive(Debug, Clone, Default, clap::Args)]
+struct Filter {
+    /// Only units whose load, active or sub state is one of these
+    #[arg(long, value_delimiter = ',', value_name = "STATES")]
+    state: Vec<String>,
+
+    /// Only units of these types: service, timer, ...
+    #[arg(long = "type", short = 't', value_delimiter = ',', value_name = "TYPES")]
+    kind: Vec<String>,
+
+    /// Only units that have failed
+    #[arg(long)]
+    failed: bool,
+
+    /// Only units on these machines: host names, beginnings of ids, or globs
+    #[arg(long, short = 'M', value_delimiter = ',', value_name = "MACHINES", add = crate::complete::machines())]
+    machine: Vec<String>,
+
+    /// Only units that should be on a machine and can be put on none
+    #[arg(long)]
+    unplaced: bool,
+}
+
+impl Filter {
+    fn query(&self, page: &ListQuery) -> UnitsQuery {
+        let list = |words: &[String]| (!words.is_empty()).then(|| words.join(","));
+        UnitsQuery {
+            state: list(&self.state),
+            kind: list(&self.kind),
+            failed: self.failed,
+            machine: list(&self.machine),
+            unplaced: self.unplaced,
+            ..page.clone().into()
+        }
+    }
+
+    /// Tells whether a line of a unit that is meant is meant too.
+    fn selects(&self, row: &Row) -> bool {
+        let states = [row.active(), row.state(|s| s.sub.clone()), row.state(|s| s.load.clone())];
+        let state = self.state.is_empty() || self.state.iter().any(|wanted| states.contains(wanted));
+        let on = |placement: &Placement| {
+            let (id, host) = (placement.machine.to_string(), placement.host.as_deref().unwrap_or_default());
+            self.machine.iter().any(|word| {
+                let glob = word.parse::<Glob>();
+                id.starts_with(word.as_str()) || glob.is_ok_and(|it| it.matches(host) || it.matches(&id))
+            })
+        };
+        let machine = self.machine.is_empty() || row.placement.as_ref().is_some_and(on);
+        // A unit on no machine has no states but these: the cluster has looked at it.
+        (state || row.placement.is_none()) && machine && (!self.failed || states[0] == "failed")
+    }
 }
 
 /// One line: a unit, and one of its placements.
@@ -74,17 +132,19 @@ impl Tabled for Row {
 pub(crate) async fn run(cluster: &Cluster, args: &Args, output: Output) -> anyhow::Result<()> {
     let selectors: Vec<Selector> = args.patterns.iter().map(|pattern| Selector::read(pattern)).collect();
     let patterns: Vec<String> = selectors.iter().map(|selector| selector.unit.clone()).collect();
-    let mut units: Vec<Unit> =
-        all_pages(cluster, &patterns, async |client, query| client.units(query).await).await?;
+    let mut units: Vec<Unit> = all_pages(cluster, &patterns, async |client, query| {
+        client.units_where(&args.filter.query(query)).await
+    })
+    .await?;
     // A template runs nowhere; list-unit-files shows it.
     units.retain(|unit| !unit.name.is_template());
     let units: Vec<Unit> = units.into_iter().filter_map(|unit| narrowed(unit, &selectors)).collect();
     if output == Output::Json {
-        let wanted = |unit: &Unit| rows(unit.clone()).any(|row| row.matches(&args.state));
+        let wanted = |unit: &Unit| rows(unit.clone()).any(|row| args.filter.selects(&row));
         let units: Vec<Unit> = units.into_iter().filter(wanted).collect();
         return Ok(print::json(&units)?);
     }
-    let rows: Vec<Row> = units.into_iter().flat_map(rows).filter(|row| row.matches(&args.state)).collect();
+    let rows: Vec<Row> = units.into_iter().flat_map(rows).filter(|row| args.filter.selects(row)).collect();
     table::show(&rows, &args.list, output)
 }
 
@@ -126,10 +186,6 @@ impl Row {
             Some(_) => self.state(|s| s.active.clone()),
             None => "inactive".to_owned(),
         }
-    }
-
-    fn matches(&self, states: &[String]) -> bool {
-        states.is_empty() || states.contains(&self.active())
     }
 
     /// What is not as it should be, in a few words.

@@ -59,7 +59,7 @@ impl<'a> Wait<'a> {
         if let Ok(style) = ProgressStyle::with_template("{spinner} {pos}/{len} {wide_msg}") {
             bar.set_style(style);
         }
-        let query = WatchQuery { pattern, after: Some(outcome.revision) };
+        let query = WatchQuery { pattern, after: Some(outcome.revision), ..WatchQuery::default() };
         Self { cluster, query, action, output, bar }
     }
 
