@@ -15,6 +15,7 @@ mod history;
 mod hold;
 mod journal;
 mod leader;
+mod life;
 mod loss;
 mod placing;
 mod restore;

@@ -39,6 +39,10 @@ pub fn every_route(world: &World) {
         let reply = socket.ask(method, &target, body);
         asked.insert(check_reply(&document, (method, path, status), &reply));
     }
+    for (method, path, target, header, body, status) in conditions() {
+        let reply = socket.ask_with(method, &target, header, body.as_deref());
+        asked.insert(check_reply(&document, (method, path, status), &reply));
+    }
     // Whoever claims to speak for somebody else may nothing, unless it is a machine.
     for (method, path, target, body) in with_status(&document, "403", world.machine().id()) {
         let reply = socket.ask_on_behalf(method, &target, body, "root");
@@ -121,6 +125,9 @@ fn requests(machine: &str) -> Vec<Request<'static>> {
         let path = "/v1/units/{name}/content";
         ("PUT", path, path.replace("{name}", name), Some(body), status)
     };
+    const UNIT: &str = "/v1/units/{name}";
+    let put_unit = |name: &str, body, status| ("PUT", UNIT, UNIT.replace("{name}", name), Some(body), status);
+    let delete = |name: &str, status| ("DELETE", UNIT, UNIT.replace("{name}", name), None, status);
     let plain = |path: &'static str| get(path, path.to_owned(), 200);
     let journal = |machine: &str| format!("/v1/machines/{machine}/journal?units=web@*&lines=5");
     let status = |machine: &str| format!("/v1/machines/{machine}/units/web@1/status?lines=3");
@@ -132,11 +139,41 @@ fn requests(machine: &str) -> Vec<Request<'static>> {
         plain("/v1/cluster"),
         post("/v1/cluster/release-hold", None, 204),
         post("/v1/accept-store", None, 204),
+        plain("/v1/cluster/settings"),
+        (
+            "PATCH",
+            "/v1/cluster/settings",
+            "/v1/cluster/settings".to_owned(),
+            Some(r#"{"events_max": 9000}"#),
+            200,
+        ),
+        (
+            "PATCH",
+            "/v1/cluster/settings",
+            "/v1/cluster/settings".to_owned(),
+            Some(r#"{"events_max": 9}"#),
+            400,
+        ),
         plain("/v1/machines"),
         get("/v1/machines", "/v1/machines?from=m1".to_owned(), 400),
         plain("/v1/units"),
         get("/v1/units", "/v1/units?pattern=web@*&limit=1".to_owned(), 200),
         get("/v1/units", "/v1/units?pattern=%5B".to_owned(), 400),
+        get("/v1/units", "/v1/units?revision=1".to_owned(), 409),
+        put_unit("fresh", r#"{"text": "[Service]\nExecStart=/bin/true\n"}"#, 200),
+        put_unit("fresh", "{}", 400),
+        put_unit("nobody", r#"{"target": "launched"}"#, 404),
+        put_unit("going", r#"{"target": "launched"}"#, 409),
+        put_unit("fresh", r#"{"text": "[Unit]\n"}"#, 422),
+        delete("fresh", 202),
+        delete("nobody", 404),
+        delete("web@.service", 409),
+        post("/v1/bulk", Some(r#"{"units": [{"name": "web@1", "action": "start"}]}"#), 200),
+        post("/v1/bulk", Some(r#"{"units": []}"#), 400),
+        post("/v1/bulk", Some(r#"{"units": [{"name": "nobody", "action": "start"}]}"#), 404),
+        post("/v1/bulk", Some(r#"{"units": [{"name": "going", "action": "start"}]}"#), 409),
+        post("/v1/bulk", Some(r#"{"units": [{"name": "web@1", "action": "start", "if_match": 1}]}"#), 412),
+        post("/v1/bulk", Some(r#"{"units": [{"name": "b", "text": "[Unit]\n"}]}"#), 422),
         unit("/v1/units/{name}", "web@1", 200),
         unit("/v1/units/{name}", "nobody", 404),
         unit("/v1/units/{name}/content", "web@.service", 200),
@@ -180,6 +217,32 @@ fn requests(machine: &str) -> Vec<Request<'static>> {
         post("/v1/orders", Some(r#"{"action": "destroy", "units": ["a.service"]}"#), 200),
         post("/v1/orders", Some(r#"{"action": "start", "units": ["nobody.service"]}"#), 404),
         post("/v1/orders", Some(r#"{"action": "start", "units": ["going.service"]}"#), 409),
+    ]
+}
+
+/// A request with a header, and what it is answered.
+type Conditional = (&'static str, &'static str, String, (&'static str, &'static str), Option<String>, u16);
+
+/// What is asked of things at a revision that they are not at, and of too many at once.
+fn conditions() -> Vec<Conditional> {
+    const UNIT: &str = "/v1/units/{name}";
+    let stale = ("if-match", "\"1\"");
+    let web = UNIT.replace("{name}", "web@1");
+    let same = |path: &'static str, header, body: String, status| {
+        ("POST", path, path.to_owned(), header, Some(body), status)
+    };
+    let launched = r#"{"target": "launched"}"#.to_owned();
+    let start = r#"{"action": "start", "units": ["web@1"]}"#.to_owned();
+    let units: Vec<String> =
+        (1..=130).map(|n| format!(r#"{{"name": "web@{n}", "action": "load"}}"#)).collect();
+    let many = format!(r#"{{"whole": true, "units": [{}]}}"#, units.join(","));
+    let (settings, max) = ("/v1/cluster/settings", r#"{"events_max": 9000}"#.to_owned());
+    vec![
+        ("PUT", UNIT, web.clone(), stale, Some(launched), 412),
+        ("DELETE", UNIT, web, stale, None, 412),
+        ("PATCH", settings, settings.to_owned(), stale, Some(max), 412),
+        same("/v1/orders", stale, start, 412),
+        same("/v1/bulk", ("accept", "*/*"), many, 413),
     ]
 }
 

@@ -15,16 +15,18 @@ use crate::{
     world::{World, has},
 };
 
-pub const ROWS: [Row; 13] = [
+pub const ROWS: [Row; 15] = [
     ("submit", submit),
     ("cat", cat),
     ("edit", edit),
     ("status", status),
     ("why", why),
     ("events", events),
+    ("history", history),
     ("cluster", cluster),
     ("cluster status", cluster_status),
     ("cluster release-hold", release_hold),
+    ("cluster settings", cluster_settings),
     ("cluster accept-store", accept_store),
     ("version", version),
     ("completion", completion),
@@ -137,6 +139,14 @@ fn events(world: &World) {
     assert!(!text.contains("web@2"), "{text}");
     assert_eq!(world.ask(&["events", "--lines", "2", "-o", "json"]).lines().count(), 2);
 
+    let told = |words: &[&str]| world.ask(&[&["events"], words].concat());
+    assert!(told(&["--unit", "web@1", "--kind", "pla*,gone"]).lines().all(|line| line.contains(" placed ")));
+    assert!(!told(&["--machine", "m1", "--kind", "placed", "--since", "today"]).is_empty());
+    for nothing in [&["--machine", "nobody"][..], &["--kind", "nothing"], &["--since", "now", "web@1"]] {
+        assert_eq!(told(nothing), "", "{nothing:?}");
+    }
+    world.expect(2, &["events", "--since", "soon"]).complains(&["is not a time"]);
+
     // Followed: what happened last tells that it follows; then comes what happens, in order.
     let path = world.write("late.service", "[Service]\nExecStart=/bin/sleep infinity\n");
     world.ask(&["submit", &path]);
@@ -153,6 +163,33 @@ fn events(world: &World) {
     while next() != "destroyed" {}
     assert!(events.iter().all(|event| event.unit.as_ref().is_some_and(|u| u.as_str() == "late.service")));
     assert!(events.is_sorted_by_key(|event| event.revision), "{events:?}");
+}
+
+fn history(world: &World) {
+    let text = world.ask(&["history", "web@1"]);
+    let life =
+        ["web@.service submitted", "ordered: from inactive to launched", "placed on m1: started by root"];
+    has("history", &text, &life);
+    has("history", &text, &["active (running) on m1", "so it is now", "(root, request "]);
+    assert_eq!(world.ask(&["history", "web@1", "--since", "now"]).lines().count(), 1, "how it is now");
+    let path = world.write("brief.service", "[Service]\nExecStart=/bin/sleep infinity\n");
+    world.ask(&["start", &path]);
+    world.ask(&["destroy", "brief"]);
+    let gone: Value = world.json(&["history", "brief"]);
+    assert_eq!(gone["now"], Value::Null);
+    assert_eq!(gone["events"].as_array().and_then(|all| all.last()).unwrap()["kind"], "destroyed");
+    world.expect(4, &["history", "nobody"]).complains(&["nothing is known of nobody.service"]);
+}
+
+fn cluster_settings(world: &World) {
+    assert_eq!(world.ask(&["cluster", "settings"]), "events-kept=86400s\nevents-max=10000\n");
+    let set = world.ask(&["cluster", "settings", "events-kept=7d", "events-max=20000"]);
+    assert_eq!(set, "events-kept=604800s\nevents-max=20000\n");
+    assert_eq!(world.json::<Value>(&["cluster", "settings"])["events_max"], 20_000);
+    world.expect(1, &["cluster", "settings", "events-kept=1s"]).complains(&["expected 60 s to"]);
+    world.expect(2, &["cluster", "settings", "colour=red"]).complains(&["expected events-kept=SPAN"]);
+    let changed = world.ask(&["events", "--kind", "settings-changed"]);
+    has("events", &changed, &["events are kept for 604800 s, not 86400 s", "(root, request "]);
 }
 
 fn cluster(world: &World) {

@@ -47,6 +47,14 @@ impl Socket {
         Reply { status, kind, body }
     }
 
+    /// Asks with a header more.
+    pub fn ask_with(&self, method: &str, target: &str, header: (&str, &str), body: Option<&str>) -> Reply {
+        let (mut reader, status, kind) = self.send(method, target, &[header], body).unwrap();
+        let mut body = String::new();
+        reader.read_to_string(&mut body).unwrap();
+        Reply { status, kind, body }
+    }
+
     /// Asks as a machine does for its user.
     pub fn ask_on_behalf(&self, method: &str, target: &str, body: Option<&str>, user: &str) -> Reply {
         let (mut reader, status, kind) = self.send(method, target, &[(ON_BEHALF_OF, user)], body).unwrap();

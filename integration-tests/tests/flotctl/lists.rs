@@ -63,6 +63,17 @@ fn list_units(world: &World) {
         let listed = world.ask(&["list-units", "--no-legend", "--state", state]);
         assert_eq!(listed.lines().count(), count, "{state}");
     }
+    for (words, count) in [
+        (&["--state", "running"][..], 2),
+        (&["--type", "service", "--machine", "m1"], 2),
+        (&["--type", "timer"], 0),
+        (&["--machine", "nobody"], 0),
+        (&["--failed"], 0),
+        (&["--unplaced"], 0),
+    ] {
+        let listed = world.ask(&[&["list-units", "--no-legend"], words].concat());
+        assert_eq!(listed.lines().count(), count, "{words:?}: {listed}");
+    }
     assert_eq!(world.ask(&["list-units", "--no-legend", "nobody*"]), "");
     world.expect(1, &["list-units", "web@["]).complains(&["web@["]);
 }
