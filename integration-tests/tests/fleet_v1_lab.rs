@@ -6,6 +6,7 @@
 #[path = "fleet_v1/fleetctl.rs"]
 mod fleetctl;
 #[path = "fleet_v1/wire.rs"]
+#[allow(dead_code, reason = "the other suite uses all of it")]
 mod wire;
 
 use std::path::PathBuf;
