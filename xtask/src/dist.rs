@@ -25,7 +25,7 @@ const BESIDE: [&str; 4] =
     ["dist/install", "dist/flotillad.service", "dist/flotilla-handover.service", "dist/flotilla.target"];
 
 /// What keeps its place, files and folders: what the README tells people to read and to try next.
-const KEPT: [&str; 12] = [
+const KEPT: [&str; 9] = [
     "README.md",
     "ARCHITECTURE.md",
     "CHANGELOG.md",
@@ -33,10 +33,7 @@ const KEPT: [&str; 12] = [
     "LICENSE",
     "LICENSE-APACHE",
     "LICENSE-MIT",
-    "docs/adr",
-    "docs/guide",
-    "docs/demo.txt",
-    "docs/roadmap.md",
+    "docs",
     "examples",
 ];
 
