@@ -2,6 +2,7 @@
 //! comes of them is looked up in systemd. fleetctl itself is not run.
 
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs, reason = "a test that cannot go on fails")]
+#![allow(clippy::disallowed_methods, reason = "nothing here has a runtime")]
 
 #[path = "fleet_v1/fleetctl.rs"]
 mod fleetctl;

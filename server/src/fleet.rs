@@ -93,5 +93,5 @@ fn only(route: MethodRouter<Arc<Node>>, takes: Takes) -> MethodRouter<Arc<Node>>
 fn is_fleets(path: &str) -> bool {
     let below =
         |base: &&str| path.strip_prefix(*base).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
-    path == "/" || BASES.iter().any(|base| below(&base))
+    path == "/" || BASES.iter().any(below)
 }

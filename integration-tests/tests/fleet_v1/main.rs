@@ -3,6 +3,10 @@
 //! not among the tests.
 
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs, reason = "a test that cannot go on fails")]
+#![allow(
+    clippy::disallowed_methods,
+    reason = "the client is a plain thread; the cluster has a runtime of its own"
+)]
 
 mod calls;
 mod fleetctl;
