@@ -100,7 +100,7 @@ impl Placement {
 
     /// A unit that is not global has one home; of several, the one with the highest machine id has to
     /// go.
-    fn spare_home(&self, unit: UnitIx) -> Option<Slot> {
+    pub(super) fn spare_home(&self, unit: UnitIx) -> Option<Slot> {
         let it = self.unit(unit);
         if it.status != Status::Wanted || self.classes.get(it.class).requirements.global {
             return None;

@@ -17,7 +17,7 @@ use rustc_hash::FxHashSet;
 
 use super::{
     Decision, Placement, Reason,
-    bits::Slot,
+    bits::{Bits, Slot},
     model::{Entry, Status, UnitIx},
     rules::Stay,
 };
@@ -41,6 +41,9 @@ impl Placement {
             return it.moving.iter().next().map(|to| Due::Return { to, leaves: Vec::new() });
         }
         let must_go = |slot: Slot| matches!(self.stays(unit, slot), Stay::No(..));
+        if self.spare_home(unit).is_some() {
+            return None;
+        }
         let home = it.placed.iter().find(|slot| self.lives(*slot));
         if let Some(home) = home
             && it.ready.contains(home)
@@ -207,7 +210,9 @@ impl Placement {
             let mut with = self.leaders_there(one, from);
             if self.may_be_followed(one) {
                 let others = self.machine(from).units.iter().copied();
-                with.extend(others.filter(|other| self.needs(*other, one, from) && !self.goes_alone(*other)));
+                with.extend(
+                    others.filter(|other| self.needs(*other, one, from) && !self.goes_alone(*other, from)),
+                );
             }
             with.sort_by(|a, b| self.unit(*a).name.cmp(&self.unit(*b).name));
             all.extend(with.into_iter().filter(|other| seen.insert(*other)));
@@ -221,7 +226,7 @@ impl Placement {
         let class = self.classes.get(self.unit(unit).class);
         let moves = |other: &UnitIx| !self.globals.contains(other) && self.unit(*other).placed.contains(from);
         let mut leaders: Vec<UnitIx> = class.leaders.iter().copied().filter(moves).collect();
-        if !class.follows.is_empty() && !self.goes_alone(unit) {
+        if !class.follows.is_empty() && !self.goes_alone(unit, from) {
             for pattern in &class.follows {
                 let there = self.machine(from).units.iter().copied().filter(moves);
                 let matched = there.filter(|other| *other != unit && self.is_matched(*other, *pattern));
@@ -232,8 +237,11 @@ impl Placement {
     }
 
     /// Tells whether a unit that follows patterns finds a place by those that run elsewhere.
-    fn goes_alone(&self, unit: UnitIx) -> bool {
+    fn goes_alone(&self, unit: UnitIx, from: Slot) -> bool {
         let class = self.classes.get(self.unit(unit).class);
-        class.leaders.is_empty() && !self.candidates(unit, &[]).is_empty()
+        let mut elsewhere =
+            if class.leaders.is_empty() { self.candidates(unit, &[]) } else { Bits::default() };
+        elsewhere.clear(from);
+        !elsewhere.is_empty()
     }
 }

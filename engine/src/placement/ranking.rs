@@ -87,6 +87,9 @@ impl Values {
     }
 }
 
+/// A cell being filled: its value of each key, its machines with their place in the order of ids.
+type Members = (Vec<usize>, Vec<(Slot, usize)>);
+
 #[derive(Debug)]
 struct Cell {
     /// Its value of each key.
@@ -123,7 +126,7 @@ impl Ranking {
         let mut keys: Vec<Values> =
             names.iter().map(|(_, weight)| Values { weight: *weight, ..Values::default() }).collect();
         let mut cell_of: FxHashMap<Vec<usize>, usize> = FxHashMap::default();
-        let mut members: Vec<(Vec<usize>, Vec<(Slot, usize)>)> = Vec::new();
+        let mut members: Vec<Members> = Vec::new();
         let mut slots: Vec<Slot> = set.iter().collect();
         if core.disordered {
             slots.sort_by_key(|slot| core.machine(*slot).id);

@@ -1,10 +1,12 @@
 //! The rules as tables, the explanations as people see them, and properties that always hold.
 
 mod explanations;
+mod fleet_tables;
 mod moves;
 mod plain;
 mod properties;
 mod requirements;
+mod resources;
 
 use std::sync::Arc;
 
