@@ -60,7 +60,11 @@ pub(super) struct Look {
 impl Rollouts {
     /// Notes which units changed.
     pub(super) fn note<'a>(&mut self, units: impl IntoIterator<Item = &'a UnitName>) {
-        self.fresh.extend(units.into_iter().map(ClusterState::owner));
+        for unit in units {
+            self.fresh.insert(ClusterState::owner(unit));
+            // It may have a text of its own.
+            self.fresh.extend(unit.is_instance().then(|| unit.clone()));
+        }
     }
 
     /// Returns when to look again although nothing changes.

@@ -1,6 +1,7 @@
 //! How far a new text has come: which entries have it, and whose turn is next.
 //!
-//! A text belongs to its *owner*: a template, for all of its instances, or a unit that is no instance. An
+//! A text belongs to its *owner*: a template, for all of its instances that have no text of their own, or
+//! any other unit. An
 //! entry is *behind* while it has another text than its owner has now, and *in flight* while it has that
 //! text and is not yet as it should be. Everything here is derived from the state, so each leader goes on
 //! where the one before it ended, and every seat can say why a unit still runs an older text.
@@ -129,7 +130,8 @@ impl ClusterState {
     pub fn rollout(&self, owner: &UnitName) -> Option<Rollout> {
         let record = self.units.get(owner).and_then(Kept::record)?;
         let hash = record.current?;
-        if self.versions(owner).all(|(version, _)| version == hash) {
+        // The entries of an instance with a text of its own are counted among its template's.
+        if !owner.is_instance() && self.versions(owner).all(|(version, _)| version == hash) {
             return None;
         }
         let (behind, in_flight) = (Vec::new(), Vec::new());
