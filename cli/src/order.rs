@@ -109,6 +109,11 @@ impl Waiting {
 
 /// Judges one unit.
 fn judge(action: Action, unit: &Unit, generation: u64, run: u64) -> Verdict {
+    // Its record has gone: what a lost machine may still have of it is stopped when that is back.
+    let alive = || unit.placements.iter().any(|placement| placement.machine_alive);
+    if action == Action::Destroy && unit.generation == 0 && !alive() {
+        return Verdict::Done(format!("destroyed{}", missing(unit, |_| true)));
+    }
     if unit.generation < generation {
         return Verdict::Pending("waiting for the engine".to_owned());
     }
@@ -422,6 +427,9 @@ mod tests {
             other => panic!("{other:?}"),
         };
         assert_eq!(done(Action::Stop, &bound), "not running; m1 is lost");
+        let mut destroyed = bound.clone();
+        destroyed.generation = 0;
+        assert_eq!(done(Action::Destroy, &destroyed), "destroyed; m1 is lost", "its record has gone");
         bound.target = Target::Inactive;
         let order = Verdict::Pending("waiting for the engine".to_owned());
         assert_eq!(judge(Action::Unload, &bound, 3, 2), order, "the engine has not heard of it");

@@ -64,7 +64,8 @@ fn a_units_life_is_told_as_it_happened() {
     until("failed");
     cluster.ask(asked, &["start", unit]).unwrap();
     until("recovered");
-    replace(asked, unit, format!("# another text\n{}", sleeper("")));
+    // A comment more would be taken in without a restart.
+    replace(asked, unit, sleeper("").replace("[Service]\n", "[Service]\nEnvironment=TEXT=another\n"));
     until("updated");
     cluster.wait_active(asked, unit, 1).unwrap();
     cluster.ask(asked, &["destroy", unit]).unwrap();
