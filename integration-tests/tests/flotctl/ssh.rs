@@ -24,8 +24,8 @@ exec sh -c "$*"
 
 fn ssh(world: &World) {
     let machine = world.machine();
-    machine.write_file("/usr/local/bin/ssh", SSH).unwrap();
-    machine.run(&["chmod", "755", "/usr/local/bin/ssh"]).unwrap();
+    machine.write_file("/usr/bin/ssh", SSH).unwrap();
+    machine.run(&["chmod", "755", "/usr/bin/ssh"]).unwrap();
     let address = machine.address().to_string();
     let told = || machine.run(&["tail", "-n1", "/run/ssh.log"]).unwrap();
     assert_eq!(world.ask(&["ssh", "--machine", "m1", "echo", "there"]), "there\n");
@@ -43,7 +43,7 @@ fn ssh(world: &World) {
     has("a tunnel", &told(), &["-l ada -p 22", "StrictHostKeyChecking=no", ":/run/flotilla/api.sock"]);
     let started = world.expect(0, &["--tunnel=far", "start", "web@1", "web@2"]);
     assert_eq!(started.out.lines().count(), 2, "several connections: {started:?}");
-    machine.run(&["rm", "/usr/local/bin/ssh"]).unwrap();
+    machine.run(&["rm", "/usr/bin/ssh"]).unwrap();
     world.expect(6, &["--tunnel=far", "list-units"]).complains(&["needs the system's ssh"]);
 
     let debug = world.expect(0, &["--debug", "list-machines"]);
