@@ -161,6 +161,7 @@ mod tests {
     #[test]
     fn names_are_completed_and_patterns_left_alone() {
         assert_eq!(mangle("hello"), "hello.service");
+        assert_eq!(mangle("hello.1"), "hello.1.service", "fleet's table of them has this");
         assert_eq!(mangle("./dir/hello.timer"), "hello.timer");
         assert_eq!(mangle("web@1"), "web@1.service");
         assert_eq!(mangle("web@*"), "web@*");

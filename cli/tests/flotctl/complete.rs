@@ -73,6 +73,7 @@ fn every_commands_arguments_are_completed() {
         "why",
         "events",
         "ssh",
+        "edit",
     ];
     let mut text = String::new();
     for command in commands {
@@ -95,6 +96,7 @@ fn every_commands_arguments_are_completed() {
     why: backup.timer web@1.service db.service
     events: backup.timer web@.service web@1.service db.service
     ssh: m1 m2 db1 backup.timer web@1.service db.service
+    edit: backup.timer web@.service web@1.service db.service
     ");
 }
 
@@ -127,7 +129,7 @@ fn what_is_begun_is_completed() {
     insta::assert_snapshot!(text, @r"
     sta: start status
     list-: list-machines list-units list-unit-files
-    cluster : init status release-hold accept-store help
+    cluster : init status release-hold accept-store settings help
     ca issue : machine etcd user help
     completion : bash zsh fish
     start web@: web@.service web@1.service
