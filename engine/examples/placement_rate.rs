@@ -6,7 +6,7 @@ use std::{error::Error, sync::Arc, time::Instant};
 
 use flotilla_engine::placement::{MachineView, Placement, UnitView, Wanted};
 use flotilla_registry::records::Capacity;
-use flotilla_units::{Glob, Is, Selector, UnitName, UnitRequirements};
+use flotilla_units::{Glob, Is, Reservation, Selector, UnitName, UnitRequirements};
 
 /// Units with what they ask for.
 type Names = Vec<(UnitName, Arc<UnitRequirements>)>;
@@ -18,7 +18,12 @@ fn main() -> Result<(), Box<dyn Error>> {
         let mut zone = UnitRequirements::default();
         zone.metadata.insert(Selector { key: "zone".to_owned(), is: Is::OneOf(["a".to_owned()].into()) });
         run(machines, "zone=a, half the machines", plain(units, &zone)?)?;
-        run(machines, "one per machine", spread(machines, units)?)?;
+        run(machines, "one per machine", spread(machines, units, &Reservation::default(), &[])?)?;
+        let reserve = Reservation { cpu_milli: 100, memory_bytes: 1 << 30, ..Reservation::default() };
+        let reserving = UnitRequirements { reserve: reserve.clone(), ..UnitRequirements::default() };
+        run(machines, "reserving", plain(units, &reserving)?)?;
+        run(machines, "one per machine, reserving", spread(machines, units, &reserve, &[])?)?;
+        run(machines, "the same over 10 racks", spread(machines, units, &reserve, &["rack"])?)?;
     }
     Ok(())
 }
@@ -29,11 +34,16 @@ fn plain(units: u32, asks: &UnitRequirements) -> Result<Names, Box<dyn Error>> {
 }
 
 /// As many templates as it takes, each with as many instances as there are machines.
-fn spread(machines: u32, units: u32) -> Result<Names, Box<dyn Error>> {
+fn spread(machines: u32, units: u32, reserve: &Reservation, over: &[&str]) -> Result<Names, Box<dyn Error>> {
     let mut names = Names::new();
     for template in 0..units / machines {
         let glob: Glob = format!("t{template}@*.service").parse()?;
-        let asks = Arc::new(UnitRequirements { conflicts: [glob].into(), ..UnitRequirements::default() });
+        let asks = Arc::new(UnitRequirements {
+            conflicts: [glob].into(),
+            reserve: reserve.clone(),
+            spread: over.iter().map(|key| (*key).to_owned()).collect(),
+            ..UnitRequirements::default()
+        });
         for n in 0..machines {
             names.push((format!("t{template}@{n:07}.service").parse()?, asks.clone()));
         }
@@ -45,7 +55,8 @@ fn run(machines: u32, kind: &str, units: Names) -> Result<(), Box<dyn Error>> {
     let mut placement = Placement::new();
     for n in 0..machines {
         let zone = if n % 2 == 0 { "a" } else { "b" };
-        let metadata = [("zone".to_owned(), zone.to_owned())].into();
+        let rack = format!("r{}", n % 10);
+        let metadata = [("zone".to_owned(), zone.to_owned()), ("rack".to_owned(), rack)].into();
         let capacity = Capacity { cpu_milli: 64_000, memory_bytes: 256 << 30, ..Capacity::default() };
         let view =
             MachineView { host: format!("m{n}"), metadata, schedulable: true, draining: false, capacity };
