@@ -76,7 +76,9 @@ fn line_matches(page: &str, line: &str) -> bool {
 #[must_use]
 pub fn difference(step: &Step, output: &str) -> String {
     let mut text = format!("line {}: $ {}\n-- the page says:\n", step.line, step.command);
-    step.printed.iter().for_each(|line| drop(writeln!(text, "{line}")));
+    for line in &step.printed {
+        let _ = writeln!(text, "{line}");
+    }
     let _ = write!(text, "-- printed was:\n{output}");
     text
 }
