@@ -5,11 +5,20 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 /// Units to submit, all of them or none.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Submit {
     /// The units.
     pub units: Vec<SubmitUnit>,
+    /// Take the place of other texts.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub replace: bool,
+    /// With `replace`: what runs is left as it is until it is started anew for another reason.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub no_restart: bool,
+    /// The set of unit files that the units are made, or replaced, by.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub set: Option<String>,
 }
 
 /// One unit to submit.
@@ -59,6 +68,12 @@ pub struct BulkUnit {
     /// The text may take the place of another one.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub replace: bool,
+    /// With `replace`: what runs is left as it is until it is started anew for another reason.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub no_restart: bool,
+    /// The set of unit files that the unit is made, or replaced, by.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub set: Option<String>,
     /// What to do to it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub action: Option<Action>,
@@ -85,6 +100,9 @@ pub struct PutUnit {
     /// Its text, in place of another one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub text: Option<String>,
+    /// What runs is left as it is until it is started anew for another reason.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub no_restart: bool,
     /// What is wanted of it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub target: Option<crate::unit::Target>,

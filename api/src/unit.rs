@@ -6,10 +6,13 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 /// What the user wants of a unit.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema)]
+#[derive(
+    Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema,
+)]
 #[serde(rename_all = "lowercase")]
 pub enum Target {
     /// Known to the cluster, on no machine.
+    #[default]
     Inactive,
     /// On a machine, not started.
     Loaded,
@@ -29,6 +32,10 @@ pub struct Unit {
     /// for what runs somewhere and has no record any more.
     #[serde(default)]
     pub revision: i64,
+    /// What has become of it, where it is behind most; `launched` says that it was started, not that it
+    /// runs.
+    #[serde(default)]
+    pub current: Target,
     /// Grows with every change that a user makes.
     pub generation: u64,
     /// Grows with every order to start anew.
@@ -60,6 +67,28 @@ pub struct Unit {
     /// Why it is on no machine that lives although it should be, in one line.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unplaced: Option<String>,
+    /// Why it is not as it should be, in one line: on no machine, failed, kept from starting, or with an
+    /// older text than it has now.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// How many of its placements, or of its instances', have its text.
+    #[serde(default)]
+    pub versions: Versions,
+    /// How far its text has come, while it is not everywhere.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rollout: Option<String>,
+    /// The set of unit files (`flotctl apply --set NAME`) that it was made by.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub set: Option<String>,
+}
+
+/// How far a text has come.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Versions {
+    /// How many placements have it.
+    pub updated: u64,
+    /// How many there are.
+    pub all: u64,
 }
 
 /// A unit on a machine.
@@ -77,6 +106,13 @@ pub struct Placement {
     pub token: i64,
     /// The run that the machine was told to start.
     pub run: u64,
+    /// The content that it was told to run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    pub hash: Option<ContentHash>,
+    /// What has become of it there.
+    #[serde(default)]
+    pub current: Target,
     /// Why it must leave, when it must.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub departing: Option<String>,

@@ -35,6 +35,8 @@ pub(crate) enum Verdict {
 pub(crate) struct Waiting {
     action: Action,
     units: BTreeMap<UnitName, Waited>,
+    /// It has come true only with the text that the units have now.
+    updated: bool,
 }
 
 #[derive(Debug)]
@@ -57,14 +59,25 @@ impl Waiting {
             let verdict = Verdict::Pending("waiting for the engine".to_owned());
             (unit.unit.clone(), Waited { generation: unit.generation, run: unit.run, verdict })
         };
-        Self { action, units: units.iter().map(wait).collect() }
+        Self { action, units: units.iter().map(wait).collect(), updated: false }
+    }
+
+    /// Waits also until the units run the texts that they have now, if those were replaced.
+    pub(crate) fn until_updated(self, updated: bool) -> Self {
+        Self { updated, ..self }
     }
 
     /// Takes in a unit's state. Returns its verdict if that changed.
     pub(crate) fn see(&mut self, unit: &Unit) -> Option<&Verdict> {
-        let action = self.action;
+        let (action, updated) = (self.action, self.updated);
         let waited = self.units.get_mut(&unit.name)?;
-        let verdict = judge(action, unit, waited.generation, waited.run);
+        let verdict = match judge(action, unit, waited.generation, waited.run) {
+            Verdict::Done(_) if updated && is_behind(unit) => Verdict::Pending(match &unit.reason {
+                Some(why) => format!("to be updated: {why}"),
+                None => "to be updated".to_owned(),
+            }),
+            verdict => verdict,
+        };
         if verdict == waited.verdict {
             return None;
         }
@@ -125,6 +138,11 @@ fn judge(action: Action, unit: &Unit, generation: u64, run: u64) -> Verdict {
         Action::Stop => placed(unit, stopped),
         Action::Start | Action::Restart => placed(unit, |placement| started(placement, run)),
     }
+}
+
+/// Tells whether a unit still has an older text on a machine that lives.
+fn is_behind(unit: &Unit) -> bool {
+    unit.placements.iter().any(|placement| stays(placement) && placement.hash != unit.hash)
 }
 
 /// Tells whether a placement is one by which an order is judged: of a lost machine nothing will be heard,
@@ -295,6 +313,8 @@ mod tests {
             token: 7,
             run: 2,
             departing: None,
+            hash: None,
+            current: Target::Launched,
             state: Some(state.clone()),
         };
         Unit {
@@ -312,6 +332,11 @@ mod tests {
             at: Timestamp::UNIX_EPOCH,
             placements: states.iter().map(place).collect(),
             unplaced: None,
+            current: Target::Launched,
+            reason: None,
+            versions: flotilla_api::unit::Versions::default(),
+            rollout: None,
+            set: None,
         }
     }
 
@@ -341,6 +366,21 @@ mod tests {
         assert_eq!(judge(Action::Start, &unit(&[state("active", "running")]), 4, 2), {
             Verdict::Pending("waiting for the engine".to_owned())
         });
+    }
+
+    #[test]
+    fn a_replaced_unit_is_waited_for_until_it_has_its_new_text() {
+        let mut behind = unit(&[state("active", "running")]);
+        behind.hash = Some(flotilla_units::ContentHash::of(b"new"));
+        behind.reason = Some("web@1.service is updated first".to_owned());
+        let outcome = [UnitOutcome { unit: behind.name.clone(), changed: true, generation: 3, run: 2 }];
+        let mut waiting = Waiting::new(Action::Start, &outcome);
+        assert!(matches!(waiting.see(&behind), Some(Verdict::Done(_))), "nobody asked for it");
+        let mut waiting = Waiting::new(Action::Start, &outcome).until_updated(true);
+        let pending = "to be updated: web@1.service is updated first".to_owned();
+        assert_eq!(waiting.see(&behind), Some(&Verdict::Pending(pending)));
+        behind.placements[0].hash = behind.hash;
+        assert!(matches!(waiting.see(&behind), Some(Verdict::Done(_))));
     }
 
     #[test]

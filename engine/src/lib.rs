@@ -17,6 +17,6 @@ pub mod state;
 pub use hot::{EngineStatus, SeatLost};
 pub use reader::{
     ClusterRow, Delta, MachineRow, NoSuchMachine, PAGE_MAX, Page, PlacementRow, StateQuery, StateReader,
-    StateRow, TooOld, UnitRow, Why,
+    StateRow, TooOld, UnitRow, Versions, Why,
 };
 pub use seat::{Engine, EngineConfig, HoldRelease, run};

@@ -74,8 +74,13 @@ impl Model {
 
     /// Tells whether any machine could have a unit if it asked for this.
     pub(crate) fn fits(&mut self, unit: &UnitName, requirements: Arc<UnitRequirements>) -> bool {
-        let view = UnitView { requirements, wanted: Wanted::Placed };
-        self.core.what_if(unit, view).machines.iter().any(|verdict| verdict.reasons.is_empty())
+        let explanation = self.explain_if(unit, requirements);
+        explanation.machines.iter().any(|verdict| verdict.reasons.is_empty())
+    }
+
+    /// Asks the core what would become of a unit if it asked for this. Nothing is changed by it.
+    pub(crate) fn explain_if(&mut self, unit: &UnitName, requirements: Arc<UnitRequirements>) -> Explanation {
+        self.core.what_if(unit, UnitView { requirements, wanted: Wanted::Placed })
     }
 
     /// Asks the core what to write next.

@@ -7,6 +7,8 @@
 mod machines;
 mod states;
 
+mod standing;
+
 use std::{ops::Bound, sync::Arc};
 
 use flotilla_registry::{
@@ -28,9 +30,16 @@ use crate::{
 pub use machines::{MachineRow, NoSuchMachine};
 pub use states::{StateQuery, StateRow};
 
+pub use standing::Versions;
+
+use standing::{Rollouts, versions};
+
 /// The most rows of one page. A thousand: half a megabyte on the wire, and a lock held for a
 /// millisecond or two.
 pub const PAGE_MAX: usize = 1_000;
+
+/// How many machines are named that cannot have a unit with its new text. Three: one line.
+const REFUSALS_NAMED: usize = 3;
 
 /// A handle to read a seat's state with.
 #[derive(Debug, Clone)]
@@ -69,6 +78,12 @@ pub struct UnitRow {
     pub problem: Option<String>,
     /// When its record, or its range's, was last written; zero if there is none.
     pub written: Revision,
+    /// How many of its entries, or of a template's instances', have its text.
+    pub versions: Versions,
+    /// How far its text has come, for people, if it is not everywhere yet.
+    pub rollout: Option<String>,
+    /// Why it still has an older text somewhere, if it does.
+    pub waits: Option<String>,
 }
 
 /// One entry of a unit, with what its machine says of it.
@@ -172,9 +187,9 @@ impl StateReader {
         let from = after.map_or(Bound::Unbounded, |name| Bound::Excluded(name.clone()));
         let mut names = state.units().range((from, Bound::Unbounded)).map(|(name, _)| name);
         let limit = limit.clamp(1, PAGE_MAX);
-        let mut rows = Vec::new();
+        let (mut rows, mut rollouts) = (Vec::new(), Rollouts::default());
         for name in names.by_ref().filter(|name| lets_through(name)).take(limit) {
-            rows.push(unit_row(state, name));
+            rows.push(unit_row(state, name, &mut rollouts));
         }
         let more = names.any(lets_through);
         let next = rows.last().filter(|_| more).map(|row: &UnitRow| row.name.clone());
@@ -187,7 +202,7 @@ impl StateReader {
         let hot = self.shared.read();
         let state = &hot.state;
         let known = state.units().contains_key(name) || !state.placed(name).is_empty();
-        (known.then(|| unit_row(state, name)), state.revision())
+        (known.then(|| unit_row(state, name, &mut Rollouts::default())), state.revision())
     }
 
     /// Returns a unit's text.
@@ -212,14 +227,40 @@ impl StateReader {
     /// then, rule by rule, the machines.
     #[must_use]
     pub fn why(&self, unit: &UnitName) -> Why {
+        let unfit = self.unfit(unit);
         let hot = self.shared.read();
+        let row = unit_row(&hot.state, unit, &mut Rollouts::default());
         Why {
+            update: unfit.or(row.waits).or(row.rollout),
             problem: problem(&hot.state, unit).or_else(|| hot.state.hidden_entry(unit)),
             engine: hot.engine.standstill.clone().or_else(|| hot.engine.hold.clone()),
             explanation: hot.model.explain(unit),
             closed: closed(&hot),
             revision: hot.state.revision(),
         }
+    }
+
+    /// Says what keeps every machine from having a unit with the text that it is to get, if its turn has
+    /// come and none can.
+    fn unfit(&self, unit: &UnitName) -> Option<String> {
+        let (wanted, old) = {
+            let hot = self.shared.read();
+            let rollout = hot.state.rollout(&hot.state.owner(unit))?;
+            let next = rollout.next().filter(|next| next.unit == *unit && !next.same_place)?;
+            let Wish::Wanted(wanted) = hot.state.wish(unit) else { return None };
+            (wanted, next.hash)
+        };
+        let explanation = self.shared.write().model.explain_if(unit, wanted.requirements);
+        let fits = explanation.machines.iter().any(|verdict| verdict.reasons.is_empty());
+        let refusal = |verdict: &crate::placement::Verdict| {
+            Some(format!("{}: {}", verdict.host, verdict.reasons.first()?))
+        };
+        let refusals: Vec<String> =
+            explanation.machines.iter().filter_map(refusal).take(REFUSALS_NAMED).collect();
+        (!fits).then(|| {
+            let (old, new) = (old.short(), wanted.hash.short());
+            format!("it keeps {old}, because no machine can have it with {new}: {}", refusals.join("; "))
+        })
     }
 
     /// Returns what keeps this engine from deciding anything, if something does: the store went back,
@@ -335,6 +376,8 @@ pub struct Why {
     pub problem: Option<String>,
     /// What keeps the engine from deciding.
     pub engine: Option<String>,
+    /// Why it does not have its newest text, or what its template's newest text waits for.
+    pub update: Option<String>,
     /// The core's word: for each machine, each rule in the way.
     pub explanation: Explanation,
     /// For each machine that is closed to new units, why.
@@ -356,14 +399,17 @@ fn problem(state: &ClusterState, unit: &UnitName) -> Option<String> {
     }
 }
 
-fn unit_row(state: &ClusterState, name: &UnitName) -> UnitRow {
+fn unit_row(state: &ClusterState, name: &UnitName, rollouts: &mut Rollouts) -> UnitRow {
     let record = state.units().get(name).and_then(Kept::record).cloned();
     let hash = record.as_ref().and_then(|record| state.content_of(name, record).ok());
     let content = hash.and_then(|hash| state.content(&hash));
     let file = content.and_then(|content| content.file().ok());
     let requirements = content.and_then(|content| content.requirements(name).ok());
-    let placements = state
-        .placed(name)
+    let placed = state.placed(name);
+    let waits = rollouts.waits(state, name, hash, &placed);
+    let owns = state.owner(name) == *name;
+    let rollout = rollouts.of(state, name).filter(|_| owns).map(ToString::to_string);
+    let placements = placed
         .into_iter()
         .map(|placed| PlacementRow {
             machine: placed.machine,
@@ -388,5 +434,8 @@ fn unit_row(state: &ClusterState, name: &UnitName) -> UnitRow {
         placements,
         problem: problem(state, name),
         written: state.units().get(name).map_or(Revision(0), Kept::mod_revision),
+        versions: versions(state, name, hash),
+        rollout,
+        waits,
     }
 }

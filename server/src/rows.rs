@@ -4,7 +4,7 @@ mod machine;
 
 use flotilla_api::{
     cluster::ClusterStatus,
-    unit::{Placement, Target, Unit, UnitState},
+    unit::{Placement, Target, Unit, UnitState, Versions},
     watch::Event,
     why::{Why, WhyMachine},
 };
@@ -29,7 +29,14 @@ pub(crate) fn unit(reader: &StateReader, row: UnitRow) -> Unit {
     // It keeps its place on a lost machine until another takes it, and none may be able to.
     let placed = staying().any(|placement| placement.life != Life::Lost);
     let unplaced = if wanted && !placed { unplaced(&reader.why(&row.name), staying()) } else { None };
+    let unplaced = unplaced.or_else(|| row.problem.clone());
+    let reason = unplaced.clone().or_else(|| reason(&row)).or_else(|| row.waits.clone());
     Unit {
+        current: target(row.current()),
+        reason,
+        versions: Versions { updated: row.versions.updated as u64, all: row.versions.all as u64 },
+        set: record.and_then(|record| record.set.clone()),
+        rollout: row.rollout,
         target: record.map_or(Target::Inactive, |record| target(record.target)),
         revision: row.written.0,
         generation: record.map_or(0, |record| record.generation),
@@ -42,9 +49,34 @@ pub(crate) fn unit(reader: &StateReader, row: UnitRow) -> Unit {
         by: record.map_or_else(String::new, |record| record.by.clone()),
         at: record.map_or(Timestamp::UNIX_EPOCH, |record| record.at),
         placements: row.placements.into_iter().map(placement).collect(),
-        unplaced: unplaced.or(row.problem),
+        unplaced,
         name: row.name,
     }
+}
+
+/// Says why a unit that has a place is not there as it should be, if it is not.
+fn reason(row: &UnitRow) -> Option<String> {
+    let launched = row.wanted() == Some(records::Target::Launched);
+    let mut staying = row.placements.iter().filter(|placement| placement.departing.is_none());
+    staying.find_map(|placement| {
+        let host = placement.host.clone().unwrap_or_else(|| placement.machine.short());
+        if placement.life == Life::Lost {
+            return Some(format!("{host} is lost"));
+        }
+        let report = placement.report.as_ref()?;
+        let failed = || {
+            let result = report.result.as_deref().unwrap_or("failed");
+            let status = report.exit_status.map(|status| format!(", exit status {status}"));
+            format!("failed on {host} ({result}{})", status.unwrap_or_default())
+        };
+        match (&report.problem, report.active.as_str()) {
+            (Some(why), _) => Some(format!("{host}: {why}")),
+            (None, "failed") if launched => Some(failed()),
+            _ if launched && report.sub.starts_with("auto-restart") => Some(failed()),
+            _ if launched && report.stopped_locally => Some(format!("it was stopped on {host} itself")),
+            _ => None,
+        }
+    })
 }
 
 const fn target(target: records::Target) -> Target {
@@ -57,6 +89,8 @@ const fn target(target: records::Target) -> Target {
 
 fn placement(row: PlacementRow) -> Placement {
     Placement {
+        current: target(row.current()),
+        hash: Some(row.hash),
         machine: row.machine,
         host: row.host,
         machine_alive: row.life != Life::Lost,
@@ -127,7 +161,7 @@ fn in_one_line(explanation: &Explanation) -> String {
 
 /// Writes why a unit is where it is.
 pub(crate) fn why(why: flotilla_engine::Why) -> Why {
-    let summary = why.problem.clone().or_else(|| why.engine.clone());
+    let (summary, update) = (why.problem.clone().or_else(|| why.engine.clone()), why.update.clone());
     let explanation = &why.explanation;
     let host_of = |id| {
         let found = explanation.machines.iter().find(|verdict| verdict.machine == id);
@@ -174,7 +208,10 @@ pub(crate) fn why(why: flotilla_engine::Why) -> Why {
     });
     Why {
         unit: explanation.unit.clone(),
-        summary: summary.unwrap_or(standing),
+        summary: match update {
+            Some(update) => format!("{}; {update}", summary.unwrap_or(standing)),
+            None => summary.unwrap_or(standing),
+        },
         placed,
         machines: machines.collect(),
     }

@@ -14,7 +14,10 @@ use flotilla_units::UnitName;
 use serde::Serialize;
 use tokio::time::{Instant, timeout_at};
 
-use super::{Missing, end_missing, status, submit};
+use super::{
+    Missing, end_missing, status,
+    submit::{self, Replacing},
+};
 use crate::{
     args::{Output, WaitOptions},
     connection::Cluster,
@@ -32,6 +35,9 @@ pub(crate) struct Create {
     /// Names, globs over the cluster's units, or unit files to submit first
     #[arg(value_name = "UNIT", required = true, add = crate::complete::units_and_files())]
     units: Vec<String>,
+
+    #[command(flatten)]
+    replacing: Replacing,
 
     #[command(flatten)]
     wait: WaitOptions,
@@ -60,6 +66,7 @@ pub(crate) struct Asked<'a> {
     units: &'a [String],
     wait: &'a WaitOptions,
     missing: Missing,
+    replacing: Replacing,
 }
 
 impl Asked<'_> {
@@ -73,14 +80,19 @@ impl Create {
     /// Returns what is asked, unless it cannot be meant.
     pub(crate) fn asked(&self) -> anyhow::Result<Asked<'_>> {
         self.signing.check()?;
-        Ok(Asked { units: &self.units, wait: &self.wait, missing: Missing::default() })
+        Ok(Asked {
+            units: &self.units,
+            wait: &self.wait,
+            missing: Missing::default(),
+            replacing: self.replacing,
+        })
     }
 }
 
 impl Args {
     /// Returns what is asked.
     pub(crate) fn asked(&self) -> Asked<'_> {
-        Asked { units: &self.units, wait: &self.wait, missing: self.missing }
+        Asked { units: &self.units, wait: &self.wait, missing: self.missing, replacing: Replacing::default() }
     }
 }
 
@@ -118,9 +130,10 @@ pub(crate) async fn run(
         _ => Named { files: Vec::new(), units: asked.units.iter().map(|unit| mangle(unit)).collect() },
     };
     everywhere(action, asked.units)?;
+    let updates = asked.replacing.replace && !asked.replacing.no_restart && !named.files.is_empty();
     let give = async {
         if !named.files.is_empty() {
-            submit::submit(cluster.client(), &named.files).await?;
+            submit::submit(cluster.client(), &named.files, asked.replacing).await?;
         }
         let order = Order { action, units: named.units, dry_run: false };
         known::order(cluster, order, asked.missing).await
@@ -133,7 +146,7 @@ pub(crate) async fn run(
     let exit = if asked.wait.no_block {
         no_block(action, &outcome, output)?
     } else {
-        let mut waiting = Waiting::new(action, &outcome.units);
+        let mut waiting = Waiting::new(action, &outcome.units).until_updated(updates);
         // Nothing to wait for when nothing that was named is there.
         let timed_out = waiting.len() > 0
             && !wait::Wait::new(cluster, &outcome, action, output).run(&mut waiting, end).await?;

@@ -1,6 +1,6 @@
 //! `flotctl list-unit-files`: what the cluster has been given.
 
-use flotilla_api::unit::{Placement, Target, Unit};
+use flotilla_api::unit::{Unit, Versions};
 
 use super::all_pages;
 use crate::{
@@ -27,13 +27,14 @@ impl Tabled for Unit {
         Column { name: "hash", shown: Shown::Always, text: hash },
         Column { name: "target", shown: Shown::Always, text: |unit, _| unit.target.to_string() },
         Column { name: "machines", shown: Shown::Always, text: |unit, _| machines(unit) },
+        Column { name: "updated", shown: Shown::Always, text: |unit, _| updated(unit) },
         Column {
             name: "global",
             shown: Shown::Wide,
             text: |unit, _| if unit.global { "yes" } else { "no" }.to_owned(),
         },
         Column { name: "by", shown: Shown::Wide, text: |unit, _| unit.by.clone() },
-        Column { name: "state", shown: Shown::Asked, text: |unit, _| state(unit).to_string() },
+        Column { name: "state", shown: Shown::Asked, text: |unit, _| unit.current.to_string() },
         // fleetctl's names for the target, its machine and the description.
         Column { name: "dstate", shown: Shown::Asked, text: |unit, _| unit.target.to_string() },
         Column { name: "tmachine", shown: Shown::Asked, text: |unit, _| machines(unit) },
@@ -57,16 +58,18 @@ pub(crate) async fn run(cluster: &Cluster, args: &Args, output: Output) -> anyho
     table::show(&units, &args.list, output)
 }
 
-/// Says how far a unit is on its way to the target: as far as the machine that is behind the others.
-fn state(unit: &Unit) -> Target {
-    let of = |placement: &Placement| match &placement.state {
-        Some(state) if state.token != Some(placement.token) => Target::Inactive,
-        Some(state) if state.run >= placement.run && unit.target == Target::Launched => Target::Launched,
-        Some(_) => Target::Loaded,
-        None => Target::Inactive,
-    };
-    let staying = unit.placements.iter().filter(|placement| placement.departing.is_none());
-    staying.map(of).min().unwrap_or(Target::Inactive)
+/// Says how many placements, or instances, have the text: nothing where there is none, and why not all
+/// have it where that is so.
+fn updated(unit: &Unit) -> String {
+    let Versions { updated, all } = unit.versions;
+    match (&unit.rollout, all) {
+        (_, 0) => String::new(),
+        (None, _) => format!("{updated}/{all}"),
+        (Some(rollout), _) => {
+            let why = rollout.split_once("; ").map_or("", |(_, why)| why);
+            format!("{updated}/{all} {why}").trim_end().to_owned()
+        }
+    }
 }
 
 fn hash(unit: &Unit, full: bool) -> String {

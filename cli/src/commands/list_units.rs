@@ -2,7 +2,7 @@
 
 use flotilla_api::{
     page::{ListQuery, UnitsQuery},
-    unit::{Placement, Unit},
+    unit::{Placement, Target, Unit},
 };
 use flotilla_units::Glob;
 use serde::Serialize;
@@ -103,12 +103,18 @@ impl Tabled for Row {
         Column { name: "active", shown: Shown::Always, text: |row, _| row.active() },
         Column { name: "sub", shown: Shown::Always, text: |row, _| row.state(|s| s.sub.clone()) },
         Column { name: "target", shown: Shown::Wide, text: |row, _| row.unit.target.to_string() },
+        Column { name: "current", shown: Shown::Wide, text: |row, _| row.current().to_string() },
         Column { name: "since", shown: Shown::Wide, text: since },
         Column { name: "restarts", shown: Shown::Wide, text: |row, _| row.state(|s| s.restarts.to_string()) },
         Column {
             name: "result",
             shown: Shown::Wide,
             text: |row, _| row.state(|s| s.result.clone().unwrap_or_default()),
+        },
+        Column {
+            name: "status",
+            shown: Shown::Wide,
+            text: |row, _| row.state(|s| s.exit_status.map(|it| it.to_string()).unwrap_or_default()),
         },
         Column { name: "hash", shown: Shown::Asked, text: hash },
         Column { name: "run", shown: Shown::Asked, text: |row, _| row.state(|s| s.run.to_string()) },
@@ -180,6 +186,10 @@ impl Row {
         self.placement.as_ref().and_then(|p| p.state.as_ref()).map(field).unwrap_or_default()
     }
 
+    fn current(&self) -> Target {
+        self.placement.as_ref().map_or(self.unit.current, |placement| placement.current)
+    }
+
     fn active(&self) -> String {
         match &self.placement {
             Some(placement) if !placement.machine_alive => "unknown".to_owned(),
@@ -208,6 +218,9 @@ impl Row {
         }
         if let Some(problem) = state.and_then(|s| s.problem.as_ref()) {
             notes.push(problem.clone());
+        }
+        if placement.departing.is_none() && placement.hash.is_some() && placement.hash != self.unit.hash {
+            notes.extend(self.unit.reason.clone().filter(|_| why.is_none()));
         }
         // Where it stays, it lacks no place.
         notes.extend(why.filter(|_| !placement.machine_alive || placement.departing.is_some()));

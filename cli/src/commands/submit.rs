@@ -6,10 +6,11 @@ use anyhow::{Context as _, bail};
 use flotilla_api::{
     action::{Outcome, Submit, SubmitUnit},
     client::Client,
+    error::ErrorKind,
 };
 use flotilla_units::{UnitFile, UnitName};
 
-use crate::{args::Output, fleetctl::Signing, print};
+use crate::{args::Output, fleetctl::Signing, paint, print};
 
 /// Gives unit files to the cluster.
 #[derive(Debug, clap::Args)]
@@ -17,6 +18,9 @@ pub(crate) struct Args {
     /// Unit files; each file's name is its unit's name
     #[arg(value_name = "FILE", required = true)]
     files: Vec<PathBuf>,
+
+    #[command(flatten)]
+    replacing: Replacing,
 
     #[command(flatten)]
     signing: Signing,
@@ -30,22 +34,52 @@ pub(crate) struct Args {
     no_block: bool,
 }
 
+/// What becomes of units that the cluster has with other texts.
+#[derive(Debug, Clone, Copy, Default, clap::Args)]
+pub(crate) struct Replacing {
+    /// Let unit files take the place of those that the cluster has; what runs is updated where it is,
+    /// instances one after the other
+    #[arg(long)]
+    pub(crate) replace: bool,
+
+    /// With --replace: leave what runs as it is until it is started anew
+    #[arg(long, requires = "replace")]
+    pub(crate) no_restart: bool,
+}
+
+/// What came of files.
+#[derive(Debug)]
+pub(crate) struct Submitted {
+    pub(crate) outcome: Outcome,
+    /// Those that keep the other text that the cluster has.
+    pub(crate) kept: Vec<String>,
+}
+
 /// Runs the command.
 pub(crate) async fn run(client: &Client, args: &Args, output: Output) -> anyhow::Result<()> {
     args.signing.check()?;
-    let outcome = submit(client, &args.files).await?;
+    let Submitted { outcome, kept } = submit(client, &args.files, args.replacing).await?;
     if output == Output::Json {
-        return Ok(print::json(&outcome)?);
+        print::json(&outcome)?;
+    } else {
+        for unit in &outcome.units {
+            let what = if unit.changed { "submitted" } else { "unchanged" };
+            print::line(format_args!("{} {what}", unit.unit))?;
+        }
     }
-    for unit in &outcome.units {
-        let what = if unit.changed { "submitted" } else { "unchanged" };
-        print::line(format_args!("{} {what}", unit.unit))?;
+    if kept.is_empty() {
+        return Ok(());
     }
-    Ok(())
+    bail!("{} of {} unit files were not taken, because the cluster has others", kept.len(), args.files.len())
 }
 
-/// Reads, checks and submits files, all of them or none.
-pub(crate) async fn submit(client: &Client, files: &[PathBuf]) -> anyhow::Result<Outcome> {
+/// Reads, checks and submits files. One that the cluster has another text of is left out, with a warning,
+/// unless it may replace that; all others are taken, or none.
+pub(crate) async fn submit(
+    client: &Client,
+    files: &[PathBuf],
+    Replacing { replace, no_restart }: Replacing,
+) -> anyhow::Result<Submitted> {
     let mut units = BTreeMap::new();
     for path in files {
         let (name, text) = read(path)?;
@@ -57,8 +91,36 @@ pub(crate) async fn submit(client: &Client, files: &[PathBuf]) -> anyhow::Result
             );
         }
     }
-    let units = units.into_iter().map(|(name, text)| SubmitUnit { name, text }).collect();
-    Ok(client.submit(&Submit { units }).await?)
+    let mut units: Vec<_> = units.into_iter().map(|(name, text)| SubmitUnit { name, text }).collect();
+    let asked = |units| Submit { units, replace, no_restart, set: None };
+    let refused = match client.submit(&asked(units.clone())).await {
+        Err(e) if e.kind() == Some(ErrorKind::Conflict) && !replace => e,
+        answer => return Ok(Submitted { outcome: answer?, kept: Vec::new() }),
+    };
+    let mut kept = Vec::new();
+    for unit in &units {
+        match client.content(&unit.name).await {
+            Ok(there) if there.text != unit.text => kept.push(unit.name.clone()),
+            Ok(_) => {}
+            Err(e) if e.kind() == Some(ErrorKind::NotFound) => {}
+            Err(e) => return Err(e.into()),
+        }
+    }
+    if kept.is_empty() {
+        // Something else is in the way.
+        return Err(refused.into());
+    }
+    for name in &kept {
+        print::tell(format_args!(
+            "{} {name} in the cluster differs from the file; add --replace to give it the file's text",
+            paint::bad("warning:")
+        ));
+    }
+    units.retain(|unit| !kept.contains(&unit.name));
+    if units.is_empty() {
+        return Ok(Submitted { outcome: Outcome { revision: 0, units: Vec::new() }, kept });
+    }
+    Ok(Submitted { outcome: client.submit(&asked(units)).await?, kept })
 }
 
 /// Reads and checks a unit file: the same checks as the cluster's, but with the file's own path in

@@ -134,3 +134,54 @@ fn programs_are_told_how_a_unit_died() {
     assert_eq!((&died["result"], &died["exit_status"]), (&json!("exit-code"), &json!(7)), "{died}");
     assert_eq!(died["journal"][0]["message"], "boom", "{died}");
 }
+
+/// Without --replace the cluster's text stays, with a warning, and what was asked for besides goes on.
+#[test]
+fn a_file_that_differs_is_given_only_with_replace() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = |name: &str| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, "[Service]\nExecStart=/bin/true\n").unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let (a, b) = (file("a.service"), file("b.service"));
+    let api = || {
+        Api::new(|request| match request.what.as_str() {
+            "GET /v1/version" => version(),
+            "GET /readyz" => ready(),
+            "POST /v1/units"
+                if request.body["replace"] != true && request.body["units"][1] != Value::Null =>
+            {
+                Answer::Refusal(409, "conflict", "another text")
+            }
+            "GET /v1/units/a.service/content" => Answer::Json(json!({
+                "name": "a.service", "hash": "0".repeat(64), "text": "[Service]\nExecStart=/bin/false\n",
+            })),
+            "GET /v1/units/b.service/content" => {
+                Answer::Refusal(404, "not-found", "there is no unit b.service")
+            }
+            "POST /v1/units" | "POST /v1/orders" => outcome(&["a.service", "b.service"]),
+            other => panic!("{other}"),
+        })
+    };
+    let api_of_submit = api();
+    let ended = flotctl(&[&api_of_submit], &["submit", &a, &b]);
+    assert_eq!(ended.code, Some(1), "what was asked for is not so: {ended:?}");
+    assert!(
+        ended.err.contains("a.service in the cluster differs") && ended.err.contains("--replace"),
+        "{ended:?}"
+    );
+    let given = api_of_submit.bodies("POST /v1/units");
+    assert_eq!(given[1]["units"][0]["name"], "b.service", "the rest is taken: {given:?}");
+    let api_of_start = api();
+    let ended = flotctl(&[&api_of_start], &["start", "--no-block", &a, &b]);
+    assert_eq!(ended.code, Some(0), "it starts what there is, as fleet did: {ended:?}");
+    assert!(ended.err.contains("warning: a.service"), "{ended:?}");
+    let api_of_replace = api();
+    let ended = flotctl(&[&api_of_replace], &["submit", "--replace", "--no-restart", &a, &b]);
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    let given = api_of_replace.bodies("POST /v1/units");
+    assert_eq!((&given[0]["replace"], &given[0]["no_restart"]), (&json!(true), &json!(true)));
+    let ended = flotctl(&[&api()], &["submit", "--no-restart", &a]);
+    assert_eq!(ended.code, Some(2), "it says something only of what is replaced: {ended:?}");
+}

@@ -59,11 +59,11 @@ pub(super) struct Look {
 
 impl Rollouts {
     /// Notes which units changed.
-    pub(super) fn note<'a>(&mut self, units: impl IntoIterator<Item = &'a UnitName>) {
+    pub(super) fn note<'a>(&mut self, state: &ClusterState, units: impl IntoIterator<Item = &'a UnitName>) {
         for unit in units {
-            self.fresh.insert(ClusterState::owner(unit));
-            // It may have a text of its own.
-            self.fresh.extend(unit.is_instance().then(|| unit.clone()));
+            // One that got, or lost, a text of its own was its template's concern before.
+            self.fresh.extend(unit.template());
+            self.fresh.insert(state.owner(unit));
         }
     }
 

@@ -281,7 +281,7 @@ pub fn step(
     // Remembered through a standstill: the brake looks before anything is decided after it.
     memory.machines_changed |= !changes.machines.is_empty();
     memory.news.look(state, &changes, now.mono);
-    memory.rollouts.note(&changes.units);
+    memory.rollouts.note(state, &changes.units);
     for unit in changes.units {
         // What was decided before the change is decided anew: the core was told of the change.
         memory.todo.insert(unit, Decided::default());

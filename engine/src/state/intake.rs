@@ -236,15 +236,15 @@ impl ClusterState {
         if entry.departing.is_some() {
             return;
         }
-        let owner = Self::owner(&entry.unit);
-        let of_owner = self.versions.entry(owner.clone()).or_default();
-        let count = of_owner.entry(entry.hash).or_default();
+        let family = Self::family(&entry.unit);
+        let of_family = self.versions.entry(family.clone()).or_default();
+        let count = of_family.entry(entry.hash).or_default();
         *count = if came { *count + 1 } else { count.saturating_sub(1) };
         if *count == 0 {
-            of_owner.remove(&entry.hash);
+            of_family.remove(&entry.hash);
         }
-        if of_owner.is_empty() {
-            self.versions.remove(&owner);
+        if of_family.is_empty() {
+            self.versions.remove(&family);
         }
     }
 }

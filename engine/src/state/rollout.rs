@@ -1,7 +1,6 @@
 //! How far a new text has come: which entries have it, and whose turn is next.
 //!
-//! A text belongs to its *owner*: a template, for all of its instances that have no text of their own, or
-//! any other unit. An
+//! A text belongs to its *owner*: a template, for all of its instances, or a unit that is no instance. An
 //! entry is *behind* while it has another text than its owner has now, and *in flight* while it has that
 //! text and is not yet as it should be. Everything here is derived from the state, so each leader goes on
 //! where the one before it ended, and every seat can say why a unit still runs an older text.
@@ -114,15 +113,22 @@ impl fmt::Display for Rollout {
 }
 
 impl ClusterState {
-    /// Returns whose text a unit has: its template's, or its own.
+    /// Returns whose text a unit has: its template's, unless it has one of its own.
     #[must_use]
-    pub fn owner(unit: &UnitName) -> UnitName {
-        unit.template().unwrap_or_else(|| unit.clone())
+    pub fn owner(&self, unit: &UnitName) -> UnitName {
+        let own = self.units.get(unit).and_then(Kept::record).is_some_and(|record| record.current.is_some());
+        unit.template().filter(|_| !own).unwrap_or_else(|| unit.clone())
     }
 
-    /// Returns how many entries that stay have each text, of a template's instances or of a unit.
-    pub fn versions(&self, owner: &UnitName) -> impl Iterator<Item = (ContentHash, usize)> {
-        self.versions.get(owner).into_iter().flatten().map(|(hash, count)| (*hash, *count))
+    /// Returns how many entries that stay have each text, of all of a template's instances or of a unit
+    /// that is none.
+    pub fn versions(&self, family: &UnitName) -> impl Iterator<Item = (ContentHash, usize)> {
+        self.versions.get(family).into_iter().flatten().map(|(hash, count)| (*hash, *count))
+    }
+
+    /// Returns under whose name a unit's entries are counted.
+    pub(super) fn family(unit: &UnitName) -> UnitName {
+        unit.template().unwrap_or_else(|| unit.clone())
     }
 
     /// Returns how far an owner's text has come; `None` when no entry is behind.
@@ -130,8 +136,8 @@ impl ClusterState {
     pub fn rollout(&self, owner: &UnitName) -> Option<Rollout> {
         let record = self.units.get(owner).and_then(Kept::record)?;
         let hash = record.current?;
-        // The entries of an instance with a text of its own are counted among its template's.
-        if !owner.is_instance() && self.versions(owner).all(|(version, _)| version == hash) {
+        // As a rule all is well, and this is asked with every change.
+        if self.versions(&Self::family(owner)).all(|(version, _)| version == hash) {
             return None;
         }
         let (behind, in_flight) = (Vec::new(), Vec::new());

@@ -162,7 +162,7 @@ impl Checker {
             return;
         }
         self.updates += 1;
-        let last = self.updated.insert(ClusterState::owner(unit), (key.clone(), false));
+        let last = self.updated.insert(self.state.owner(unit), (key.clone(), false));
         let Some(((last, machine, token), was_ready)) = last else { return };
         let placed = self.state.placed(&last);
         let on = placed.iter().find(|it| (it.machine, it.entry.token) == (machine, token));

@@ -29,7 +29,7 @@ pub fn the_api_refuses_what_flotctl_does(world: &World) {
         let client = Client::new(endpoint.clone(), None).unwrap();
         let units = vec![SubmitUnit { name: name.to_owned(), text: text.to_owned() }];
         let runtime = tokio::runtime::Runtime::new().unwrap();
-        match runtime.block_on(client.submit(&Submit { units })) {
+        match runtime.block_on(client.submit(&Submit { units, ..Submit::default() })) {
             Err(ClientError::Refused(body)) => (body.kind, format!("{} {:?}", body.message, body.details)),
             other => panic!("{other:?}"),
         }

@@ -24,7 +24,10 @@ use flotilla_registry::{
 };
 use flotilla_units::{SourceName, UnitFile, UnitName};
 
-use super::{orders::has_ended, units::outcome};
+use super::{
+    orders::{has_ended, runs_though_loaded},
+    units::outcome,
+};
 use crate::{asked::Asked, error::ApiError, node::Node};
 
 /// Gives texts and orders to many units at once: all of them or none, where one transaction of the store
@@ -85,7 +88,9 @@ pub(super) async fn put_unit(
         return Err(ApiError::bad_request("nothing is said of the unit: expected `text`, `target` or both"));
     }
     let expected = asked.condition.expected(&reader, &unit)?;
-    let order = UnitOrder { text: text.map(NewText::replacing), word: target, expected, create: true };
+    let rollout = rollout(put.no_restart);
+    let text = text.map(|text| NewText { rollout, ..NewText::replacing(text) });
+    let order = UnitOrder { text, word: target, expected, create: true };
     let written = node.operations.write(&[(unit, order)], true, asked.asker()?).await?;
     Ok(Json(outcome(&node, written.written).await))
 }
@@ -119,7 +124,8 @@ fn order(reader: &StateReader, unit: &BulkUnit) -> Result<(UnitName, UnitOrder),
     let source = SourceName::mangle(&unit.name)?;
     let name = source.runtime().clone();
     let text = unit.text.clone().map(|text| checked(&source, text)).transpose()?;
-    let text = text.map(|text| if unit.replace { NewText::replacing(text) } else { NewText::first(text) });
+    let (replace, rollout, set) = (unit.replace, rollout(unit.no_restart), unit.set.clone());
+    let text = text.map(|text| NewText { replace, rollout, set, ..NewText::first(text) });
     let word = unit.action.map(|action| word(reader, &name, action));
     if text.is_none() && word.is_none() {
         return Err(ApiError::bad_request(format!(
@@ -127,6 +133,11 @@ fn order(reader: &StateReader, unit: &BulkUnit) -> Result<(UnitName, UnitOrder),
         )));
     }
     Ok((name, UnitOrder { text, word, expected: unit.if_match.map(Revision), create: false }))
+}
+
+/// Says in the registry's words how what runs gets to know of its text.
+pub(super) const fn rollout(no_restart: bool) -> records::Rollout {
+    if no_restart { records::Rollout::NextStart } else { records::Rollout::OneByOne }
 }
 
 /// Says in the registry's words what an action makes of a unit.
@@ -141,9 +152,10 @@ pub(super) fn word(reader: &StateReader, unit: &UnitName, action: Action) -> Wor
         Action::Start => target(records::Target::Launched, row.as_ref().is_some_and(has_ended)),
         Action::Stop => {
             // To stop what is on no machine would be to place it, and what was never made, to make it.
+            let anew = row.as_ref().is_some_and(runs_though_loaded);
             let record = row.and_then(|row| row.record);
             let rests = record.is_none_or(|record| record.target == records::Target::Inactive);
-            target(if rests { records::Target::Inactive } else { records::Target::Loaded }, false)
+            target(if rests { records::Target::Inactive } else { records::Target::Loaded }, anew)
         }
     }
 }

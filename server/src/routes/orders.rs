@@ -7,10 +7,10 @@ use flotilla_api::{
     action::{Action, Order, Outcome},
     error::ErrorBody,
 };
-use flotilla_engine::{PAGE_MAX, StateReader, UnitRow};
+use flotilla_engine::{PAGE_MAX, StateReader, UnitRow, state::Life};
 use flotilla_registry::{
     operations::{Asker, Effect, OperationError, UnitOrder, Written},
-    records::Target,
+    records::{Target, UnitReport},
 };
 use flotilla_units::UnitName;
 
@@ -128,8 +128,14 @@ pub(crate) async fn carry_out(
             let at = reader.revision();
             let unchanged = |unit| Written { unit, effect: Effect::Unchanged, revision: at };
             let mut written: Vec<Written> = resting.into_iter().map(unchanged).collect();
+            let (running, placed): (Vec<_>, Vec<_>) = placed
+                .into_iter()
+                .partition(|unit| reader.unit(unit).0.is_some_and(|row| runs_though_loaded(&row)));
             if !placed.is_empty() {
                 written.extend(operations.set_target(&placed, Target::Loaded, false, by).await?);
+            }
+            if !running.is_empty() {
+                written.extend(operations.set_target(&running, Target::Loaded, true, by).await?);
             }
             Ok(written)
         }
@@ -148,6 +154,17 @@ pub(crate) async fn carry_out(
             Ok(written)
         }
     }
+}
+
+/// Tells whether a unit that is only to be loaded runs, or may run: a timer, a socket or a person started
+/// it. `stop` then means to stop it once more.
+pub(super) fn runs_though_loaded(row: &UnitRow) -> bool {
+    let at_rest = |report: &UnitReport| matches!(report.active.as_str(), "inactive" | "failed");
+    row.record.as_ref().is_some_and(|record| record.target == Target::Loaded)
+        && row.placements.iter().any(|placement| {
+            let staying = placement.departing.is_none() && placement.life != Life::Lost;
+            staying && !placement.report.as_ref().is_some_and(at_rest)
+        })
 }
 
 /// Tells whether a unit was started where it is and does not run any more: failed, done, or stopped

@@ -178,7 +178,8 @@ pub(super) async fn get_why(
     Ok(Json(rows::why(reader.why(&row.name))))
 }
 
-/// Takes units in, all of them or none; they run nowhere yet.
+/// Takes units in, all of them or none; new ones run nowhere yet. With `replace` a unit that there is gets
+/// the new text, and what runs of it gets it in place: several instances one after the other.
 #[utoipa::path(post, path = "/v1/units", request_body = Submit, responses(
     (status = OK, body = Outcome),
     (status = FORBIDDEN, body = ErrorBody),
@@ -196,10 +197,13 @@ pub(super) async fn submit(
         let refuse = |problems| ApiError::invalid_unit(&unit.name, &problems);
         let file = UnitFile::parse(name.as_str(), unit.text.as_bytes()).map_err(refuse)?;
         file.validate(name.runtime()).map_err(refuse)?;
-        units.push((name.runtime().clone(), unit.text));
+        let rollout = super::bulk::rollout(submit.no_restart);
+        let (replace, set) = (submit.replace, submit.set.clone());
+        let text = NewText { replace, rollout, set, ..NewText::first(unit.text) };
+        units.push((name.runtime().clone(), UnitOrder::submit(text)));
     }
-    let written = node.operations.submit(&units, asked.asker()?).await?;
-    Ok(Json(outcome(&node, written).await))
+    let bulk = node.operations.write(&units, false, asked.asker()?).await?;
+    Ok(Json(outcome(&node, bulk.written).await))
 }
 
 /// Finds a unit as users name it.

@@ -1,0 +1,130 @@
+//! How far units are on the way to what is wanted of them, in the words of users: what has become of
+//! each, and why it still runs an older text.
+//!
+//! Owns the one computation of the words `inactive`, `loaded` and `launched` as what a unit is now; the
+//! API and fleet's API print what is said here.
+
+use std::collections::BTreeMap;
+
+use flotilla_registry::records::{self, Target, UnitReport};
+use flotilla_units::{ContentHash, UnitName};
+
+use super::{PlacementRow, UnitRow};
+use crate::state::{ClusterState, Life, Placed, Rollout};
+
+/// The rollouts that rows of one answer are about, each looked at once.
+#[derive(Debug, Default)]
+pub(super) struct Rollouts(BTreeMap<UnitName, Option<Rollout>>);
+
+/// How many of a unit's entries, or of a template's instances', have the text that is current.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Versions {
+    /// How many have it.
+    pub updated: usize,
+    /// How many entries stay in all.
+    pub all: usize,
+}
+
+impl Rollouts {
+    /// Returns how far an owner's text has come; `None` when no entry is behind.
+    pub(super) fn of(&mut self, state: &ClusterState, owner: &UnitName) -> Option<&Rollout> {
+        let looked = self.0.entry(owner.clone()).or_insert_with(|| state.rollout(owner));
+        looked.as_ref()
+    }
+
+    /// Says why a unit still runs an older text, if it does.
+    pub(super) fn waits(
+        &mut self,
+        state: &ClusterState,
+        unit: &UnitName,
+        hash: Option<ContentHash>,
+        placed: &[Placed<'_>],
+    ) -> Option<String> {
+        let hash = hash?;
+        let older = placed.iter().find(|it| it.entry.departing.is_none() && it.entry.hash != hash)?;
+        let runs = format!("it has {} and not yet {}", older.entry.hash.short(), hash.short());
+        let rollout = self.of(state, &state.owner(unit));
+        let Some(rollout) = rollout.filter(|it| it.behind.iter().any(|it| it.unit == *unit)) else {
+            return Some(runs);
+        };
+        if rollout.mode == records::Rollout::NextStart {
+            return Some(format!("{runs}, which comes with its next start"));
+        }
+        if let Some(halted) = rollout.halted() {
+            return Some(format!("{runs}: its update is {halted}"));
+        }
+        Some(match (rollout.in_flight.first(), rollout.next()) {
+            (Some(other), _) => format!("{runs}: {} is updated first", other.unit),
+            (None, Some(next)) if next.unit == *unit => format!("{runs}: its turn has come"),
+            (None, Some(next)) => format!("{runs}: the next turn is that of {}", next.unit),
+            (None, None) => format!("{runs}: its machine does not answer"),
+        })
+    }
+}
+
+/// Counts what has which text.
+pub(super) fn versions(state: &ClusterState, unit: &UnitName, hash: Option<ContentHash>) -> Versions {
+    let mut versions = Versions::default();
+    let mut count = |it: ContentHash, count: usize| {
+        versions.all += count;
+        versions.updated += if Some(it) == hash { count } else { 0 };
+    };
+    if unit.template().is_none() {
+        state.versions(unit).for_each(|(it, many)| count(it, many));
+    } else {
+        let placed = state.placed(unit);
+        placed.iter().filter(|it| it.entry.departing.is_none()).for_each(|it| count(it.entry.hash, 1));
+    }
+    versions
+}
+
+impl UnitRow {
+    /// Returns what is wanted of it; of one that is being destroyed nothing is.
+    #[must_use]
+    pub fn wanted(&self) -> Option<Target> {
+        self.record.as_ref().map(|record| if record.deleting { Target::Inactive } else { record.target })
+    }
+
+    /// Returns what has become of it: of what is on many machines, of the one that is behind the others.
+    /// `launched` says that systemd was asked to start it, and nothing about whether it runs.
+    ///
+    /// A unit that is to be nowhere is `inactive` only when it has left.
+    #[must_use]
+    pub fn current(&self) -> Target {
+        let staying = self.placements.iter().filter(|placement| placement.departing.is_none());
+        if let Some(least) = staying.map(PlacementRow::current).min() {
+            return least;
+        }
+        let leaving = self.placements.iter().filter(|placement| placement.life != Life::Lost);
+        let reports = leaving.filter_map(|placement| placement.report.as_ref()).filter(|it| !it.gone);
+        let there = reports.map(|it| if is_at_rest(it) { Target::Loaded } else { Target::Launched });
+        there.max().unwrap_or(Target::Inactive)
+    }
+}
+
+impl PlacementRow {
+    /// Returns what has become of it there.
+    #[must_use]
+    pub fn current(&self) -> Target {
+        let Some(report) = self.report.as_ref().filter(|report| is_there(report)) else {
+            return Target::Inactive;
+        };
+        let started = report.token == Some(self.token) && report.run > 0;
+        let launched = match self.target {
+            // The run that is ordered, not one before: the state that systemd shows may be that one's.
+            Target::Launched => started && report.run >= self.run,
+            // It is being stopped.
+            _ => started && !is_at_rest(report),
+        };
+        if launched { Target::Launched } else { Target::Loaded }
+    }
+}
+
+/// Tells whether systemd has the unit's file.
+fn is_there(report: &UnitReport) -> bool {
+    !matches!(report.load.as_str(), "" | "not-found")
+}
+
+fn is_at_rest(report: &UnitReport) -> bool {
+    matches!(report.active.as_str(), "inactive" | "failed" | "")
+}
