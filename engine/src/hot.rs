@@ -22,6 +22,7 @@ use tokio::{sync::watch, time::Instant};
 use crate::{
     brake::{self, Brake, Noticed, Picture},
     model::Model,
+    orders::Orders,
     state::{Changes, ClusterState},
 };
 
@@ -36,6 +37,8 @@ pub(crate) struct Shared {
     /// Rung after every change, with the revision; `None` once the seat is lost. Readers hold on to
     /// this state as long as they like, so dropping it would tell them nothing.
     bell: Mutex<Option<watch::Sender<Revision>>>,
+    /// What users order of this engine while it leads.
+    pub orders: Orders,
     /// When the engine started: the zero of its clock.
     started: Instant,
 }
@@ -98,7 +101,8 @@ impl Shared {
             ring: Ring::default(),
             engine: EngineStatus::default(),
         };
-        Self { hot: RwLock::new(hot), bell: Mutex::new(Some(watch::Sender::new(Revision(0)))), started }
+        let bell = Mutex::new(Some(watch::Sender::new(Revision(0))));
+        Self { hot: RwLock::new(hot), bell, orders: Orders::default(), started }
     }
 
     /// Returns the time on the engine's clock.

@@ -56,12 +56,14 @@ use tracing::{debug, error, warn};
 use self::{
     compaction::Compaction,
     news::News,
-    step::{Memory, Now, Step, settings, step},
+    step::{Asked, Memory, Now, Step, settings, step},
     tokens::Tokens,
 };
 use crate::{
     brake::BrakeChange,
     hot::{Hot, Shared},
+    orders::RebalanceOrder,
+    reader::Rebalanced,
     state::Changes,
 };
 
@@ -114,6 +116,7 @@ impl Term<'_> {
         };
         let mut hot = self.shared.write();
         hot.engine.leads = false;
+        self.shared.orders.clear();
         hot.fresh = Changes::default();
         hot.engine.hold = None;
         hot.engine.standstill = None;
@@ -138,12 +141,22 @@ impl Term<'_> {
         let mut bell = self.shared.subscribe();
         // What was said before this term was about another hold.
         let mut releases = self.release.subscribe();
+        let mut orders = self.shared.orders.subscribe();
         let mut release = false;
         loop {
             bell.borrow_and_update();
+            orders.borrow_and_update();
+            let order = self.shared.orders.take();
+            memory.rebalance = order.as_ref().map(Asked::from);
             let found = self.step(&mut memory, release);
             release = false;
-            let wait = match self.write(&mut memory, &found).await {
+            let written = self.write(&mut memory, &found).await;
+            if let Some(order) = order {
+                answer(order, &found, &written);
+                // There may be another.
+                orders.mark_changed();
+            }
+            let wait = match written {
                 Written::Upto(revision) => {
                     backoff.reset();
                     if let Some(revision) = revision {
@@ -177,6 +190,7 @@ impl Term<'_> {
                     std::future::pending::<()>().await;
                 },
                 _ = releases.changed() => release = true,
+                _ = orders.changed() => {}
                 () = until(wake_at) => {}
             }
         }
@@ -199,6 +213,8 @@ impl Term<'_> {
         model.clear_turns();
         model.sync(state, &everything);
         *fresh = everything;
+        // What was ordered of an earlier term is not this one's.
+        self.shared.orders.clear();
         engine.leads = true;
         let kept = settings(state).unwrap_or_default().events_kept_s;
         let news = News::of_term(state, Duration::from_secs(kept), Timestamp::now());
@@ -367,6 +383,21 @@ async fn call<T>(what: impl Future<Output = Result<T, StoreError>>) -> Result<T,
         Ok(answer) => answer,
         Err(_) => Err(StoreError::OutcomeUnknown { what: "a leader's call".to_owned() }),
     }
+}
+
+/// Tells whoever ordered it what became of evening machines out.
+fn answer(order: RebalanceOrder, found: &Step, written: &Written) {
+    let said = match (&found.rebalanced, written) {
+        (Some(moved), Written::Upto(at)) => {
+            Ok(Rebalanced { revision: at.unwrap_or(moved.revision), ..moved.clone() })
+        }
+        (Some(_), _) => Err("the store did not take the moves; ask again".to_owned()),
+        (None, _) => {
+            Err(found.standstill.clone().unwrap_or_else(|| "the leader was busy; ask again".to_owned()))
+        }
+    };
+    // Nobody may wait for it any more, and the moves are told by events.
+    let _heard = order.reply.send(said);
 }
 
 fn wait_of(backoff: &mut Backoff) -> Duration {

@@ -9,14 +9,17 @@ mod brake;
 mod hot;
 mod leader;
 mod model;
+mod orders;
 pub mod placement;
 mod reader;
 mod seat;
 pub mod state;
 
 pub use hot::{EngineStatus, SeatLost};
+pub use orders::NotRebalanced;
 pub use reader::{
-    ClusterRow, Delta, MachineRow, NoSuchMachine, PAGE_MAX, Page, PlacementRow, StateQuery, StateReader,
-    StateRow, TooOld, UnitRow, Versions, Why,
+    CannotForesee, ClusterRow, Delta, DrainRow, EvenedMachine, Foreseen, ForeseenMove, ForeseenUnit, Hosts,
+    Imagined, LeavingStage, LeavingUnit, MachineRow, NoSuchMachine, PAGE_MAX, Page, PlacementRow, Rebalanced,
+    StateQuery, StateReader, StateRow, TooOld, UnitRow, Versions, Why,
 };
 pub use seat::{Engine, EngineConfig, HoldRelease, run};

@@ -94,6 +94,17 @@ impl Model {
         decisions
     }
 
+    /// Returns the core, to foresee with a copy of it.
+    #[must_use]
+    pub const fn core(&self) -> &Placement {
+        &self.core
+    }
+
+    /// Has the core even machines out.
+    pub fn rebalance(&mut self, budget: usize) -> Vec<Decision> {
+        self.core.rebalance(budget)
+    }
+
     /// Asks the core why a unit is where it is.
     #[must_use]
     pub fn explain(&self, unit: &UnitName) -> Explanation {

@@ -41,6 +41,7 @@ mod moves;
 mod patterns;
 mod preempt;
 mod ranking;
+mod rebalance;
 mod room;
 mod rules;
 mod view;

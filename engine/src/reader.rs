@@ -4,6 +4,7 @@
 //! are the engine's words, the wire's are `api`'s. Nothing here waits except
 //! [`StateReader::changed`].
 
+mod foresight;
 mod machines;
 mod states;
 
@@ -27,6 +28,11 @@ use crate::{
     state::{ClusterState, Kept, Life, Wish},
 };
 
+pub use foresight::{
+    CannotForesee, DrainRow, EvenedMachine, Foreseen, ForeseenMove, ForeseenUnit, Hosts, Imagined,
+    LeavingStage, LeavingUnit, Rebalanced,
+};
+pub(crate) use foresight::{foresee_rebalance, hosts};
 pub use machines::{MachineRow, NoSuchMachine};
 pub use states::{StateQuery, StateRow};
 
@@ -151,6 +157,10 @@ pub struct ClusterRow {
 impl StateReader {
     pub(crate) const fn new(shared: Arc<Shared>) -> Self {
         Self { shared }
+    }
+
+    pub(crate) fn shared(&self) -> &Shared {
+        &self.shared
     }
 
     /// Tells whether both read the same seat's state: a seat that was lost and taken again is

@@ -42,6 +42,8 @@ use super::{
 use crate::{
     brake::{Brake, BrakeChange, Picture},
     model::{Decided, Model, by_unit},
+    orders::RebalanceOrder,
+    reader::{Rebalanced, foresee_rebalance, hosts},
     state::{Changes, ClusterState, Kept, Life},
 };
 
@@ -98,6 +100,8 @@ pub struct Memory {
     alone: BTreeSet<UnitName>,
     /// Units whose own transaction the store refused, with when they are tried again, and why.
     aside: BTreeMap<UnitName, (Duration, String)>,
+    /// A user's word to even machines out, for the next step.
+    pub rebalance: Option<Asked>,
 }
 
 /// What a step found to do.
@@ -113,6 +117,22 @@ pub struct Step {
     pub brake: Option<BrakeChange>,
     /// Why nothing is decided, if nothing is.
     pub standstill: Option<String>,
+    /// What evening machines out moves, if that was ordered.
+    pub rebalanced: Option<Rebalanced>,
+}
+
+/// A user's word to even machines out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Asked {
+    budget: usize,
+    by: String,
+    request: Option<String>,
+}
+
+impl From<&RebalanceOrder> for Asked {
+    fn from(order: &RebalanceOrder) -> Self {
+        Self { budget: order.budget, by: order.by.clone(), request: order.request.clone() }
+    }
 }
 
 /// A transaction with all that it needs.
@@ -151,6 +171,7 @@ impl Memory {
             leaving: Leaving::default(),
             rollouts: Rollouts::default(),
             alone: BTreeSet::new(),
+            rebalance: None,
             aside: BTreeMap::new(),
         }
     }
@@ -322,6 +343,15 @@ pub fn step(
     let limited = decisions.len() >= DECISIONS_MAX;
     let waits = |unit: &UnitName| memory.aside.get(unit).is_some_and(|(until, _)| *until > now.mono);
     memory.todo.extend(by_unit(decisions).into_iter().filter(|(unit, _)| !waits(unit)));
+    if let Some(Asked { budget, by, request }) = memory.rebalance.take() {
+        // Foreseen first, by the same code: what it leads to is part of the answer.
+        let core = model.core().clone();
+        out.rebalanced = Some(foresee_rebalance(core, budget, state.revision(), hosts(state)));
+        memory.todo.extend(by_unit(model.rebalance(budget)));
+        let why = Some(format!("by {by}, of up to {budget} units"));
+        let kind = "rebalance-ordered".to_owned();
+        memory.untold.push(EventChange { kind, why, request, ..EventChange::default() });
+    }
 
     let before = memory.tokens.clone();
     let (plans, unplanned) = plan_all(state, model, memory, &cluster, brake.holds(), now);

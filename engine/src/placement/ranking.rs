@@ -263,13 +263,13 @@ impl Placement {
     }
 
     /// Returns the keys that a unit is spread over: those it has to, then those it wishes with their weight.
-    fn spread_keys(&self, unit: UnitIx) -> impl Iterator<Item = (&str, i32)> {
+    pub(super) fn spread_keys(&self, unit: UnitIx) -> impl Iterator<Item = (&str, i32)> {
         let class = self.classes.get(self.unit(unit).class);
         let hard = class.requirements.spread.iter().map(|key| (key.as_str(), 0));
         hard.chain(class.wishes.spread.iter().map(|(weight, key)| (key.as_str(), *weight)))
     }
 
-    fn value_of(&self, slot: Slot, key: &str) -> Option<&str> {
+    pub(super) fn value_of(&self, slot: Slot, key: &str) -> Option<&str> {
         self.machine(slot).view.as_ref()?.metadata.get(key).map(String::as_str)
     }
 

@@ -205,6 +205,17 @@ impl Usage {
         })
     }
 
+    /// Returns the share that an amount alone would be, of that resource of which it would be most.
+    pub(super) fn share_of(&self, amount: &Amount) -> u32 {
+        let alone = Self {
+            cpu: (0, self.cpu.1),
+            memory: (0, self.memory.1),
+            named: self.named.iter().map(|(_, all)| (0, *all)).collect(),
+            ports: FxHashMap::default(),
+        };
+        alone.share_with(amount)
+    }
+
     /// Returns the share of that resource of which most is reserved.
     pub(super) fn share(&self) -> u32 {
         self.share_with(&Amount::default())

@@ -5,6 +5,7 @@ mod fleet_tables;
 mod moves;
 mod plain;
 mod properties;
+mod rebalance;
 mod requirements;
 mod resources;
 

@@ -31,7 +31,7 @@ pub enum ContentError {
 impl Content {
     /// Reads a stored text.
     #[must_use]
-    pub(super) fn read(hash: ContentHash, text: &[u8]) -> Self {
+    pub(crate) fn read(hash: ContentHash, text: &[u8]) -> Self {
         let found = ContentHash::of(text);
         if found != hash {
             return Self { file: Err(ContentError::WrongHash(found)) };
