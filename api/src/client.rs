@@ -3,6 +3,7 @@
 //! It never retries by itself: whoever calls knows whether repeating is safe.
 
 mod machines;
+mod plans;
 mod sse;
 
 use std::{path::PathBuf, time::Duration};

@@ -16,6 +16,7 @@ pub mod error;
 pub mod journal;
 pub mod machine;
 pub mod page;
+pub mod plan;
 pub mod unit;
 pub mod watch;
 pub mod why;

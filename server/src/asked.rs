@@ -42,6 +42,11 @@ impl Asked {
     pub(crate) fn asker(&self) -> Result<Asker<'_>, ApiError> {
         Ok(Asker { by: self.user.may_write()?, request: Some(&self.request) })
     }
+
+    /// Returns who asks, to ask another in their name.
+    pub(crate) const fn user(&self) -> &User {
+        &self.user
+    }
 }
 
 impl<S: Sync> FromRequestParts<S> for Asked {

@@ -14,7 +14,7 @@ use flotilla_api::{
     client::ClientError,
     error::{ErrorBody, ErrorKind},
 };
-use flotilla_engine::NoSuchMachine;
+use flotilla_engine::{NoSuchMachine, NotRebalanced};
 use flotilla_registry::{
     operations::{MachineError, OperationError},
     reads::ReadError,
@@ -139,6 +139,16 @@ impl From<MachineError> for ApiError {
             MachineError::Store(error) => of_store(error),
         };
         Self::new(kind, chain(&error))
+    }
+}
+
+impl From<NotRebalanced> for ApiError {
+    fn from(error: NotRebalanced) -> Self {
+        let kind = match &error {
+            NotRebalanced::NotLeading | NotRebalanced::Refused(_) => ErrorKind::Unavailable,
+            NotRebalanced::NoAnswer => ErrorKind::OutcomeUnknown,
+        };
+        Self::new(kind, error.to_string())
     }
 }
 

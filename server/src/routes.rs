@@ -9,6 +9,7 @@ mod health;
 mod journal;
 mod machines;
 mod orders;
+mod plan;
 mod settings;
 mod status;
 mod units;
@@ -103,7 +104,9 @@ fn parts() -> (OpenApiRouter<Arc<Node>>, OpenApiRouter<Arc<Node>>) {
         .routes(routes!(machines::get_machine))
         .routes(routes!(settings::change_metadata))
         .routes(routes!(settings::cordon, settings::uncordon))
-        .routes(routes!(settings::drain, settings::end_drain))
+        .routes(routes!(plan::get_drain, settings::drain, settings::end_drain))
+        .routes(routes!(plan::plan))
+        .routes(routes!(plan::rebalance))
         .routes(routes!(units::list_units, units::submit))
         .routes(routes!(units::get_unit, bulk::put_unit, bulk::delete_unit))
         .routes(routes!(bulk::bulk))

@@ -1,6 +1,7 @@
 //! The engine's rows in the words of the wire.
 
 mod machine;
+mod plan;
 
 use flotilla_api::{
     cluster::ClusterStatus,
@@ -20,6 +21,7 @@ use flotilla_registry::{
 use jiff::Timestamp;
 
 pub(crate) use machine::machine;
+pub(crate) use plan::{drain, plan, rebalance};
 
 /// Writes a unit; what it lacks to be placed is asked for only if it is on no machine that lives.
 pub(crate) fn unit(reader: &StateReader, row: UnitRow) -> Unit {

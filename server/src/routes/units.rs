@@ -33,7 +33,7 @@ use crate::{
 
 /// How long an answer waits for the seat to show the writer's own write. The watch is a
 /// millisecond behind; past two seconds the store is in trouble, and the answer is still true.
-const OWN_WRITE_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(2);
+pub(super) const OWN_WRITE_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(2);
 
 /// Lists units, one page, ascending by name.
 #[utoipa::path(get, path = "/v1/units", params(UnitsQuery), responses(

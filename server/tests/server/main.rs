@@ -5,6 +5,7 @@ mod lists;
 mod loss;
 mod machines;
 mod native;
+mod plans;
 mod seats;
 mod streams;
 mod world;
