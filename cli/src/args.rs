@@ -248,10 +248,14 @@ pub(crate) enum Command {
     Why(commands::why::Args),
     /// Show what happened in the cluster
     Events(commands::events::Args),
-    /// Set metadata of machines, or keep units away from them
+    /// Set metadata of machines, keep units away from them, or take them off
     Machine(commands::machine::Args),
     /// Show the life of a unit: who ordered what, where it was placed and why, how it failed and moved
     History(commands::history::Args),
+    /// Say what would be placed where, and change nothing
+    Plan(commands::plan::Args),
+    /// Even machines out by moving units, within a budget
+    Rebalance(commands::rebalance::Args),
     /// Make a cluster, or show how it is
     Cluster(commands::cluster::Args),
     /// Make certificate authorities and issue certificates

@@ -16,6 +16,8 @@ pub(crate) mod list_unit_files;
 pub(crate) mod list_units;
 pub(crate) mod machine;
 pub(crate) mod man;
+pub(crate) mod plan;
+pub(crate) mod rebalance;
 pub(crate) mod ssh;
 pub(crate) mod status;
 pub(crate) mod submit;
@@ -103,6 +105,8 @@ pub(crate) async fn run(cli: Cli) -> anyhow::Result<Exit> {
         Command::History(args) => history::run(cluster, args, output).await?,
         Command::Cluster(args) => cluster::run(cluster, args, output).await?,
         Command::Machine(args) => return machine::run(cluster, args, output).await,
+        Command::Plan(args) => return plan::run(cluster, args, output).await,
+        Command::Rebalance(args) => return rebalance::run(cluster, args, output).await,
         Command::Ssh(args) => return ssh::run(cluster, args, &global.ssh).await,
         Command::Ca(_)
         | Command::Completion(_)

@@ -172,11 +172,11 @@ fn everywhere(action: Action, words: &[String]) -> anyhow::Result<()> {
 
 /// What arguments name.
 #[derive(Debug, PartialEq, Eq)]
-struct Named {
+pub(super) struct Named {
     /// To be submitted first.
-    files: Vec<PathBuf>,
+    pub(super) files: Vec<PathBuf>,
     /// To be ordered.
-    units: Vec<String>,
+    pub(super) units: Vec<String>,
 }
 
 /// Tells unit files from units, where unit files may be named.
@@ -185,7 +185,7 @@ struct Named {
 /// was mistyped, and must not be taken for the unit of that name that the cluster has already. A
 /// template's file beside instances was named to be submitted; alone it is ordered, for the answer
 /// that says why it cannot be.
-fn named(arguments: &[String]) -> anyhow::Result<Named> {
+pub(super) fn named(arguments: &[String]) -> anyhow::Result<Named> {
     let (mut files, mut units, mut templates) = (Vec::new(), Vec::new(), Vec::new());
     for argument in arguments {
         let path = Path::new(argument);

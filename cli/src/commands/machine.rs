@@ -1,5 +1,7 @@
 //! `flotctl machine`: what users say of machines while they run.
 
+mod drain;
+
 use flotilla_api::machine::{MachineOutcome, MetadataPatch};
 
 use crate::{
@@ -9,7 +11,7 @@ use crate::{
     print, text,
 };
 
-/// Sets metadata of machines, or keeps units away from them.
+/// Sets metadata of machines, keeps units away from them or takes them off.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     #[command(subcommand)]
@@ -24,6 +26,8 @@ enum Command {
     Cordon(Named),
     /// Let new units come to a machine again, and end its drain
     Uncordon(Named),
+    /// Have everything that can leave a machine: each unit runs elsewhere before it stops there
+    Drain(drain::Args),
 }
 
 #[derive(Debug, clap::Args)]
@@ -57,16 +61,17 @@ enum MetadataCommand {
 
 /// A machine that is named.
 #[derive(Debug, clap::Args)]
-struct Named {
+pub(super) struct Named {
     /// Host name, id, or the beginning of an id that no other machine has
     #[arg(value_name = "MACHINE", add = crate::complete::machines())]
-    machine: String,
+    pub(super) machine: String,
 }
 
 /// Runs the command.
 pub(crate) async fn run(cluster: &Cluster, args: &Args, output: Output) -> anyhow::Result<Exit> {
     let client = cluster.client();
     let (outcome, done) = match &args.command {
+        Command::Drain(args) => return drain::run(cluster, args, output).await,
         Command::Cordon(Named { machine }) => (client.cordon(machine, true).await?, "cordoned"),
         Command::Uncordon(Named { machine }) => (client.cordon(machine, false).await?, "uncordoned"),
         Command::Metadata(MetadataArgs { command }) => {
@@ -87,7 +92,7 @@ fn tell(outcome: &MachineOutcome, done: &str, output: Output) -> anyhow::Result<
 }
 
 /// Names a machine as people know it.
-fn name(outcome: &MachineOutcome) -> String {
+pub(super) fn name(outcome: &MachineOutcome) -> String {
     let host = outcome.host.as_deref().map(|host| text::one_line(host).into_owned());
     host.unwrap_or_else(|| outcome.machine.short())
 }

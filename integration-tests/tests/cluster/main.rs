@@ -17,6 +17,7 @@ mod journal;
 mod leader;
 mod life;
 mod loss;
+mod machines;
 mod placing;
 mod restore;
 mod status;
