@@ -240,7 +240,10 @@ impl StateReader {
         let unfit = self.unfit(unit);
         let hot = self.shared.read();
         let row = unit_row(&hot.state, unit, &mut Rollouts::default());
+        let staying = row.placements.iter().filter(|it| it.departing.is_none() && it.life == Life::Lost);
+        let named = |it: &PlacementRow| (it.machine, it.host.clone().unwrap_or_else(|| it.machine.short()));
         Why {
+            lost: staying.map(named).collect(),
             update: unfit.or(row.waits).or(row.rollout),
             problem: problem(&hot.state, unit).or_else(|| hot.state.hidden_entry(unit)),
             engine: hot.engine.standstill.clone().or_else(|| hot.engine.hold.clone()),
@@ -392,6 +395,8 @@ pub struct Why {
     pub explanation: Explanation,
     /// For each machine that is closed to new units, why.
     pub closed: Vec<(MachineId, String)>,
+    /// The lost machines where it has its place until another takes it, and their names.
+    pub lost: Vec<(MachineId, String)>,
     /// What the state was of.
     pub revision: Revision,
 }

@@ -30,7 +30,7 @@ pub(crate) fn unit(reader: &StateReader, row: UnitRow) -> Unit {
     let staying = || row.placements.iter().filter(|placement| placement.departing.is_none());
     // It keeps its place on a lost machine until another takes it, and none may be able to.
     let placed = staying().any(|placement| placement.life != Life::Lost);
-    let unplaced = if wanted && !placed { unplaced(&reader.why(&row.name), staying()) } else { None };
+    let unplaced = if wanted && !placed { unplaced(&reader.why(&row.name)) } else { None };
     let unplaced = unplaced.or_else(|| row.problem.clone());
     let reason = unplaced.clone().or_else(|| reason(&row)).or_else(|| row.waits.clone());
     Unit {
@@ -139,14 +139,17 @@ fn state(report: UnitReport) -> UnitState {
 
 /// Says in one line why a unit is on no machine but those that are lost, if it cannot be put on one as
 /// things are.
-fn unplaced<'a>(why: &flotilla_engine::Why, lost: impl Iterator<Item = &'a PlacementRow>) -> Option<String> {
+fn unplaced(why: &flotilla_engine::Why) -> Option<String> {
     let cannot = why.explanation.is_unplaceable();
-    let why = (why.problem.clone())
+    let keeps = (why.problem.clone())
         .or_else(|| why.engine.clone())
         .or_else(|| cannot.then(|| in_one_line(&why.explanation)))?;
-    let host = |placement: &PlacementRow| placement.host.clone().unwrap_or_else(|| placement.machine.short());
-    let lost: String = lost.map(|placement| format!("{} is lost; ", host(placement))).collect();
-    Some(lost + &why)
+    Some(are_lost(why) + &keeps)
+}
+
+/// Names the lost machines that have a unit's place: `m2 is lost; `.
+fn are_lost(why: &flotilla_engine::Why) -> String {
+    why.lost.iter().map(|(_, host)| format!("{host} is lost; ")).collect()
 }
 
 /// Counts what speaks against a unit, machine by machine: `2 machines: conflicts with web@1.service`.
@@ -166,8 +169,9 @@ pub(crate) fn why(why: flotilla_engine::Why) -> Why {
     let (summary, update) = (why.problem.clone().or_else(|| why.engine.clone()), why.update.clone());
     let explanation = &why.explanation;
     let host_of = |id| {
-        let found = explanation.machines.iter().find(|verdict| verdict.machine == id);
-        found.map_or_else(|| id.short(), |verdict| verdict.host.clone())
+        let living = explanation.machines.iter().map(|verdict| (verdict.machine, &verdict.host));
+        let mut known = living.chain(why.lost.iter().map(|(id, host)| (*id, host)));
+        known.find(|(known, _)| *known == id).map_or_else(|| id.short(), |(_, host)| host.clone())
     };
     let list = |ids: &[_]| ids.iter().map(|id| host_of(*id)).collect::<Vec<_>>().join(", ");
     let standing = match &explanation.standing {
@@ -189,7 +193,9 @@ pub(crate) fn why(why: flotilla_engine::Why) -> Why {
         Standing::Placeable(id) => format!("it is about to be placed on {}", host_of(*id)),
         Standing::Kept(ids) if ids.is_empty() => "it goes nowhere as things are".to_owned(),
         Standing::Kept(ids) => format!("it is left on {} until more is known of it", list(ids)),
-        Standing::Unplaceable => format!("no machine can take it: {}", in_one_line(explanation)),
+        Standing::Unplaceable => {
+            format!("no machine can take it: {}{}", are_lost(&why), in_one_line(explanation))
+        }
     };
     let placed = matches!(
         explanation.standing,

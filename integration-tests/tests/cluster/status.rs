@@ -159,7 +159,10 @@ fn orders(cluster: &Cluster, asked: &Machine) {
     }
     at_once(cluster, asked, 0, &["start", "watch"]);
     let said = at_once(cluster, asked, 5, &["why", "bound"]);
-    assert!(said.starts_with("bound.service: no machine can take it: 2 machines: metadata"), "{said}");
+    assert!(
+        said.starts_with("bound.service: no machine can take it: m2 is lost; 2 machines: metadata"),
+        "{said}"
+    );
     let said = at_once(cluster, asked, 0, &["list-units", "bound"]);
     assert!(said.contains("machine lost; not placed: m2 is lost; 2 machines"), "{said}");
     for action in ["stop", "unload"] {
