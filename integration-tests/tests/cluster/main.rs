@@ -22,6 +22,7 @@ mod placing;
 mod restore;
 mod status;
 mod store;
+mod stories;
 mod upgrade;
 mod why;
 
