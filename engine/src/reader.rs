@@ -240,10 +240,8 @@ impl StateReader {
         let unfit = self.unfit(unit);
         let hot = self.shared.read();
         let row = unit_row(&hot.state, unit, &mut Rollouts::default());
-        let staying = row.placements.iter().filter(|it| it.departing.is_none() && it.life == Life::Lost);
-        let named = |it: &PlacementRow| (it.machine, it.host.clone().unwrap_or_else(|| it.machine.short()));
         Why {
-            lost: staying.map(named).collect(),
+            lost: lost(&hot.state, unit),
             update: unfit.or(row.waits).or(row.rollout),
             problem: problem(&hot.state, unit).or_else(|| hot.state.hidden_entry(unit)),
             engine: hot.engine.standstill.clone().or_else(|| hot.engine.hold.clone()),
@@ -404,6 +402,17 @@ pub struct Why {
 fn closed(hot: &Hot) -> Vec<(MachineId, String)> {
     let machines = hot.state.machines().iter().filter(|(_, machine)| machine.life() != Life::Lost);
     machines.filter_map(|(id, machine)| Some((*id, machine.closed()?))).collect()
+}
+
+/// Returns the lost machines where a unit has its place until another takes it, with their names.
+fn lost(state: &ClusterState, unit: &UnitName) -> Vec<(MachineId, String)> {
+    let staying = state.placed(unit).into_iter().filter(|placed| placed.entry.departing.is_none());
+    let named = staying.filter(|placed| placed.life == Life::Lost).map(|placed| {
+        let record = state.machines().get(&placed.machine).and_then(|machine| machine.known());
+        let host = record.map(|record| record.host.clone());
+        (placed.machine, host.unwrap_or_else(|| placed.machine.short()))
+    });
+    named.collect()
 }
 
 fn problem(state: &ClusterState, unit: &UnitName) -> Option<String> {

@@ -211,6 +211,8 @@ impl StateReader {
         }
         let (revision, hosts, closed) = (state.revision(), hosts(state), closed(&hot));
         let engine = hot.engine.standstill.clone().or_else(|| hot.engine.hold.clone());
+        let mut lost: BTreeMap<UnitName, Vec<(MachineId, String)>> =
+            imagined.asked.iter().map(|unit| (unit.clone(), super::lost(state, unit))).collect();
         let mut before = hot.model.core().clone();
         drop(hot);
 
@@ -237,6 +239,7 @@ impl StateReader {
                 engine: engine.clone(),
                 explanation: after.explain(&unit),
                 closed: closed.clone(),
+                lost: lost.remove(&unit).unwrap_or_default(),
                 revision,
             });
             ForeseenUnit {
