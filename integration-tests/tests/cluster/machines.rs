@@ -62,7 +62,7 @@ fn facts_and_metadata_decide_while_machines_run() {
         assert!(!row.metadata.contains_key("os"), "facts are no metadata: {:?}", row.metadata);
         assert_eq!(row.facts["address"], row.addresses[0]);
     }
-    start(&cluster, m1, "new.service", "MachineMetadata=os.version>=12 systemd>=252");
+    start(&cluster, m1, "new.service", "MachineMetadata=os.version>=12\nMachineMetadata=systemd>=252");
     write_units(m1, &[("future.service", sleeper("MachineMetadata=os.version>=9999"))]);
     let refused = cluster.ask(m1, &["start", &format!("{UNITS}/future.service")]);
     assert!(format!("{:#}", refused.unwrap_err()).contains("os.version"), "it says which fact is in the way");
