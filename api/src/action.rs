@@ -71,7 +71,7 @@ pub struct BulkUnit {
     /// With `replace`: what runs is left as it is until it is started anew for another reason.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub no_restart: bool,
-    /// The set of unit files that the unit is made, or replaced, by.
+    /// The set of unit files that the unit is remembered to be made by, if it is made now.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub set: Option<String>,
     /// What to do to it.
@@ -109,7 +109,7 @@ pub struct PutUnit {
 }
 
 /// What can be done to units.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Action {
     /// On no machine.

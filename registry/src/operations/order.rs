@@ -37,6 +37,8 @@ pub struct UnitOrder {
     pub expected: Option<Revision>,
     /// An instance that is not there is made by its template, also where nothing is wanted of it.
     pub create: bool,
+    /// The set of unit files that it is remembered to be made by, should it be made now.
+    pub set: Option<String>,
 }
 
 /// A unit's text, checked by whoever asks.
@@ -49,8 +51,6 @@ pub struct NewText {
     /// How those that run get to know of it. Said with `replace`, it is taken in also where the text is
     /// the same.
     pub rollout: Rollout,
-    /// The set of unit files that the unit is made, or replaced, by.
-    pub set: Option<String>,
     /// An instance may have it for itself, and does not follow its template from then on.
     pub own: bool,
 }
@@ -116,7 +116,7 @@ impl NewText {
     /// A text for a unit that has none yet, or the same.
     #[must_use]
     pub fn first(text: impl Into<String>) -> Self {
-        Self { text: text.into(), replace: false, rollout: Rollout::default(), set: None, own: false }
+        Self { text: text.into(), replace: false, rollout: Rollout::default(), own: false }
     }
 
     /// A text that takes the place of any other.

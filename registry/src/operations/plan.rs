@@ -29,6 +29,8 @@ pub(super) struct Wish {
     pub expected: Option<Revision>,
     /// An instance is made also where nothing is wanted of it.
     pub create: bool,
+    /// The set that a unit which is made now is of.
+    pub set: Option<String>,
 }
 
 /// A text with its hash.
@@ -38,7 +40,6 @@ pub(super) struct Text {
     pub text: Arc<[u8]>,
     replace: bool,
     rollout: Rollout,
-    set: Option<String>,
     own: bool,
 }
 
@@ -114,6 +115,9 @@ pub(super) fn plan(
                 write.record.generation += 1;
                 asker.by.clone_into(&mut write.record.by);
                 write.record.at = at;
+                if before.is_none() {
+                    write.record.set.clone_from(&wish.set);
+                }
                 // The plan rests on what its range says, or on none being there.
                 if existing.is_none() && name.number().is_some() {
                     write.guard = name.template();
@@ -177,10 +181,15 @@ impl From<&UnitOrder> for Wish {
             text: Arc::from(new.text.as_bytes()),
             replace: new.replace,
             rollout: new.rollout,
-            set: new.set.clone(),
             own: new.own,
         });
-        Self { text, word: order.word, expected: order.expected, create: order.create }
+        Self {
+            text,
+            word: order.word,
+            expected: order.expected,
+            create: order.create,
+            set: order.set.clone(),
+        }
     }
 }
 
@@ -255,12 +264,7 @@ fn submit(
     if new.text.len() > CONTENT_BYTES_MAX {
         return Err(OperationError::TooLarge { unit: name.clone(), bytes: new.text.len() });
     }
-    let made = |record: UnitRecord| UnitRecord {
-        current: Some(new.hash),
-        rollout: new.rollout,
-        set: new.set.clone().or(record.set),
-        ..record
-    };
+    let made = |record: UnitRecord| UnitRecord { current: Some(new.hash), rollout: new.rollout, ..record };
     let (change, record) = match existing {
         None => (change("submitted", name, None), made(new_record(name))),
         Some(stored) => match stored.record.current {

@@ -154,20 +154,22 @@ async fn how_a_text_is_rolled_out_and_the_set_it_is_of() {
     operations.write(&[with("a.service", NewText::replacing("two"))], true, "ann").await.unwrap();
     let now = record(&operations, "a.service").await;
     assert_eq!((now.rollout, now.set), (Rollout::OneByOne, None));
-    let of_set = |text: &str| NewText { set: Some("shop".to_owned()), ..NewText::replacing(text) };
-    operations.write(&[with("a.service", of_set("two"))], true, "ann").await.unwrap();
-    assert_eq!(
-        record(&operations, "a.service").await.set,
-        None,
-        "it was made by hand, and is as it should be"
-    );
-    operations.write(&[with("a.service", of_set("three"))], true, "ann").await.unwrap();
-    operations.write(&[with("a.service", NewText::replacing("four"))], true, "ann").await.unwrap();
-    assert_eq!(
-        record(&operations, "a.service").await.set.as_deref(),
-        Some("shop"),
-        "edited, and still of the set"
-    );
+    let of_set =
+        |unit: &str, order: UnitOrder| (name(unit), UnitOrder { set: Some("shop".to_owned()), ..order });
+    let text = |text: &str| UnitOrder::submit(NewText::replacing(text));
+    operations.write(&[of_set("a.service", text("three"))], true, "ann").await.unwrap();
+    assert_eq!(record(&operations, "a.service").await.set, None, "it was made by hand");
+    let started = UnitOrder::word(Word::Target { target: Target::Launched, raise_run: false });
+    let made = [of_set("b@.service", text("one")), of_set("b@1.service", started)];
+    operations.write(&made, true, "ann").await.unwrap();
+    operations.write(&[with("b@.service", NewText::replacing("two"))], true, "ann").await.unwrap();
+    for unit in ["b@.service", "b@1.service"] {
+        assert_eq!(
+            record(&operations, unit).await.set.as_deref(),
+            Some("shop"),
+            "edited, and still of the set"
+        );
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -90,7 +90,7 @@ pub(super) async fn put_unit(
     let expected = asked.condition.expected(&reader, &unit)?;
     let rollout = rollout(put.no_restart);
     let text = text.map(|text| NewText { rollout, ..NewText::replacing(text) });
-    let order = UnitOrder { text, word: target, expected, create: true };
+    let order = UnitOrder { text, word: target, expected, create: true, set: None };
     let written = node.operations.write(&[(unit, order)], true, asked.asker()?).await?;
     Ok(Json(outcome(&node, written.written).await))
 }
@@ -124,15 +124,18 @@ fn order(reader: &StateReader, unit: &BulkUnit) -> Result<(UnitName, UnitOrder),
     let source = SourceName::mangle(&unit.name)?;
     let name = source.runtime().clone();
     let text = unit.text.clone().map(|text| checked(&source, text)).transpose()?;
-    let (replace, rollout, set) = (unit.replace, rollout(unit.no_restart), unit.set.clone());
-    let text = text.map(|text| NewText { replace, rollout, set, ..NewText::first(text) });
+    let (replace, rollout) = (unit.replace, rollout(unit.no_restart));
+    let text = text.map(|text| NewText { replace, rollout, ..NewText::first(text) });
     let word = unit.action.map(|action| word(reader, &name, action));
     if text.is_none() && word.is_none() {
         return Err(ApiError::bad_request(format!(
             "nothing is asked of `{name}`: expected `text`, `action` or both"
         )));
     }
-    Ok((name, UnitOrder { text, word, expected: unit.if_match.map(Revision), create: false }))
+    Ok((
+        name,
+        UnitOrder { text, word, expected: unit.if_match.map(Revision), create: false, set: unit.set.clone() },
+    ))
 }
 
 /// Says in the registry's words how what runs gets to know of its text.

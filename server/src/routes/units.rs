@@ -198,9 +198,9 @@ pub(super) async fn submit(
         let file = UnitFile::parse(name.as_str(), unit.text.as_bytes()).map_err(refuse)?;
         file.validate(name.runtime()).map_err(refuse)?;
         let rollout = super::bulk::rollout(submit.no_restart);
-        let (replace, set) = (submit.replace, submit.set.clone());
-        let text = NewText { replace, rollout, set, ..NewText::first(unit.text) };
-        units.push((name.runtime().clone(), UnitOrder::submit(text)));
+        let text = NewText { replace: submit.replace, rollout, ..NewText::first(unit.text) };
+        let set = submit.set.clone();
+        units.push((name.runtime().clone(), UnitOrder { set, ..UnitOrder::submit(text) }));
     }
     let bulk = node.operations.write(&units, false, asked.asker()?).await?;
     Ok(Json(outcome(&node, bulk.written).await))
