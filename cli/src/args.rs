@@ -254,6 +254,10 @@ pub(crate) enum Command {
     History(commands::history::Args),
     /// Say what would be placed where, and change nothing
     Plan(commands::plan::Args),
+    /// Say how a folder of unit files and the cluster differ
+    Diff(commands::apply::DiffArgs),
+    /// Make the cluster have what a folder of unit files says
+    Apply(commands::apply::Args),
     /// Even machines out by moving units, within a budget
     Rebalance(commands::rebalance::Args),
     /// Make a cluster, or show how it is

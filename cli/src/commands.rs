@@ -1,5 +1,6 @@
 //! The commands, a file each.
 
+pub(crate) mod apply;
 pub(crate) mod ca;
 pub(crate) mod cat;
 pub(crate) mod change;
@@ -106,6 +107,8 @@ pub(crate) async fn run(cli: Cli) -> anyhow::Result<Exit> {
         Command::Cluster(args) => cluster::run(cluster, args, output).await?,
         Command::Machine(args) => return machine::run(cluster, args, output).await,
         Command::Plan(args) => return plan::run(cluster, args, output).await,
+        Command::Diff(args) => return apply::run_diff(cluster, args, output).await,
+        Command::Apply(args) => return apply::run(cluster, args, output, begun).await,
         Command::Rebalance(args) => return rebalance::run(cluster, args, output).await,
         Command::Ssh(args) => return ssh::run(cluster, args, &global.ssh).await,
         Command::Ca(_)

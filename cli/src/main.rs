@@ -12,6 +12,7 @@ mod connection;
 mod documents;
 mod exit;
 mod fleetctl;
+mod folder;
 mod names;
 mod order;
 mod paint;

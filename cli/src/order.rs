@@ -104,6 +104,11 @@ impl Waiting {
         names
     }
 
+    /// Returns what was ordered.
+    pub(crate) const fn action(&self) -> Action {
+        self.action
+    }
+
     /// Returns the verdicts, by name.
     pub(crate) fn verdicts(&self) -> impl Iterator<Item = (&UnitName, &Verdict)> {
         self.units.iter().map(|(name, waited)| (name, &waited.verdict))

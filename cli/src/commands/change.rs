@@ -146,13 +146,25 @@ pub(crate) async fn run(
     let exit = if asked.wait.no_block {
         no_block(action, &outcome, output)?
     } else {
-        let mut waiting = Waiting::new(action, &outcome.units).until_updated(updates);
-        // Nothing to wait for when nothing that was named is there.
-        let timed_out = waiting.len() > 0
-            && !wait::Wait::new(cluster, &outcome, action, output).run(&mut waiting, end).await?;
-        finish(cluster, &waiting, timed_out, output).await?
+        let waiting = Waiting::new(action, &outcome.units).until_updated(updates);
+        until_true(cluster, &outcome, waiting, output, end).await?
     };
     Ok(exit.max(end_missing(&missing)))
+}
+
+/// Waits until what an order says is true, and prints what became of each unit.
+pub(super) async fn until_true(
+    cluster: &Cluster,
+    outcome: &Outcome,
+    mut waiting: Waiting,
+    output: Output,
+    end: Instant,
+) -> anyhow::Result<Exit> {
+    let action = waiting.action();
+    // Nothing to wait for when nothing that was named is there.
+    let timed_out = waiting.len() > 0
+        && !wait::Wait::new(cluster, outcome, action, output).run(&mut waiting, end).await?;
+    finish(cluster, &waiting, timed_out, output).await
 }
 
 /// Refuses a machine beside a unit: an order is about a unit wherever it is.
@@ -216,7 +228,7 @@ pub(super) fn named(arguments: &[String]) -> anyhow::Result<Named> {
     Ok(Named { files, units: if units.is_empty() { templates } else { units } })
 }
 
-fn no_block(action: Action, outcome: &Outcome, output: Output) -> anyhow::Result<Exit> {
+pub(super) fn no_block(action: Action, outcome: &Outcome, output: Output) -> anyhow::Result<Exit> {
     if output == Output::Json {
         print::json(outcome)?;
         return Ok(Exit::Done);

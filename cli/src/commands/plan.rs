@@ -21,8 +21,16 @@ pub(crate) struct Args {
 
 /// Runs the command. The exit status is 5 when one of the units would be nowhere.
 pub(crate) async fn run(cluster: &Cluster, args: &Args, output: Output) -> anyhow::Result<Exit> {
-    let request = request(&args.units)?;
-    let plan = cluster.read(async |client| client.plan(&request).await).await?;
+    foresee(cluster, &request(&args.units)?, output).await
+}
+
+/// Prints what the engine foresees, with the exit status 5 when one of the units would be nowhere.
+pub(super) async fn foresee(
+    cluster: &Cluster,
+    request: &PlanRequest,
+    output: Output,
+) -> anyhow::Result<Exit> {
+    let plan = cluster.read(async |client| client.plan(request).await).await?;
     let nowhere = plan.units.iter().any(|unit| unit.unplaced.is_some());
     if output == Output::Json {
         print::json(&plan)?;
