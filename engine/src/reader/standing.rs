@@ -41,7 +41,7 @@ impl Rollouts {
         placed: &[Placed<'_>],
     ) -> Option<String> {
         let hash = hash?;
-        let older = placed.iter().find(|it| it.entry.departing.is_none() && it.entry.hash != hash)?;
+        let older = placed.iter().find(|it| it.entry.stays() && it.entry.hash != hash)?;
         let runs = format!("it has {} and not yet {}", older.entry.hash.short(), hash.short());
         let rollout = self.of(state, &state.owner(unit));
         let Some(rollout) = rollout.filter(|it| it.behind.iter().any(|it| it.unit == *unit)) else {
@@ -73,7 +73,7 @@ pub(super) fn versions(state: &ClusterState, unit: &UnitName, hash: Option<Conte
         state.versions(unit).for_each(|(it, many)| count(it, many));
     } else {
         let placed = state.placed(unit);
-        placed.iter().filter(|it| it.entry.departing.is_none()).for_each(|it| count(it.entry.hash, 1));
+        placed.iter().filter(|it| it.entry.stays()).for_each(|it| count(it.entry.hash, 1));
     }
     versions
 }

@@ -233,7 +233,7 @@ impl ClusterState {
 impl ClusterState {
     /// Counts an entry that came or went among those of its text.
     fn count_version(&mut self, entry: &ManifestEntry, came: bool) {
-        if entry.departing.is_some() {
+        if !entry.stays() {
             return;
         }
         let family = Self::family(&entry.unit);

@@ -160,7 +160,7 @@ impl ClusterState {
             return;
         }
         let placed = self.placed(unit);
-        let mut staying = placed.iter().filter(|it| stays(it.entry)).peekable();
+        let mut staying = placed.iter().filter(|it| it.entry.stays()).peekable();
         if staying.peek().is_none() && placed.iter().any(|it| it.life != Life::Lost) {
             // On its way to another machine, where it gets the new text; also once it is proven gone, as
             // long as nobody has written what follows from that.
@@ -208,11 +208,6 @@ impl ClusterState {
         let report = reports.into_iter().flatten().find(|it| it.token == Some(placed.entry.token));
         report.map_or(Readiness::Waiting, |report| ready(placed.entry, report))
     }
-}
-
-/// Tells whether an entry is to stay where it is.
-fn stays(entry: &ManifestEntry) -> bool {
-    entry.departing.is_none() && entry.moving.is_none()
 }
 
 fn ready(entry: &ManifestEntry, report: &UnitReport) -> Readiness {

@@ -10,6 +10,7 @@ use flotilla_integration_tests::{Cluster, SLEEPER, alone};
 use flotilla_lab::Machine;
 
 mod apply;
+mod change;
 mod destroy;
 mod forwarding;
 mod history;

@@ -9,9 +9,9 @@ use flotilla_agent::{
 use flotilla_engine::{Engine, EngineConfig, StateReader};
 use flotilla_registry::{
     keys::{Key, Keys},
-    operations::Operations,
+    operations::{NewText, Operations, UnitOrder},
     reads::Registry,
-    records::{Capacity, MachineSettings, Record as _, Target, VERSION},
+    records::{Capacity, MachineSettings, Record as _, Rollout, Target, VERSION},
     store::{
         Operation, Store, Txn,
         embedded::EmbeddedStore,
@@ -257,6 +257,19 @@ impl Cluster {
             self.options.insert(name.to_owned(), options.to_owned());
         }
         let _ = self.operations.set_target(&[unit(name)], Target::Launched, true, "test").await;
+    }
+
+    /// Gives a unit that there is another text that asks for the same: one that runs alike, or one that
+    /// has to be started anew.
+    pub(crate) async fn replace(&self, name: &str, number: u32) {
+        let (comment, program) = (number % 3, ["true", "false"][number as usize % 2]);
+        let options = self.options(name);
+        let text = format!("# {comment}\n[Service]\nExecStart=/bin/{program}\n[X-Flotilla]\n{options}\n");
+        let new = NewText { rollout: Rollout::OneByOne, ..NewText::replacing(text) };
+        // Only what is there: `launch` notes what a unit asks for.
+        if self.operations.registry().unit(&unit(name)).await.is_ok_and(|stored| stored.is_some()) {
+            let _ = self.operations.write(&[(unit(name), UnitOrder::submit(new))], true, "test").await;
+        }
     }
 
     pub(crate) async fn drain(&self, n: usize, draining: bool) {

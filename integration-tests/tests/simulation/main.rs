@@ -132,7 +132,7 @@ async fn user_does_something(cluster: &mut Cluster, random: &mut SmallRng) {
     let name = format!("u{}.service", random.random_range(0..UNITS));
     let names = [unit(&name)];
     // Refusals (a unit that is not there, or is being destroyed) are part of life.
-    match random.random_range(0..11) {
+    match random.random_range(0..14) {
         9 | 10 => about_instances(cluster, random).await,
         0..=3 => {
             let all = [
@@ -157,6 +157,8 @@ async fn user_does_something(cluster: &mut Cluster, random: &mut SmallRng) {
         7 => {
             let _ = cluster.operations.restart(&names, "test").await;
         }
+        11 => cluster.replace(&name, random.random_range(0..6)).await,
+        12 | 13 => cluster.replace("web@.service", random.random_range(0..6)).await,
         _ => cluster.drain(random.random_range(1..=MACHINES), random.random_bool(0.3)).await,
     }
 }
@@ -243,6 +245,7 @@ async fn settle(cluster: &mut Cluster) {
         let active = row.placements.iter().filter(|placement| placement.departing.is_none()).count();
         assert_eq!(row.placements.len(), active, "{row:?} still departs");
         assert!(!record.deleting, "{} was proven gone", row.name);
+        assert!(row.waits.is_none(), "{} has not got its text: {:?}", row.name, row.waits);
         let running = cluster.runs_on(row.name.as_str()).len();
         if record.target == Target::Inactive {
             assert_eq!((active, running), (0, 0), "{}", row.name);

@@ -97,6 +97,9 @@ async fn of_a_machine(
         })??
     };
     status.problem = placement.report.as_ref().and_then(|report| report.problem.clone());
+    if status.problem.is_none() && status.active == "active" && row.hash != Some(placement.hash) {
+        status.problem.clone_from(&row.waits);
+    }
     Ok(status)
 }
 
