@@ -28,14 +28,18 @@ pub fn unread(orders: &[ManifestEntry]) -> Vec<UnitReport> {
     orders.iter().map(report).collect()
 }
 
-/// Tells whether what is here was started for this order, or belongs to no other.
+/// Tells whether what is here was started for this order, or belongs to no other. What an older order started
+/// that this one took the place of is this one's to stop: to report that nothing is here would be to say that
+/// it has stopped already.
 fn is_about(s: &Situation<'_>, order: &ManifestEntry) -> bool {
-    match s.present {
+    let is_wanted = || wanted(s.orders).is_none_or(|wanted| wanted.token == order.token);
+    match s.present.map(|present| &present.evidence) {
         None => false,
-        Some(present) => match &present.evidence {
-            Some(evidence) => evidence.token == order.token,
-            None => wanted(s.orders).is_none_or(|wanted| wanted.token == order.token),
-        },
+        Some(Some(evidence)) if s.orders.iter().any(|order| order.token == evidence.token) => {
+            evidence.token == order.token
+        }
+        Some(Some(evidence)) => evidence.token < order.token && is_wanted(),
+        Some(None) => is_wanted(),
     }
 }
 

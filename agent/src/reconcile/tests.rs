@@ -256,6 +256,32 @@ fn a_unit_stopped_by_hand_stays_so_and_is_reported() {
     assert_eq!((ended.next, ended.reports[0].stopped_locally), (Next::Settled, false), "a oneshot that ran");
 }
 
+/// Whoever waits for a stop is told that it has come true once it has, also where the order has a token of its
+/// own because it was given twice, or after somebody else started the unit.
+#[test]
+fn what_an_order_has_yet_to_stop_is_not_reported_as_stopped() {
+    let reported = |orders: &[ManifestEntry], present: &Present| {
+        let report = decide(orders, Some(present), &Attempts::default()).reports.remove(0);
+        (report.token.map(|token| token.0), report.run, report.active)
+    };
+    let is = |token, run, active: &str| (Some(token), run, active.to_owned());
+    for active in ["active", "deactivating", "failed"] {
+        let older = under(1, 1, true, active);
+        assert_eq!(
+            reported(&[loaded(2)], &older),
+            is(2, 0, active),
+            "of the run before: none of this order's"
+        );
+        assert_eq!(reported(&[order(2, 2)], &older), is(2, 0, active));
+        assert_eq!(reported(&[order(2, 1), departing(1)], &older), is(2, 0, "inactive"), "it is the other's");
+        assert_eq!(
+            reported(&[loaded(1)], &under(2, 1, true, active)),
+            is(1, 0, "inactive"),
+            "of a newer one"
+        );
+    }
+}
+
 #[test]
 fn strays_are_reported_and_left_alone() {
     let present = under(1, 1, true, "active");

@@ -29,6 +29,7 @@ use crate::{
         description = "the ETag of the unit as it was read, for an order about one unit")),
     responses(
     (status = OK, body = Outcome),
+    (status = BAD_REQUEST, body = ErrorBody),
     (status = FORBIDDEN, body = ErrorBody),
     (status = NOT_FOUND, body = ErrorBody),
     (status = CONFLICT, body = ErrorBody),
@@ -47,8 +48,10 @@ pub(super) async fn order(
                 "If-Match is about one unit; POST /v1/bulk takes a revision for each of several",
             ));
         };
-        let expected = asked.condition.expected(&reader, unit)?;
-        if !order.dry_run {
+        if order.dry_run {
+            asked.condition.check(&reader, unit)?;
+        } else {
+            let expected = asked.condition.expected(&reader, unit)?;
             let word = bulk::word(&reader, unit, order.action);
             let orders = [(unit.clone(), UnitOrder { expected, ..UnitOrder::word(word) })];
             let written = node.operations.write(&orders, true, asked.asker()?).await?;
@@ -163,7 +166,10 @@ pub(super) fn runs_though_loaded(row: &UnitRow) -> bool {
     row.record.as_ref().is_some_and(|record| record.target == Target::Loaded)
         && row.placements.iter().any(|placement| {
             let staying = placement.departing.is_none() && placement.life != Life::Lost;
-            staying && !placement.report.as_ref().is_some_and(at_rest)
+            // What was ordered last has yet to be done: to order it once more adds nothing.
+            let is_ordered =
+                |report: &UnitReport| report.token != Some(placement.token) || report.run < placement.run;
+            staying && placement.report.as_ref().is_none_or(|report| !at_rest(report) && !is_ordered(report))
         })
 }
 
