@@ -9,7 +9,10 @@ use axum::{
 };
 use flotilla_api::error::ErrorKind;
 use flotilla_engine::StateReader;
-use flotilla_registry::{operations::Asker, store::Revision};
+use flotilla_registry::{
+    operations::{Asker, OperationError},
+    store::Revision,
+};
 use flotilla_units::UnitName;
 
 use crate::{error::ApiError, identity::User, request::RequestId};
@@ -113,6 +116,35 @@ impl Condition {
             return Err(ApiError::new(ErrorKind::RevisionDiffers, why));
         }
         Ok(self.revision())
+    }
+
+    /// Compares a unit's revision as the seat shows it, for a request that writes nothing.
+    ///
+    /// # Errors
+    /// The unit is at another one.
+    pub(crate) fn check(self, reader: &StateReader, unit: &UnitName) -> Result<(), ApiError> {
+        let expected = self.expected(reader, unit)?;
+        let found = reader.unit(unit).0.map_or(Revision(0), |row| row.written);
+        match expected.filter(|expected| *expected != found) {
+            Some(expected) => {
+                Err(OperationError::RevisionDiffers { unit: unit.clone(), expected, found }.into())
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// Refuses a condition of a request that is about several units: `instead` says how one is put
+    /// there. To pass it over would be to do what was not to be done.
+    ///
+    /// # Errors
+    /// There is one.
+    pub(crate) fn refuse_for_several(self, instead: &str) -> Result<(), ApiError> {
+        match self {
+            Self::Any => Ok(()),
+            Self::There | Self::At(_) => Err(ApiError::bad_request(format!(
+                "If-Match and If-None-Match are about one unit; {instead}"
+            ))),
+        }
     }
 }
 

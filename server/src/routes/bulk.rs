@@ -48,6 +48,7 @@ pub(super) async fn bulk(
     asked: Asked,
     Json(bulk): Json<BulkWrite>,
 ) -> Result<Json<BulkOutcome>, ApiError> {
+    asked.condition.refuse_for_several("a bulk write takes `if_match` for each of its units")?;
     let reader = node.seat()?;
     let orders = bulk.units.iter().map(|unit| order(&reader, unit)).collect::<Result<Vec<_>, _>>()?;
     if orders.is_empty() {

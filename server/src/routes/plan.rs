@@ -99,6 +99,7 @@ pub(super) async fn get_drain(
 /// Evens machines out, by the leader, or says what that would move.
 #[utoipa::path(post, path = "/v1/rebalance", request_body = Rebalance, responses(
     (status = OK, body = RebalanceOutcome),
+    (status = BAD_REQUEST, body = ErrorBody),
     (status = FORBIDDEN, body = ErrorBody),
 ))]
 pub(super) async fn rebalance(

@@ -182,6 +182,7 @@ pub(super) async fn get_why(
 /// the new text, and what runs of it gets it in place: several instances one after the other.
 #[utoipa::path(post, path = "/v1/units", request_body = Submit, responses(
     (status = OK, body = Outcome),
+    (status = BAD_REQUEST, body = ErrorBody),
     (status = FORBIDDEN, body = ErrorBody),
     (status = CONFLICT, body = ErrorBody),
     (status = UNPROCESSABLE_ENTITY, body = ErrorBody),
@@ -191,6 +192,9 @@ pub(super) async fn submit(
     asked: Asked,
     Json(submit): Json<Submit>,
 ) -> Result<Json<Outcome>, ApiError> {
+    asked
+        .condition
+        .refuse_for_several("PUT /v1/units/{name} takes it, and POST /v1/bulk `if_match` for each")?;
     let mut units = Vec::with_capacity(submit.units.len());
     for unit in submit.units {
         let name: SourceName = unit.name.parse()?;

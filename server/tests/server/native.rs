@@ -277,6 +277,27 @@ async fn a_write_under_a_condition_is_done_only_to_what_was_read() {
 }
 
 #[tokio::test]
+async fn a_condition_is_kept_or_refused_never_passed_over() {
+    let world = World::new().await;
+    let given = json!({"text": service("m1")});
+    let (status, _, body) = send(&world, Method::PUT, "/v1/units/a.service", &[], given).await;
+    assert_eq!(status, 200, "{body}");
+    let stale = [("if-match", "\"1\"")];
+    let foreseen = json!({"action": "start", "units": ["a.service"], "dry_run": true});
+    let (status, _, body) = send(&world, Method::POST, "/v1/orders", &stale, foreseen).await;
+    assert_eq!((status, &body["kind"]), (412, &json!("revision-differs")), "also where nothing is done");
+    let bulk = json!({"units": [{"name": "a.service", "action": "start"}]});
+    let submit = json!({"units": [{"name": "b.service", "text": service("m1")}]});
+    for (path, write, instead) in [("/v1/bulk", bulk, "`if_match`"), ("/v1/units", submit, "PUT /v1/units/")]
+    {
+        let (status, _, body) = send(&world, Method::POST, path, &stale, write).await;
+        assert_eq!(status, 400, "{path}: a condition of several units: {body}");
+        assert!(text(&body).contains(instead), "{body}");
+    }
+    assert!(world.client.unit("b.service").await.is_err(), "nothing was done");
+}
+
+#[tokio::test]
 async fn a_bulk_write_is_all_or_nothing() {
     let world = World::new().await;
     let unit = |name: &str| BulkUnit { name: name.to_owned(), ..BulkUnit::default() };
