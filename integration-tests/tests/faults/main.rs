@@ -134,7 +134,10 @@ const TABLE: &[Row] = &[
         check: Check::Flotctl {
             words: &["start", "nowhere@1"],
             exit: 4,
-            says: &["no template `nowhere@.service` for `nowhere@1.service`; submit the template first"],
+            says: &[
+                "there is no unit nowhere@1.service, and no template nowhere@.service",
+                "submit the template first",
+            ],
         },
     },
     Row {

@@ -77,7 +77,7 @@ fn split(action: Action, words: &[String], names: &BTreeSet<UnitName>) -> (Vec<S
             // Its first order makes an instance.
             Some(template) if starts && names.contains(&template) => known.push(word.clone()),
             Some(template) if starts => {
-                missing.push(format!("there is no unit {word}, and no template {template} to make it of"));
+                missing.push(format!("there is no unit {word}, and no template {template} to make it of; submit the template first"));
             }
             _ if selector.is_name() => missing.push(format!(
                 "there is no unit {word}; `flotctl list-unit-files` shows those that there are"
