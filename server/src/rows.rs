@@ -201,19 +201,23 @@ pub(crate) fn why(why: flotilla_engine::Why) -> Why {
         explanation.standing,
         Standing::Placed(_) | Standing::Moving { .. } | Standing::Stranded { .. }
     );
-    let machines = explanation.machines.iter().map(|verdict| {
-        let closed = why.closed.iter().find(|(id, _)| *id == verdict.machine).map(|(_, why)| why.clone());
-        let reasons: Vec<String> = verdict.reasons.iter().map(ToString::to_string).collect();
-        let reason = closed.or_else(|| (!reasons.is_empty()).then(|| reasons.join("; ")));
-        WhyMachine {
-            machine: verdict.machine,
-            host: verdict.host.clone(),
-            eligible: verdict.reasons.is_empty(),
-            placed: verdict.here,
-            rule: verdict.reasons.first().map(|reason| reason.rule().to_owned()),
-            reason: reason.filter(|_| !verdict.reasons.is_empty()),
-        }
-    });
+    let mut machines: Vec<WhyMachine> = (explanation.machines.iter())
+        .map(|verdict| {
+            let closed = why.closed.iter().find(|(id, _)| *id == verdict.machine).map(|(_, why)| why.clone());
+            let reasons: Vec<String> = verdict.reasons.iter().map(ToString::to_string).collect();
+            let reason = closed.or_else(|| (!reasons.is_empty()).then(|| reasons.join("; ")));
+            WhyMachine {
+                machine: verdict.machine,
+                host: verdict.host.clone(),
+                eligible: verdict.reasons.is_empty(),
+                placed: verdict.here,
+                rule: verdict.reasons.first().map(|reason| reason.rule().to_owned()),
+                reason: reason.filter(|_| !verdict.reasons.is_empty()),
+            }
+        })
+        .collect();
+    // As people look for them.
+    machines.sort_by(|one, other| (&one.host, one.machine).cmp(&(&other.host, other.machine)));
     Why {
         unit: explanation.unit.clone(),
         summary: match update {
@@ -221,7 +225,7 @@ pub(crate) fn why(why: flotilla_engine::Why) -> Why {
             None => summary.unwrap_or(standing),
         },
         placed,
-        machines: machines.collect(),
+        machines,
     }
 }
 

@@ -206,8 +206,14 @@ pub(super) fn named(arguments: &[String]) -> anyhow::Result<Named> {
         let name: Option<UnitName> = path.file_name().and_then(|name| name.to_str()?.parse().ok());
         let template = name.as_ref().and_then(UnitName::template);
         let template = template.map(|template| path.with_file_name(template.as_str()));
+        // Instances share their template.
+        let mut file = |file: PathBuf| {
+            if !files.contains(&file) {
+                files.push(file)
+            }
+        };
         if path.is_file() {
-            files.push(path.to_owned());
+            file(path.to_owned());
             if name.is_some_and(|name| name.is_template()) {
                 templates.push(unit);
                 continue;
@@ -221,7 +227,7 @@ pub(super) fn named(arguments: &[String]) -> anyhow::Result<Named> {
                     "there is no file {argument}{beside}; to mean the unit that the cluster has, leave the folder out"
                 );
             };
-            files.push(template.clone());
+            file(template.clone());
         }
         units.push(unit);
     }
@@ -323,6 +329,12 @@ mod tests {
         assert_eq!(units(&[path, "web@1"]), (1, vec!["web@1.service".to_owned()]));
         assert_eq!(units(&[path]), (1, vec!["web@.service".to_owned()]));
         assert_eq!(units(&[instance.to_str().unwrap()]), (1, vec!["web@2.service".to_owned()]));
+        let other = directory.path().join("web@3.service");
+        assert_eq!(
+            units(&[instance.to_str().unwrap(), other.to_str().unwrap(), path]),
+            (1, vec!["web@2.service".to_owned(), "web@3.service".to_owned()]),
+            "the file is given once"
+        );
         assert_eq!(
             units(&["web@.service", "web@1"]),
             (0, vec!["web@.service".to_owned(), "web@1.service".to_owned()])
