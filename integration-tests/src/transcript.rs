@@ -72,6 +72,32 @@ fn line_matches(page: &str, line: &str) -> bool {
     rest.ends_with(last)
 }
 
+/// Returns the page with what was printed, command by command, in place of what it does not say rightly.
+#[must_use]
+pub fn rewritten(page: &str, outputs: &[String]) -> String {
+    let steps = steps(page);
+    let mut text = String::new();
+    let mut steps = steps.iter().zip(outputs).peekable();
+    let mut printed = false;
+    for (at, line) in page.lines().enumerate() {
+        let ends = line.starts_with("```");
+        if let Some((step, output)) = steps.next_if(|(step, _)| step.line == at + 1) {
+            let said = step.printed.join("\n");
+            let shown = if is_printed(step, output) { said.as_str() } else { output.trim_end() };
+            let command = step.command.replace("\n", "\n> ").replace("> \n", ">\n");
+            let _ = writeln!(text, "$ {command}");
+            if !shown.is_empty() || step.printed.iter().any(String::is_empty) {
+                let _ = writeln!(text, "{shown}");
+            }
+            printed = true;
+        } else if ends || !printed {
+            let _ = writeln!(text, "{line}");
+            printed = false;
+        }
+    }
+    text
+}
+
 /// Says how what was printed differs from the page, for whoever mends either.
 #[must_use]
 pub fn difference(step: &Step, output: &str) -> String {
@@ -96,6 +122,16 @@ mod tests {
         assert_eq!(steps.len(), 2);
         assert_eq!(steps[0].command, "cat > a <<EOF\none\n\ntwo\nEOF");
         assert_eq!((steps[1].line, steps[1].printed.len()), (8, 4));
+    }
+
+    #[test]
+    fn a_page_is_rewritten_where_it_is_wrong() {
+        let outputs = |list: &str| [String::new(), list.to_owned()];
+        assert_eq!(
+            rewritten(PAGE, &outputs("A 1  x\nend\n")),
+            PAGE.replace("A  [..]  x\n...\nend\n\n", "A 1  x\nend\n")
+        );
+        assert_eq!(rewritten(PAGE, &outputs("A  1  x\nend\n")), PAGE);
     }
 
     #[test]

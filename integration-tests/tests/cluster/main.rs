@@ -26,6 +26,7 @@ mod status;
 mod store;
 mod stories;
 mod upgrade;
+mod walk;
 mod why;
 
 /// A machine's lease as flotillad has it by default: what a test that waits for its end counts on.
