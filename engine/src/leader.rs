@@ -30,6 +30,7 @@ mod plan;
 mod ranges;
 mod rollouts;
 mod step;
+mod texts;
 mod tokens;
 
 #[cfg(test)]

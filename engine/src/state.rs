@@ -19,6 +19,7 @@ mod machine;
 mod ranges;
 mod recovery;
 mod rollout;
+mod unused;
 mod wanted;
 
 use std::{
@@ -42,10 +43,12 @@ pub use kept::Kept;
 pub use machine::{Life, Machine};
 pub use ranges::RangeKey;
 pub use rollout::{Behind, InFlight, Readiness, Rollout};
+pub use unused::UnusedText;
 pub use wanted::{Obstacle, Wanted, Wish};
 
 use kept::readable;
 use ranges::Ranges;
+use unused::Unused;
 
 /// The whole store at one revision.
 #[derive(Debug)]
@@ -62,6 +65,7 @@ pub struct ClusterState {
     contents: HashMap<ContentHash, Content>,
     /// Which units name a content as their current one.
     content_users: HashMap<ContentHash, BTreeSet<UnitName>>,
+    unused: Unused,
     machines: BTreeMap<MachineId, Machine>,
     /// Which machines' manifests have an entry of a unit that can be read.
     entries: HashMap<UnitName, BTreeSet<MachineId>>,
@@ -135,6 +139,7 @@ impl ClusterState {
             ranges: Ranges::default(),
             contents: HashMap::new(),
             content_users: HashMap::new(),
+            unused: Unused::default(),
             machines: BTreeMap::new(),
             entries: HashMap::new(),
             versions: HashMap::new(),
@@ -154,6 +159,7 @@ impl ClusterState {
             self.put(kv, &mut Changes::default());
         }
         self.settle(&mut Changes::default());
+        self.settle_texts(revision);
         for (id, machine) in &mut self.machines {
             if machine.former.is_none() {
                 machine.former = old.machines.get(id).and_then(|old| old.former.clone());
@@ -183,6 +189,7 @@ impl ClusterState {
         }
         self.settle(&mut changes);
         self.revision = self.revision.max(revision);
+        self.settle_texts(self.revision);
         self.check_for_going_back(cluster.as_ref());
         self.check_for_recovery(cluster.as_ref());
         for (id, bucket) in buckets {

@@ -37,6 +37,7 @@ use super::{
     plan::{Plan, Planning},
     ranges::Leaving,
     rollouts::Rollouts,
+    texts::Texts,
     tokens::{LOW, Tokens},
 };
 use crate::{
@@ -96,6 +97,8 @@ pub struct Memory {
     leaving: Leaving,
     /// New texts on their way.
     rollouts: Rollouts,
+    /// Texts that are nobody's.
+    texts: Texts,
     /// Units of transactions that the store refused: each gets one of its own, to tell whose fault it is.
     alone: BTreeSet<UnitName>,
     /// Units whose own transaction the store refused, with when they are tried again, and why.
@@ -170,6 +173,7 @@ impl Memory {
             machines_changed: false,
             leaving: Leaving::default(),
             rollouts: Rollouts::default(),
+            texts: Texts::default(),
             alone: BTreeSet::new(),
             rebalance: None,
             aside: BTreeMap::new(),
@@ -302,6 +306,7 @@ pub fn step(
     // Remembered through a standstill: the brake looks before anything is decided after it.
     memory.machines_changed |= !changes.machines.is_empty();
     memory.news.look(state, &changes, now.mono);
+    memory.texts.note(state.revision(), now.mono);
     memory.rollouts.note(state, &changes.units);
     for unit in changes.units {
         // What was decided before the change is decided anew: the core was told of the change.
@@ -387,6 +392,7 @@ pub fn step(
     let rollouts = memory.rollouts.wake_at();
     let times = [out.wake_at, ends, memory.retry_at, aside, memory.news.due(), rollouts];
     out.wake_at = times.into_iter().flatten().min();
+    memory.texts.collect(state, &mut transactions);
     // Old events go with the first transaction: for the others they are gone already.
     out.transactions = (transactions.into_iter().enumerate())
         .map(|(at, of)| memory.ready(state, cluster_at, of, now, at == 0))

@@ -314,3 +314,61 @@ fn a_global_unit_of_very_many_lost_machines_is_destroyed_within_the_limits() {
     let departing = world.state.machines().values().flat_map(|machine| machine.entries());
     assert_eq!(departing.filter(|entry| entry.departing.is_some()).count(), 140, "the orders stay");
 }
+
+#[test]
+fn texts_that_are_nobodys_are_collected_by_compare_within_the_limits_and_only_with_other_work() {
+    let mut world = World::new(100_000);
+    (1..=40).for_each(|n| world.machine(n));
+    world.unit("first.service");
+    let placed = world.step();
+    world.write(&placed);
+    let text = |n: usize| format!("{TEXT}# {n} {}", "x".repeat(if n < 3 { 600_000 } else { 0 }));
+    let hash = |n: usize| ContentHash::of(text(n).as_bytes());
+    for n in 0..60 {
+        world.apply(vec![(Key::Content(hash(n)), text(n).into())]);
+    }
+    let of = |operation: &Operation| match operation {
+        Operation::Delete(range) if range.start.contains("/contents/") => Some(range.start.clone()),
+        _ => None,
+    };
+    let collected = |step: &Step| -> Vec<String> {
+        step.transactions.iter().flat_map(|ready| ready.txn.then.iter().filter_map(of)).collect()
+    };
+    world.unit("second.service");
+    let early = world.step();
+    assert!(!early.transactions.is_empty() && collected(&early).is_empty());
+    world.write(&early);
+    assert!(world.step().transactions.is_empty());
+    world.now += super::texts::KEPT;
+    assert!(world.step().transactions.is_empty(), "at rest nothing is written");
+
+    // One is submitted at this very moment: it is written before what was decided without it.
+    world.unit("third.service");
+    let found = world.step();
+    let key = world.state.keys().spell(&Key::Content(hash(0)));
+    assert_eq!(collected(&found), [key.as_str()], "two of 600 kB do not go together");
+    let written = |world: &World| world.state.content(&hash(0)).map(crate::state::Content::written);
+    let before = written(&world).expect("there");
+    assert!(found.transactions[0].txn.when.contains(&Compare::ModRevision(key.clone(), before)));
+    world.apply(vec![(Key::Content(hash(0)), text(0).into())]);
+    assert!(written(&world).expect("there") > before, "so the compare fails");
+
+    let mut counts = Vec::new();
+    for n in 0..6 {
+        world.unit(&format!("unit-{n}.service"));
+        let found = world.step();
+        assert!(!collected(&found).contains(&key), "it is not tried again for an hour");
+        assert!(found.transactions.iter().all(|it| it.txn.when.len() <= 128 && it.txn.then.len() <= 128));
+        counts.push(collected(&found).len());
+        world.write(&found);
+    }
+    assert_eq!(counts, [1, 16, 16, 16, 10, 0]);
+    assert!(written(&world).is_some());
+    // A transaction that is full takes none with it.
+    world.now += super::texts::KEPT;
+    (0..1_500).for_each(|n| world.unit(&format!("more-{n}.service")));
+    let found = world.step();
+    assert!(found.transactions.len() >= 5);
+    assert!(found.transactions.iter().all(|it| it.txn.when.len() <= 128 && it.txn.then.len() <= 128));
+    assert_eq!(collected(&found), [key]);
+}

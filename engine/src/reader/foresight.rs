@@ -365,7 +365,7 @@ pub(crate) fn hosts(state: &ClusterState) -> Hosts {
 fn read_texts(imagined: &Imagined) -> BTreeMap<UnitName, (ContentHash, Content)> {
     let read = |(name, text): (&UnitName, &String)| {
         let hash = ContentHash::of(text.as_bytes());
-        (name.clone(), (hash, Content::read(hash, text.as_bytes())))
+        (name.clone(), (hash, Content::read(hash, text.as_bytes(), Revision(0))))
     };
     imagined.texts.iter().map(read).collect()
 }

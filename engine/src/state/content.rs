@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use flotilla_registry::store::Revision;
 use flotilla_units::{
     ContentHash, Problems, Requirements, RequirementsError, UnitFile, UnitName, UnitRequirements,
 };
@@ -9,6 +10,8 @@ use flotilla_units::{
 /// A text under `contents/`, with what it asks for.
 #[derive(Debug, Clone)]
 pub struct Content {
+    pub(super) written: Revision,
+    pub(super) bytes: usize,
     file: Result<Arc<(UnitFile, Requirements)>, ContentError>,
 }
 
@@ -29,16 +32,18 @@ pub enum ContentError {
 }
 
 impl Content {
-    /// Reads a stored text.
+    /// Reads a text that was last written at a revision; at zero, one that is not stored yet.
     #[must_use]
-    pub(crate) fn read(hash: ContentHash, text: &[u8]) -> Self {
-        let found = ContentHash::of(text);
+    pub(crate) fn read(hash: ContentHash, text: &[u8], written: Revision) -> Self {
+        let (found, bytes) = (ContentHash::of(text), text.len());
         if found != hash {
-            return Self { file: Err(ContentError::WrongHash(found)) };
+            return Self { written, bytes, file: Err(ContentError::WrongHash(found)) };
         }
         let problems = |problems| ContentError::Problems(Arc::new(problems));
         let file = UnitFile::parse(&hash.short(), text).map_err(problems);
         Self {
+            written,
+            bytes,
             file: file.and_then(|file| {
                 let requirements = file.requirements().map_err(problems)?;
                 Ok(Arc::new((file, requirements)))

@@ -28,7 +28,8 @@ impl ClusterState {
                 self.seats.insert(number, Kept::read(kv));
             }
             Some(Key::Content(hash)) => {
-                self.contents.insert(hash, Content::read(hash, &kv.value));
+                self.contents.insert(hash, Content::read(hash, &kv.value, kv.mod_revision));
+                self.touch_text(hash);
                 self.touch_users(hash, changes);
             }
             Some(Key::Unit(name)) => self.set_unit(&name, Some(Kept::read(kv)), changes),
@@ -62,6 +63,7 @@ impl ClusterState {
             }
             Some(Key::Content(hash)) => {
                 self.contents.remove(&hash);
+                self.touch_text(hash);
                 self.touch_users(hash, changes);
             }
             Some(Key::Unit(name)) => self.set_unit(&name, None, changes),
@@ -94,7 +96,9 @@ impl ClusterState {
         let content = |kept: Option<&Kept<UnitRecord>>| readable(kept).and_then(|record| record.current);
         let was = content(self.units.get(name));
         let is = content(kept.as_ref());
+        self.note_readable(name, kept.as_ref());
         if was != is {
+            was.into_iter().chain(is).for_each(|hash| self.touch_text(hash));
             if let Some(hash) = was
                 && let Some(users) = self.content_users.get_mut(&hash)
             {
@@ -231,8 +235,9 @@ impl ClusterState {
 }
 
 impl ClusterState {
-    /// Counts an entry that came or went among those of its text.
+    /// Counts an entry that came or went among those of its text, and of its family.
     fn count_version(&mut self, entry: &ManifestEntry, came: bool) {
+        self.count_text(entry.hash, came);
         if !entry.stays() {
             return;
         }

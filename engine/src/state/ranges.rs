@@ -89,6 +89,11 @@ impl ClusterState {
         self.ranges.stored.contains_key(template)
     }
 
+    /// Tells whether what every range says is known.
+    pub(super) fn ranges_are_readable(&self) -> bool {
+        self.ranges.stored.values().flat_map(|stored| stored.values()).all(|kept| kept.unreadable().is_none())
+    }
+
     /// Returns what is wrong with ranges, for people.
     #[must_use]
     pub fn range_problems(&self) -> Vec<String> {

@@ -2,13 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use flotilla_engine::state::{ClusterState, Life, Placed, Readiness, Wish};
+use flotilla_engine::state::{ClusterState, Life, Machine, Placed, Readiness, Wish};
 use flotilla_registry::{
     keys::Keys,
     records::{Departure, ManifestEntry, Token},
     store::{Revision, Store, WatchEvent, WatchMessage, WatchStream},
 };
-use flotilla_units::{MachineId, UnitName};
+use flotilla_units::{ContentHash, MachineId, UnitName};
 use futures_util::{FutureExt as _, StreamExt as _};
 
 /// The checker, and its own picture of the store.
@@ -25,6 +25,8 @@ pub(crate) struct Checker {
     updated: BTreeMap<UnitName, ((UnitName, MachineId, Token), bool)>,
     /// How many entries got another text by being started anew.
     pub(crate) updates: usize,
+    /// Texts that a test takes away itself.
+    pub(crate) missing: BTreeSet<ContentHash>,
 }
 
 type Entries = BTreeMap<(UnitName, MachineId, Token), ManifestEntry>;
@@ -41,6 +43,7 @@ impl Checker {
             lost_moves: 0,
             updated: BTreeMap::new(),
             updates: 0,
+            missing: BTreeSet::new(),
         }
     }
 
@@ -87,6 +90,7 @@ impl Checker {
         self.state.apply(revision, events);
         assert_eq!(self.state.went_back(), None, "at {revision:?}");
         self.note_ready();
+        self.check_texts(revision);
         let after = self.entries(&self.all_units());
         for (key, entry) in &after {
             let (unit, machine, token) = key;
@@ -145,6 +149,17 @@ impl Checker {
                 asks.any(|asks| asks.global) || active.len() <= 1,
                 "{unit} is on {active:?} at {revision:?}"
             );
+        }
+    }
+
+    /// Whatever a unit or an entry has as its text is there.
+    fn check_texts(&self, revision: Revision) {
+        let records = self.state.units().iter();
+        let current = records.filter_map(|(unit, kept)| Some((unit, kept.record()?.current?)));
+        let entries = self.state.machines().values().flat_map(Machine::entries);
+        for (unit, hash) in current.chain(entries.map(|entry| (&entry.unit, entry.hash))) {
+            let is_there = self.state.content(&hash).is_some() || self.missing.contains(&hash);
+            assert!(is_there, "{unit} has no text {hash} at {revision:?}");
         }
     }
 

@@ -87,6 +87,7 @@ async fn content_that_makes_no_sense_has_its_reason() {
     cluster.running(&["a.service"]).await;
     cluster.submit("b.service", "").await;
     let hash = cluster.checker.state.units()[&unit("a.service")].record().unwrap().current.unwrap();
+    cluster.checker.missing.insert(hash);
     cluster.delete(&Key::Content(hash)).await;
     cluster.submit("c.service", "MachineMetadata=other=1").await;
     cluster.pass(Duration::from_secs(5)).await;

@@ -19,6 +19,7 @@ mod random;
 mod ranges;
 mod replaces;
 mod rollouts;
+mod texts;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 

@@ -22,7 +22,7 @@ fn webs(count: u64) -> Vec<String> {
 }
 
 impl Cluster {
-    async fn replace(&self, name: &str, text: &str, rollout: Rollout) -> ContentHash {
+    pub(crate) async fn replace(&self, name: &str, text: &str, rollout: Rollout) -> ContentHash {
         let new = NewText { rollout, ..NewText::replacing(text) };
         self.operations.write(&[(unit(name), UnitOrder::submit(new))], true, "test").await.unwrap();
         ContentHash::of(text.as_bytes())
