@@ -9,6 +9,8 @@
 
 #[path = "systemd/machine.rs"]
 mod machine;
+#[path = "systemd/wanted.rs"]
+mod wanted;
 
 use std::{
     collections::BTreeSet,
@@ -289,6 +291,10 @@ machine_tests! {
         assert!(environment(&systemd, &unit).await.contains("FLOTILLA_TOKEN=7"));
         assert!(get(&systemd, &unit).await.evidence.is_some_and(|e| e.loaded && !e.started));
         assert!(matches!(systemd.start(&unit, &evidence(7, SLEEPER)).await, Err(SystemdError::StillLoaded(_))));
+    }
+
+    async fn a_target_starts_what_install_says_and_nothing_is_left_after_it() {
+        wanted::what_install_says_is_linked_read_and_taken_back().await;
     }
 
     async fn history_tells_what_systemd_forgot() {

@@ -11,6 +11,7 @@ mod fleet;
 mod fuzz;
 mod glob;
 mod id;
+mod install;
 mod name;
 mod prefer;
 mod problem;
@@ -34,6 +35,7 @@ pub use fleet::{FleetError, FleetOption, fleet_hash, fleet_normal_form, fleet_op
 pub use fuzz::fuzz;
 pub use glob::{GLOB_MAX, Glob, GlobError};
 pub use id::{ContentHash, IdError, MachineId};
+pub use install::{Install, Wants};
 pub use name::{NAME_MAX, NameError, UnitName, UnitType};
 pub use prefer::{PreferTerm, Preference};
 pub use problem::{MAX_PROBLEMS, Place, Problem, ProblemKind, Problems, SHOWN_CHARS};

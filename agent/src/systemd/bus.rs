@@ -16,11 +16,13 @@ use tokio::{
 
 use self::{
     calls::Calls,
+    door::Door,
     installs::Installs,
     jobs::Ended,
     link::{Link, Shared},
     proxy::ManagerProxy,
     reload::Reloads,
+    unread::Unread,
     window::Windows,
 };
 use super::{
@@ -30,6 +32,7 @@ use super::{
 
 mod ask;
 mod calls;
+mod door;
 mod error;
 mod history;
 mod installs;
@@ -40,22 +43,15 @@ mod reload;
 mod status;
 mod told;
 pub(super) mod unit;
+mod unread;
 mod window;
 
-use error::{is_full, is_no_such};
+use error::is_no_such;
 use unit::Properties;
 
 /// The longest that one call may take. It is what libdbus and sd-bus have always waited, so a
 /// systemd that is merely busy is not given up.
 const METHOD_TIMEOUT: Duration = Duration::from_secs(25);
-
-/// How long a call waits for a bus that went. A restarted dbus is back in some 100 ms; past five
-/// seconds whoever waits is told that it is away, and may try again.
-const BUS_WITHIN: Duration = Duration::from_secs(5);
-
-/// How long a call waits that the bus had no room for, before it is made again: some replies come
-/// within it, unless systemd is stuck. That should never be needed, and costs nobody else anything.
-const FULL: Duration = Duration::from_millis(100);
 
 /// Units read at a time when all are: enough to keep systemd busy, and few enough to leave room
 /// among the calls for orders.
@@ -82,9 +78,10 @@ pub struct DbusSystemd {
     files: Files,
     shared: Arc<Shared>,
     link: Link,
-    calls: Calls,
+    door: Door,
     windows: Windows,
-    reloads: Reloads,
+    reloads: Arc<Reloads>,
+    unread: Unread,
     installs: Installs,
 }
 
@@ -107,20 +104,25 @@ impl DbusSystemd {
             shared.add(&unit);
         }
         let link = Link::open(layout.bus.clone(), shared.clone()).await?;
+        let (address, live) = (layout.bus.clone(), link.live.clone());
+        let door = Door { address, live, calls: Calls::default(), shared: shared.clone() };
+        let reloads = Arc::new(Reloads::default());
+        let unread = Unread::open(files.clone(), door.clone(), reloads.clone());
         Ok(Self {
             layout,
             files,
             shared,
             link,
-            calls: Calls::default(),
+            door,
             windows: Windows::default(),
-            reloads: Reloads::default(),
+            reloads,
+            unread,
             installs: Installs::default(),
         })
     }
 
     /// Returns how often systemd was told to read all unit files again: the expensive thing that is
-    /// only done for a unit that another one keeps loaded.
+    /// only done for a unit that another one keeps loaded, and for the links of `[Install]`.
     #[must_use]
     pub fn reloads(&self) -> u64 {
         self.reloads.done()
@@ -158,38 +160,7 @@ impl DbusSystemd {
         T: Send,
         F: Future<Output = zbus::Result<T>> + Send + 'static,
     {
-        let began = Instant::now();
-        let whole = async {
-            loop {
-                let place = self.calls.place().await;
-                let manager = self.manager().await?;
-                let error = match place.carry(f(manager)).await {
-                    Ok(answer) => return Ok(answer),
-                    Err(error) => error,
-                };
-                // The bus did not pass it on, so nothing happened.
-                if is_full(&error) && began.elapsed() + FULL < METHOD_TIMEOUT {
-                    sleep(FULL).await;
-                    continue;
-                }
-                self.shared.broken.notify_one();
-                return Err(error::told(call, unit, &self.layout.bus, &error, began.elapsed()));
-            }
-        };
-        let late = |_| SystemdError::NoAnswer { call, seconds: METHOD_TIMEOUT.as_secs() };
-        timeout(METHOD_TIMEOUT, whole).await.map_err(late)?
-    }
-
-    /// Returns the manager on a bus that is there, and waits for one that went.
-    async fn manager(&self) -> Result<ManagerProxy<'static>, SystemdError> {
-        let mut live = self.link.live.clone();
-        if let Ok(Ok(live)) = timeout(BUS_WITHIN, live.wait_for(Option::is_some)).await
-            && let Some(manager) = live.clone()
-        {
-            return Ok(manager);
-        }
-        let why = format!("the connection was lost, and not made again within {} s", BUS_WITHIN.as_secs());
-        Err(SystemdError::NoBus { address: self.layout.bus.clone(), why })
+        self.door.call(call, unit, f).await
     }
 
     /// Makes a call about one unit, by its name.
@@ -351,6 +322,14 @@ impl DbusSystemd {
         Ok(Some(Present { unit: unit.clone(), evidence: disk.evidence, file: disk.file, state }))
     }
 
+    /// Writes a unit's files, and notes whose links became others with them.
+    fn write_files(&self, unit: &UnitName, text: &str) -> Result<(), SystemdError> {
+        let changed = self.files.link_changes(unit, Some(text))?;
+        self.unread.note(&self.files, &changed)?;
+        self.files.install(unit, text)?;
+        self.unread.note(&self.files, &changed)
+    }
+
     /// Tells whether there is nothing of a service here yet, so that no file of its is changed by
     /// writing one. Units of other types may be there without a file, as mounts are.
     fn is_new(&self, unit: &UnitName) -> Result<bool, SystemdError> {
@@ -426,7 +405,7 @@ impl Systemd for DbusSystemd {
         let under_way = self.installs.begin();
         if self.is_new(unit)? {
             self.shared.add(unit);
-            self.files.install(unit, text)?;
+            self.write_files(unit, text)?;
             let disk = OnDisk { file: Some(ContentHash::of(text.as_bytes())), evidence: None, at: None };
             let state = self.unloaded(unit, &disk);
             return Ok(Some(Present { unit: unit.clone(), evidence: None, file: disk.file, state }));
@@ -440,7 +419,7 @@ impl Systemd for DbusSystemd {
             }
             None => false,
         };
-        self.files.install(unit, text)?;
+        self.write_files(unit, text)?;
         drop(under_way);
         if kept_loaded {
             self.reload().await?;
@@ -459,7 +438,11 @@ impl Systemd for DbusSystemd {
         evidence: &Evidence,
     ) -> Result<(), SystemdError> {
         self.files.refuse_foreign(unit)?;
-        self.files.make_room(unit, text, evidence)
+        let added =
+            text.map(|text| self.files.link_changes(unit, Some(text))).transpose()?.unwrap_or_default();
+        self.unread.note(&self.files, &added)?;
+        self.files.make_room(unit, text, evidence)?;
+        self.unread.note(&self.files, &added)
     }
 
     async fn start(&self, unit: &UnitName, evidence: &Evidence) -> Result<JobResult, SystemdError> {
@@ -468,6 +451,8 @@ impl Systemd for DbusSystemd {
         if let Some(result) = self.ready_to_start(unit, evidence).await? {
             return Ok(result);
         }
+        // What wants others is started with them.
+        self.unread.read_of(unit).await?;
         self.shared.add(unit);
         self.files.write_evidence(unit, evidence)?;
         self.job(unit, true).await
@@ -518,9 +503,13 @@ impl Systemd for DbusSystemd {
             }
             self.release(unit, &loaded).await?;
         }
+        let changed = self.files.link_changes(unit, None)?;
+        self.unread.note(&self.files, &changed)?;
         self.files.remove(unit)?;
         self.shared.forget(unit);
-        Ok(())
+        self.unread.note(&self.files, &changed)?;
+        // Whoever wants it would start it from systemd's memory, although it is gone.
+        if changed.is_empty() { Ok(()) } else { self.unread.read_all().await }
     }
 
     async fn history(&self, unit: &UnitName) -> Result<History, SystemdError> {

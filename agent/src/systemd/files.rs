@@ -5,8 +5,10 @@
 //! /run/flotilla/env/<unit>              the evidence of what was started last
 //! /run/flotilla/started/<unit>          the token and run whose start ended in `done`
 //! /run/flotilla/drop-in/<type>.conf     the drop-in that all units of a type share
+//! /run/flotilla/wanted/<unit>           the links below that its `[Install]` made
 //! /run/systemd/system/<unit>            -> /run/flotilla/units/<unit>
 //! /run/systemd/system/<unit>.d/50-flotilla.conf -> /run/flotilla/drop-in/<type>.conf
+//! /run/systemd/system/<other>.wants/<unit> -> /run/flotilla/units/<unit>
 //! ```
 //!
 //! Every file is written beside its place and renamed, so that a full disk leaves the old one. What a
@@ -29,6 +31,8 @@ use flotilla_units::{ContentHash, MachineId, UnitName};
 use jiff::Timestamp;
 
 use super::{Evidence, Layout, SystemdError};
+
+mod wanted;
 
 /// The drop-in's name below `<unit>.d`. Fifty leaves room for a machine's own ones on both sides.
 const DROP_IN: &str = "50-flotilla.conf";
@@ -66,8 +70,13 @@ impl Files {
     /// and gone on without: a full `/run` must not keep a restarted agent from the units that run,
     /// and whatever needs the drop-in tries again ([`install`](Self::install)).
     pub(super) fn prepare(&self) -> Result<(), SystemdError> {
-        let directories =
-            [self.layout.units(), self.layout.env(), self.layout.started(), self.layout.drop_ins()];
+        let directories = [
+            self.layout.units(),
+            self.layout.env(),
+            self.layout.started(),
+            self.layout.drop_ins(),
+            self.layout.wanted(),
+        ];
         for directory in directories.iter().chain([&self.layout.links]) {
             fs::create_dir_all(directory).map_err(|e| failed("cannot make", directory, e))?;
         }
@@ -168,6 +177,7 @@ impl Files {
         if let Some(text) = text {
             let path = self.layout.units().join(unit.as_str());
             write_beside(&path, text).map_err(|e| failed("cannot write", &path, e))?;
+            self.add_links(unit, text)?;
         }
         let path = self.layout.env().join(unit.as_str());
         write_beside(&path, &self.evidence_text(unit, evidence))
@@ -175,8 +185,12 @@ impl Files {
         Ok(())
     }
 
-    /// Writes a unit's text, then its drop-in, then the link that lets systemd see it.
+    /// Has a unit wanted by whom its text says, then writes the text, its drop-in, and the link that lets
+    /// systemd see it.
     pub(super) fn install(&self, unit: &UnitName, text: &str) -> Result<(), SystemdError> {
+        // First: what has this text on disk counts as installed.
+        self.add_links(unit, text)?;
+        self.drop_links(unit, Some(text))?;
         let path = self.layout.units().join(unit.as_str());
         write(&path, text)?;
         self.link_drop_in(unit)?;
@@ -189,6 +203,7 @@ impl Files {
         let same = read(&path)?.is_some_and(|there| there == text.as_bytes());
         let linked = fs::read_link(self.layout.links.join(unit.as_str())).is_ok_and(|to| to == path);
         let drop_in = self.drop_in_directory(unit).join(DROP_IN);
+        let linked = linked && self.link_changes(unit, Some(text))?.is_empty();
         Ok(same && linked && fs::exists(&drop_in).map_err(|e| failed("cannot look at", &drop_in, e))?)
     }
 
@@ -241,6 +256,7 @@ impl Files {
     /// is left after a crash is still listed.
     pub(super) fn remove(&self, unit: &UnitName) -> Result<(), SystemdError> {
         refuse_unusable(unit)?;
+        self.drop_links(unit, None)?;
         let name = unit.as_str();
         let link = self.layout.links.join(name);
         if fs::read_link(&link).is_ok_and(|to| to == self.layout.units().join(name)) {
@@ -248,12 +264,7 @@ impl Files {
         }
         let directory = self.drop_in_directory(unit);
         remove(&directory.join(DROP_IN))?;
-        match fs::remove_dir(&directory) {
-            Ok(()) => {}
-            // Somebody else has drop-ins there too.
-            Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::DirectoryNotEmpty) => {}
-            Err(e) => return Err(failed("cannot remove", &directory, e)),
-        }
+        remove_if_empty(&directory)?;
         remove(&beside(&self.layout.units().join(name)))?;
         remove(&self.layout.units().join(name))?;
         remove(&self.layout.started().join(name))?;
@@ -387,6 +398,16 @@ fn read(path: &Path) -> Result<Option<Vec<u8>>, SystemdError> {
 fn remove(path: &Path) -> Result<(), SystemdError> {
     match fs::remove_file(path) {
         Err(e) if e.kind() != io::ErrorKind::NotFound => Err(failed("cannot remove", path, e)),
+        _ => Ok(()),
+    }
+}
+
+/// Removes a directory, unless somebody else has something there too.
+fn remove_if_empty(directory: &Path) -> Result<(), SystemdError> {
+    match fs::remove_dir(directory) {
+        Err(e) if !matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::DirectoryNotEmpty) => {
+            Err(failed("cannot remove", directory, e))
+        }
         _ => Ok(()),
     }
 }

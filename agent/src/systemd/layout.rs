@@ -98,6 +98,15 @@ impl Layout {
         self.run.join("started")
     }
 
+    pub(super) fn wanted(&self) -> PathBuf {
+        self.run.join("wanted")
+    }
+
+    /// There while systemd may not have read the links that were made or removed.
+    pub(super) fn unread_links(&self) -> PathBuf {
+        self.run.join("unread-links")
+    }
+
     pub(super) fn drop_ins(&self) -> PathBuf {
         self.run.join("drop-in")
     }

@@ -3,7 +3,7 @@
 //! A call counts until its reply has come, not until nobody waits for it any more: the bus counts
 //! so too, and refuses what is beyond its limit. So a call that its caller drops is carried on to
 //! its end, in a task that holds nothing but its place and ends with the reply or the connection.
-//! What a call is about is none of this module's business; the bus's door (`bus.rs`) asks for a place
+//! What a call is about is none of this module's business; the door (`door.rs`) asks for a place
 //! before each.
 
 use std::{
@@ -23,7 +23,7 @@ use tokio::{
 const PLACES: usize = 100;
 
 /// The places.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Calls(Arc<Semaphore>);
 
 /// A place for one call; it is free again when the call has ended.

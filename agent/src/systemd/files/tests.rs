@@ -1,15 +1,15 @@
 use super::*;
 
-const TEXT: &str = "[Service]\nExecStart=/bin/sleep infinity\n";
+pub(super) const TEXT: &str = "[Service]\nExecStart=/bin/sleep infinity\n";
 
-struct Place {
+pub(super) struct Place {
     _dir: tempfile::TempDir,
     etc: PathBuf,
-    layout: Layout,
-    files: Files,
+    pub(super) layout: Layout,
+    pub(super) files: Files,
 }
 
-fn place() -> Place {
+pub(super) fn place() -> Place {
     let dir = tempfile::tempdir().unwrap();
     let (links, etc) = (dir.path().join("run/systemd/system"), dir.path().join("etc/systemd/system"));
     fs::create_dir_all(&etc).unwrap();
@@ -25,11 +25,11 @@ fn place() -> Place {
     Place { _dir: dir, etc, layout, files }
 }
 
-fn name(text: &str) -> UnitName {
+pub(super) fn name(text: &str) -> UnitName {
     text.parse().unwrap()
 }
 
-fn evidence(token: i64) -> Evidence {
+pub(super) fn evidence(token: i64) -> Evidence {
     Evidence {
         token: Token(token),
         run: 3,
@@ -39,7 +39,7 @@ fn evidence(token: i64) -> Evidence {
     }
 }
 
-fn everything_below(path: &Path) -> Vec<String> {
+pub(super) fn everything_below(path: &Path) -> Vec<String> {
     let mut found = Vec::new();
     for entry in fs::read_dir(path).unwrap().flatten() {
         if entry.file_type().unwrap().is_dir() {
