@@ -14,6 +14,7 @@
 //! that none was written since it looked.
 
 mod commit;
+mod events;
 mod interval;
 mod machines;
 mod order;

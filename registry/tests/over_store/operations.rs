@@ -8,7 +8,7 @@ use flotilla_registry::{
     keys::{Key, Keys},
     operations::{CONTENT_BYTES_MAX, Effect, NewText, OperationError, Operations, UnitOrder, Word},
     reads::{ReadError, Registry},
-    records::{EventRecord, Record, RecordError, Target, UnitRecord},
+    records::{EventChange, EventRecord, Record, RecordError, Target, UnitRecord},
     store::{KeyRange, Operation, RangeRequest, Store, Txn, faults::Link},
     timing::Timing,
 };
@@ -67,6 +67,31 @@ async fn a_unit_is_written_with_its_content_and_event_in_one_transaction() {
     let again = operations.submit(&[(name("a.service"), text)], "ben").await.unwrap();
     assert_eq!((again[0].effect, again[0].revision), (Effect::Unchanged, stored.written));
     assert_eq!(events(&store).await.len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_event_that_stands_for_itself_is_written_once_however_the_store_answers() {
+    for (lost, late) in [(0, 0), (1, 0), (3, 0), (0, 1), (0, 2), (2, 2)] {
+        let (store, faults) = store(u64::from(lost * 10 + late));
+        let operations = operations(&store);
+        let change = EventChange {
+            kind: "exec".to_owned(),
+            unit: Some(name("a.service")),
+            why: Some("ls".to_owned()),
+            ..EventChange::default()
+        };
+        faults.lose_replies(lost);
+        faults.late_writes(late, Duration::from_secs(3));
+        let revision = operations.note("ann", vec![change.clone()]).await.expect("noted");
+        // What is still under way comes to nothing.
+        tokio::time::sleep(Duration::from_secs(10)).await;
+        let range = Keys::default().all_of("events");
+        let found = store.range(RangeRequest::all(range)).await.expect("a read").kvs;
+        assert_eq!(found.len(), 1, "{lost} {late}: {found:?}");
+        assert_eq!(found[0].mod_revision, revision, "{lost} {late}");
+        let record = EventRecord::from_kv(&found[0]).expect("an event");
+        assert_eq!((record.by.as_str(), record.changes), ("ann", vec![change]), "{lost} {late}");
+    }
 }
 
 #[tokio::test(start_paused = true)]
