@@ -4,7 +4,9 @@
 
 mod machines;
 mod plans;
+pub mod session;
 mod sse;
+mod usage;
 
 use std::{path::PathBuf, time::Duration};
 

@@ -17,7 +17,9 @@ pub mod journal;
 pub mod machine;
 pub mod page;
 pub mod plan;
+pub mod session;
 pub mod unit;
+pub mod usage;
 pub mod watch;
 pub mod why;
 
