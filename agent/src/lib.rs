@@ -57,9 +57,11 @@ mod memory;
 mod publisher;
 pub mod reconcile;
 mod registration;
+pub mod session;
 pub mod status;
 pub mod systemd;
 mod unit;
+pub mod usage;
 
 pub use agent::{Agent, AgentError, Outlook, Settings, keep_registration};
 pub use facts::{Facts, address_towards};

@@ -16,10 +16,14 @@ mod handover;
 mod lifecycle;
 mod logging;
 mod roles;
+mod session;
 mod stores;
 mod tasks;
 
 fn main() -> ExitCode {
+    if let Some(ended) = session::run() {
+        return ended;
+    }
     let args = Args::read();
     match run(&args) {
         Ok(()) => ExitCode::SUCCESS,

@@ -40,10 +40,12 @@ mod jobs;
 mod link;
 mod proxy;
 mod reload;
+mod session;
 mod status;
 mod told;
 pub(super) mod unit;
 mod unread;
+mod usage;
 mod window;
 
 use error::is_no_such;
@@ -83,6 +85,7 @@ pub struct DbusSystemd {
     reloads: Arc<Reloads>,
     unread: Unread,
     installs: Installs,
+    groups: usage::Groups,
 }
 
 impl fmt::Debug for DbusSystemd {
@@ -118,6 +121,7 @@ impl DbusSystemd {
             reloads,
             unread,
             installs: Installs::default(),
+            groups: usage::Groups::default(),
         })
     }
 

@@ -81,6 +81,23 @@ impl DbusSystemd {
         Ok(self.property(unit, "NeedDaemonReload").await?.try_into().unwrap_or(false))
     }
 
+    /// Returns a loaded unit's control group; `None` when it is not loaded, or of a type that has none.
+    pub(super) async fn control_group(&self, unit: &UnitName) -> Result<Option<String>, SystemdError> {
+        let Some(interface) = unit::interface(unit.unit_type()) else { return Ok(None) };
+        if !self.is_loaded(unit).await? {
+            return Ok(None);
+        }
+        let asked = self.call_unit("Get", unit, move |m, unit| async move {
+            properties_of(&m, &unit).await?.get(interface, "ControlGroup").await
+        });
+        match asked.await {
+            Ok(group) => Ok(group.try_into().ok()),
+            // Timers and the like have no such property.
+            Err(SystemdError::Refused { .. }) => Ok(None),
+            Err(e) => Err(e),
+        }
+    }
+
     /// Reads a property that all units have.
     async fn property(&self, unit: &UnitName, name: &'static str) -> Result<OwnedVariant, SystemdError> {
         let asked = self.call_unit("Get", unit, move |m, unit| async move {

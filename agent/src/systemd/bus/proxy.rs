@@ -7,7 +7,7 @@
 use std::collections::HashMap;
 
 use serde::{Deserialize, Serialize};
-use zbus::wire::{OwnedObjectPath, OwnedVariant};
+use zbus::wire::{OwnedObjectPath, OwnedVariant, Variant};
 
 /// The name that systemd has on the bus.
 pub(super) const SYSTEMD: &str = "org.freedesktop.systemd1";
@@ -47,6 +47,16 @@ pub(super) trait Manager {
     /// The job of a unit whose condition does not hold ends in `done`, as `systemctl start` of it
     /// does well; `StartUnitWithFlags` of 252 makes no difference to that (tried).
     fn start_unit(&self, name: &str, mode: &str) -> zbus::Result<OwnedObjectPath>;
+
+    /// Makes a unit of properties alone, and starts it. The last argument is for units to be made
+    /// beside it, of which systemd knows none yet.
+    fn start_transient_unit(
+        &self,
+        name: &str,
+        mode: &str,
+        properties: &[(&str, Variant<'_>)],
+        beside: &[(&str, Vec<(&str, Variant<'_>)>)],
+    ) -> zbus::Result<OwnedObjectPath>;
 
     fn stop_unit(&self, name: &str, mode: &str) -> zbus::Result<OwnedObjectPath>;
 

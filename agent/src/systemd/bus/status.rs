@@ -99,7 +99,7 @@ fn exit(loaded: &Properties) -> Option<Exit> {
 }
 
 /// What systemd does not account for itself, because the controller is not its own.
-fn memory(layout: &Layout, cgroup: &str) -> Option<u64> {
+pub(super) fn memory(layout: &Layout, cgroup: &str) -> Option<u64> {
     let below = cgroup.trim_start_matches('/');
     if below.is_empty() {
         return None;
@@ -108,7 +108,7 @@ fn memory(layout: &Layout, cgroup: &str) -> Option<u64> {
         .or_else(|| cgroup::number(&layout.cgroups.join("memory").join(below), "memory.usage_in_bytes"))
 }
 
-fn processor(directory: Option<&PathBuf>) -> Option<u64> {
+pub(super) fn processor(directory: Option<&PathBuf>) -> Option<u64> {
     let stat = fs::read_to_string(directory?.join("cpu.stat")).ok()?;
     let us: u64 = stat.lines().find_map(|line| line.strip_prefix("usage_usec "))?.trim().parse().ok()?;
     us.checked_mul(1_000)
