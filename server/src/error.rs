@@ -9,7 +9,7 @@ use axum::{
     middleware::Next,
     response::{IntoResponse, Response},
 };
-use flotilla_agent::systemd::SystemdError;
+use flotilla_agent::{session::SessionError, systemd::SystemdError};
 use flotilla_api::{
     client::ClientError,
     error::{ErrorBody, ErrorKind},
@@ -171,6 +171,16 @@ impl From<ReadError> for ApiError {
 impl From<SystemdError> for ApiError {
     fn from(error: SystemdError) -> Self {
         Self::new(ErrorKind::Unavailable, chain(&error))
+    }
+}
+
+impl From<SessionError> for ApiError {
+    fn from(error: SessionError) -> Self {
+        let kind = match error {
+            SessionError::NoProcess { .. } => ErrorKind::NotPlaced,
+            _ => ErrorKind::Unavailable,
+        };
+        Self::new(kind, chain(&error))
     }
 }
 

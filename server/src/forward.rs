@@ -18,7 +18,11 @@ use flotilla_registry::{reads::Listing, records::SeatRecord};
 use flotilla_units::MachineId;
 use tokio::time::{Instant, timeout, timeout_at};
 
-use crate::{error::ApiError, identity::User, node::Node};
+use crate::{
+    error::ApiError,
+    identity::{Operator, User},
+    node::Node,
+};
 
 /// The most bytes of a request's body: units of a million characters in one submission, or a
 /// hundred thousand names in one order.
@@ -176,8 +180,27 @@ pub(crate) async fn request_to_machine(
     parcel.send(&client).await.map_err(|e| parcel.outcome(e))
 }
 
+/// Returns what a session on another machine is asked for with: the client, and what to send along.
+pub(crate) async fn for_session(
+    node: &Node,
+    id: MachineId,
+    operator: &Operator,
+    hops: u32,
+) -> Result<(Client, HeaderMap), ApiError> {
+    if hops >= HOPS_MAX {
+        return Err(ApiError::unavailable(format!("{} was asked as machine {id} and is not it", node.host)));
+    }
+    let client = to_machine(node, id, operator.user()).await?;
+    let mut headers = HeaderMap::new();
+    headers.insert(HeaderName::from_static(FORWARDED), HeaderValue::from(hops + 1));
+    if let Ok(request) = HeaderValue::from_str(operator.request()) {
+        headers.insert(HeaderName::from_static(REQUEST_ID), request);
+    }
+    Ok((client, headers))
+}
+
 /// Returns how often a request was passed on; what cannot be read counts as too often.
-fn hops(request: &Request) -> u32 {
+pub(crate) fn hops(request: &Request) -> u32 {
     let value = request.headers().get(FORWARDED);
     value.map_or(0, |value| value.to_str().ok().and_then(|text| text.parse().ok()).unwrap_or(HOPS_MAX))
 }

@@ -11,10 +11,11 @@ use axum::{
     http::request::Parts,
 };
 use flotilla_api::{ON_BEHALF_OF, error::ErrorKind};
+use flotilla_registry::operations::Asker;
 use flotilla_units::MachineId;
 use x509_parser::prelude::{FromDer as _, GeneralName, X509Certificate};
 
-use crate::error::ApiError;
+use crate::{error::ApiError, request::RequestId};
 
 /// The longest name of a user that is believed from a header, in bytes; login names have 32.
 const USER_BYTES_MAX: usize = 256;
@@ -22,8 +23,13 @@ const USER_BYTES_MAX: usize = 256;
 /// Who is at the other end of a connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Peer {
-    /// A process of this machine, by its user's name.
-    Local(Arc<str>),
+    /// A process of this machine.
+    Local {
+        /// The number of its user, which the kernel tells.
+        uid: u32,
+        /// That user's name.
+        name: Arc<str>,
+    },
     /// A user with a certificate.
     User(Arc<str>),
     /// A machine of this cluster.
@@ -73,7 +79,8 @@ impl Peer {
     /// Makes the peer of a unix socket's other end.
     pub(crate) fn of_uid(uid: u32) -> Self {
         let passwd = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
-        Self::Local(name_of(uid, &passwd).unwrap_or_else(|| format!("uid {uid}")).into())
+        let name = name_of(uid, &passwd).unwrap_or_else(|| format!("uid {uid}")).into();
+        Self::Local { uid, name }
     }
 }
 
@@ -102,7 +109,7 @@ impl User {
                 ErrorKind::Forbidden,
                 format!("only a machine of this cluster may send the header {ON_BEHALF_OF}"),
             )),
-            (Peer::Local(name) | Peer::User(name), None) => Ok(Self::Named(Arc::clone(name))),
+            (Peer::Local { name, .. } | Peer::User(name), None) => Ok(Self::Named(Arc::clone(name))),
             (Peer::Anonymous, None) => Ok(Self::Named("anonymous".into())),
         }
     }
@@ -130,20 +137,89 @@ impl User {
     }
 }
 
+/// Somebody who may run commands on machines: the holder of a user's certificate, or whoever this
+/// flotillad runs as, root as a rule, on its own machine's socket.
+///
+/// A machine that speaks for a user has seen to it that this is such a one.
+#[derive(Debug, Clone)]
+pub(crate) struct Operator {
+    user: User,
+    request: Arc<str>,
+}
+
+impl Operator {
+    /// Looks at a peer, and at the user whom it is or speaks for.
+    ///
+    /// # Errors
+    /// That is nobody who may.
+    fn check(peer: &Peer, user: &User, own_uid: u32) -> Result<(), ApiError> {
+        let why = match (peer, user) {
+            (Peer::User(_), _) | (Peer::Machine(_), User::Named(_)) => return Ok(()),
+            (Peer::Local { uid, .. }, _) if *uid == 0 || *uid == own_uid => return Ok(()),
+            (Peer::Local { name, .. }, _) => {
+                format!("{name} may use the socket by its group, which is not enough")
+            }
+            (Peer::Machine(id), User::Machine(_)) => {
+                format!("the certificate of machine {} is nobody's in person", id.short())
+            }
+            (Peer::Anonymous, _) => "nobody knows who asks on the insecure loopback address".to_owned(),
+        };
+        Err(ApiError::new(
+            ErrorKind::Forbidden,
+            format!(
+                "commands on machines are run for the holder of a user's certificate, or for root on its machine's                  socket; {why}. Use sudo, or ask with a certificate: `flotctl ca issue user` makes one, and                  `--endpoint https://HOST:7400` with --ca, --certificate and --key uses it"
+            ),
+        ))
+    }
+
+    /// Returns the name that events carry.
+    pub(crate) fn name(&self) -> &str {
+        self.user.name().unwrap_or_default()
+    }
+
+    /// Returns who asks, for the event of what comes of it.
+    pub(crate) fn asker(&self) -> Asker<'_> {
+        Asker { by: self.name(), request: Some(&self.request) }
+    }
+
+    /// Returns the user, to be forwarded for.
+    pub(crate) const fn user(&self) -> &User {
+        &self.user
+    }
+
+    /// Returns the request's id.
+    pub(crate) fn request(&self) -> &str {
+        &self.request
+    }
+}
+
 impl<S: Sync> FromRequestParts<S> for User {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, ApiError> {
-        let peer = parts.extensions.get::<ConnectInfo<Peer>>().map(|info| info.0.clone());
-        let peer = peer.ok_or_else(|| ApiError::new(ErrorKind::Internal, "the peer is not known"))?;
-        let on_behalf_of = match parts.headers.get(ON_BEHALF_OF) {
-            None => None,
-            Some(value) => Some(
-                value.to_str().map_err(|_| ApiError::bad_request(format!("{ON_BEHALF_OF} is not text")))?,
-            ),
-        };
-        Self::new(&peer, on_behalf_of)
+        Self::new(&peer_of(parts)?, on_behalf_of(parts)?)
     }
+}
+
+impl<S: Sync> FromRequestParts<S> for Operator {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, ApiError> {
+        let peer = peer_of(parts)?;
+        let user = User::new(&peer, on_behalf_of(parts)?)?;
+        Self::check(&peer, &user, rustix::process::geteuid().as_raw())?;
+        Ok(Self { user, request: RequestId::of(parts) })
+    }
+}
+
+fn peer_of(parts: &Parts) -> Result<Peer, ApiError> {
+    let peer = parts.extensions.get::<ConnectInfo<Peer>>().map(|info| info.0.clone());
+    peer.ok_or_else(|| ApiError::new(ErrorKind::Internal, "the peer is not known"))
+}
+
+fn on_behalf_of(parts: &Parts) -> Result<Option<&str>, ApiError> {
+    let Some(value) = parts.headers.get(ON_BEHALF_OF) else { return Ok(None) };
+    value.to_str().map(Some).map_err(|_| ApiError::bad_request(format!("{ON_BEHALF_OF} is not text")))
 }
 
 #[cfg(test)]
@@ -152,6 +228,30 @@ mod tests {
 
     const MACHINE: &str = "113f16a7a0f84c4c8a3f9e3b2f4d6c01";
 
+    fn local(uid: u32, name: &str) -> Peer {
+        Peer::Local { uid, name: name.into() }
+    }
+
+    #[test]
+    fn commands_are_for_certificates_and_root_and_not_for_the_group_or_a_machine() {
+        let machine = || Peer::Machine(MACHINE.parse().expect("valid"));
+        let operator = |peer: Peer, on_behalf_of: Option<&str>, own_uid: u32| {
+            let user = User::new(&peer, on_behalf_of).expect("believed");
+            Operator::check(&peer, &user, own_uid)
+                .map(|()| user.name().map(str::to_owned).unwrap_or_default())
+        };
+        assert_eq!(operator(Peer::User("ada".into()), None, 0).expect("allowed"), "ada");
+        assert_eq!(operator(machine(), Some("ada"), 0).expect("allowed"), "ada");
+        assert_eq!(operator(local(0, "root"), None, 0).expect("allowed"), "root");
+        assert_eq!(operator(local(1000, "ada"), None, 1000).expect("their own"), "ada");
+        // Whoever calls himself root is not.
+        for peer in [local(1000, "ada"), local(1000, "root"), machine(), Peer::Anonymous] {
+            let refused = operator(peer.clone(), None, 0).expect_err("refused");
+            assert_eq!(refused.0.kind, ErrorKind::Forbidden, "{peer:?}");
+            assert!(refused.0.message.contains("flotctl ca issue user"), "{}", refused.0.message);
+        }
+    }
+
     #[test]
     fn only_machines_speak_for_others_and_alone_they_may_not_write() {
         let machine = Peer::Machine(MACHINE.parse().expect("valid"));
@@ -159,7 +259,7 @@ mod tests {
         assert_eq!(user.may_write().expect("allowed"), "ada");
         let alone = User::new(&machine, None).expect("allowed");
         assert_eq!(alone.may_write().expect_err("refused").0.kind, ErrorKind::Forbidden);
-        for peer in [Peer::Local("root".into()), Peer::User("ada".into()), Peer::Anonymous] {
+        for peer in [local(0, "root"), Peer::User("ada".into()), Peer::Anonymous] {
             let refused = User::new(&peer, Some("root")).expect_err("refused");
             assert_eq!(refused.0.kind, ErrorKind::Forbidden, "{peer:?}");
             assert!(User::new(&peer, None).expect("allowed").may_write().is_ok());

@@ -24,6 +24,7 @@ mod request;
 mod routes;
 mod rows;
 mod select;
+mod session;
 mod stream;
 mod tls;
 
@@ -32,4 +33,5 @@ pub use listen::{BindError, serve_insecure_loopback, serve_tls, serve_unix};
 pub use metrics::{Gauges, Metrics};
 pub use node::{Health, Node, Peers};
 pub use routes::{openapi, router};
+pub use session::Sessions;
 pub use tls::{TlsError, TlsFiles};

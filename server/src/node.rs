@@ -5,7 +5,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use flotilla_agent::{Known, journal::LogSource, status::StatusSource};
+use flotilla_agent::{Known, journal::LogSource, status::StatusSource, usage::UsageSource};
 use flotilla_api::{
     client::{Client, ClientError, Identity},
     error::{ErrorBody, ErrorKind},
@@ -15,7 +15,7 @@ use flotilla_registry::{operations::Operations, witness::SharedWitness};
 use flotilla_units::MachineId;
 use tokio::sync::watch;
 
-use crate::{error::ApiError, metrics::Metrics, stream::Feed};
+use crate::{error::ApiError, metrics::Metrics, session::Sessions, stream::Feed};
 
 /// The most clients kept for other machines; the whole set is dropped past it. Connections are made
 /// again in a millisecond, and only seats talk to many machines.
@@ -51,6 +51,10 @@ pub struct Node {
     pub known: Known,
     /// What systemd says of this machine's units, where its agent runs here.
     pub status: Option<Arc<dyn StatusSource>>,
+    /// What units take of this machine, where its agent runs here.
+    pub usage: Option<Arc<dyn UsageSource>>,
+    /// Commands and shells on this machine, where its agent runs here.
+    pub sessions: Option<Sessions>,
     /// The other machines.
     pub peers: Peers,
     /// Counters and gauges.

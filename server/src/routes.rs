@@ -10,9 +10,11 @@ mod journal;
 mod machines;
 mod orders;
 mod plan;
+mod sessions;
 mod settings;
 mod status;
 mod units;
+mod usage;
 mod watch;
 
 use std::sync::Arc;
@@ -95,7 +97,9 @@ fn parts() -> (OpenApiRouter<Arc<Node>>, OpenApiRouter<Arc<Node>>) {
         .routes(routes!(health::readyz))
         .routes(routes!(health::metrics))
         .routes(routes!(machines::machine_status))
-        .routes(routes!(journal::machine_journal));
+        .routes(routes!(journal::machine_journal))
+        .routes(routes!(sessions::open_session))
+        .routes(routes!(usage::machine_usage));
     let seat = OpenApiRouter::new()
         .routes(routes!(cluster::cluster))
         .routes(routes!(cluster_settings::get_settings, cluster_settings::set_settings))

@@ -6,7 +6,7 @@ use anyhow::{Context as _, bail};
 use flotilla_agent::{Known, Outlook, Registration, journal::Journalctl};
 use flotilla_engine::{HoldRelease, StateReader};
 use flotilla_registry::{operations::Operations, reads::Registry, timing::Timing, witness::SharedWitness};
-use flotilla_server::{Health, Metrics, Node, Peers, TlsFiles};
+use flotilla_server::{Health, Metrics, Node, Peers, Sessions, TlsFiles};
 use tokio::sync::watch;
 use tracing::{info, warn};
 
@@ -71,6 +71,8 @@ pub(crate) async fn start(
         journal: Arc::new(Journalctl::new(config.user.is_some(), known.clone())),
         known,
         status: shared.systemd.clone().map(|systemd| systemd as _),
+        usage: shared.systemd.clone().map(|systemd| systemd as _),
+        sessions: shared.systemd.clone().map(|systemd| Sessions::new(systemd)),
         peers: Peers::new(files.as_ref().map(TlsFiles::identity).transpose()?),
         metrics: metrics.clone(),
         health: health.subscribe(),

@@ -117,6 +117,8 @@ impl World {
             journal: Arc::new(NoJournal),
             known: Known::default(),
             status: None,
+            usage: None,
+            sessions: None,
             peers: Peers::new(None),
             metrics: Metrics::default(),
             health: watch::Sender::new(Health::default()).subscribe(),

@@ -177,6 +177,8 @@ impl World {
             journal: Arc::new(journal.clone()),
             known: Known::default(),
             status: Some(Arc::new(NoStatus)),
+            usage: None,
+            sessions: None,
             peers: Peers::new(None),
             metrics: Metrics::default(),
             health: watch::Sender::new(Health::default()).subscribe(),
