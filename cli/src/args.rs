@@ -260,6 +260,12 @@ pub(crate) enum Command {
     Apply(commands::apply::Args),
     /// Even machines out by moving units, within a budget
     Rebalance(commands::rebalance::Args),
+    /// Run a command in a unit, as one of its processes
+    Exec(commands::exec::ExecArgs),
+    /// Open a shell on a machine
+    Shell(commands::exec::ShellArgs),
+    /// Show what units take of their machines
+    Top(commands::top::Args),
     /// Make a cluster, or show how it is
     Cluster(commands::cluster::Args),
     /// Make certificate authorities and issue certificates

@@ -9,6 +9,7 @@ mod cluster_init;
 pub(crate) mod completion;
 pub(crate) mod edit;
 pub(crate) mod events;
+pub(crate) mod exec;
 pub(crate) mod fd_forward;
 pub(crate) mod history;
 pub(crate) mod journal;
@@ -22,6 +23,7 @@ pub(crate) mod rebalance;
 pub(crate) mod ssh;
 pub(crate) mod status;
 pub(crate) mod submit;
+pub(crate) mod top;
 mod version;
 pub(crate) mod why;
 
@@ -104,6 +106,9 @@ pub(crate) async fn run(cli: Cli) -> anyhow::Result<Exit> {
         Command::Why(args) => return why::run(cluster, args, output).await,
         Command::Events(args) => events::run(cluster, args, output).await?,
         Command::History(args) => history::run(cluster, args, output).await?,
+        Command::Exec(args) => return exec::exec(cluster, args).await,
+        Command::Shell(args) => return exec::shell(cluster, args).await,
+        Command::Top(args) => top::run(cluster, args, output).await?,
         Command::Cluster(args) => cluster::run(cluster, args, output).await?,
         Command::Machine(args) => return machine::run(cluster, args, output).await,
         Command::Plan(args) => return plan::run(cluster, args, output).await,

@@ -120,7 +120,11 @@ fn every_option_of_the_guide_is_one() {
     let mut count = 0;
     for text in GUIDE.lines().flat_map(quoted) {
         let is_part = |c: char| c.is_ascii_lowercase() || c == '-';
-        for word in text.split(|c| !is_part(c)).filter_map(|word| word.strip_prefix("--")) {
+        for word in text
+            .split(|c| !is_part(c))
+            .filter_map(|word| word.strip_prefix("--"))
+            .filter(|word| !word.is_empty())
+        {
             count += 1;
             assert!(options.contains(word), "--{word} in `{text}`");
         }

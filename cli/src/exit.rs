@@ -8,26 +8,27 @@ use crate::{paint, print, text};
 
 /// How a command ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-#[repr(u8)]
 pub(crate) enum Exit {
     /// Done.
-    Done = 0,
+    Done,
     /// It failed.
-    Failed = 1,
+    Failed,
     /// The command line is wrong, in a way that only its parts together show; clap's own status.
-    Usage = 2,
+    Usage,
     /// A unit is not active.
-    NotActive = 3,
+    NotActive,
     /// There is no such unit or machine.
-    NoSuch = 4,
+    NoSuch,
     /// A unit cannot be placed.
-    CannotBePlaced = 5,
+    CannotBePlaced,
     /// The cluster could not be reached.
-    Unreachable = 6,
+    Unreachable,
     /// It took too long.
-    TimedOut = 124,
+    TimedOut,
     /// Somebody ended it, as a shell says it: 128 and the number of SIGINT.
-    Interrupted = 130,
+    Interrupted,
+    /// Another program's, passed on.
+    Passed(u8),
 }
 
 /// A failure whose exit status the command chose itself.
@@ -38,9 +39,27 @@ pub(crate) struct Failure {
     pub(crate) message: String,
 }
 
+impl Exit {
+    /// Returns the number that the program ends with.
+    pub(crate) const fn number(self) -> u8 {
+        match self {
+            Self::Done => 0,
+            Self::Failed => 1,
+            Self::Usage => 2,
+            Self::NotActive => 3,
+            Self::NoSuch => 4,
+            Self::CannotBePlaced => 5,
+            Self::Unreachable => 6,
+            Self::TimedOut => 124,
+            Self::Interrupted => 130,
+            Self::Passed(status) => status,
+        }
+    }
+}
+
 impl From<Exit> for ExitCode {
     fn from(exit: Exit) -> Self {
-        Self::from(exit as u8)
+        Self::from(exit.number())
     }
 }
 

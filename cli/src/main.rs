@@ -21,6 +21,7 @@ mod print;
 #[cfg(test)]
 mod reference;
 mod selector;
+mod session;
 mod ssh;
 mod table;
 mod text;

@@ -167,7 +167,7 @@ mod tests {
         let words = ["--no-legend", "--full", "--fields", "machine,unit"];
         assert_eq!(text(&words, Output::Table), "m1true   a.service\nm22true  longer.service\n");
         let refused = Line::try_parse_from(["list", "--fields", "colour"]).err().expect("unknown");
-        assert_eq!(refused.exit_code(), Exit::Usage as i32);
+        assert_eq!(refused.exit_code(), i32::from(Exit::Usage.number()));
         assert!(refused.to_string().contains("unit, machine, hash"), "{refused}");
     }
 }

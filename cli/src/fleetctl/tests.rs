@@ -163,7 +163,7 @@ fn every_command_line_of_fleetctl_comes_to_what_is_said() {
             (Ok(_), Same) => {}
             (Err(e), Shown) => assert_eq!(e.exit_code(), 0, "{line}: {e}"),
             (Err(e), Refused(why)) => {
-                assert_eq!(e.exit_code(), Exit::Usage as i32, "{line}");
+                assert_eq!(e.exit_code(), i32::from(Exit::Usage.number()), "{line}");
                 assert!(e.to_string().contains(why), "{line}: {e}");
             }
             (read, is) => panic!("{line:?} is not {is:?}, but {:?}", read.map_err(|e| e.to_string())),

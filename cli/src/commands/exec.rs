@@ -1,0 +1,141 @@
+//! `flotctl exec` and `flotctl shell`: commands on machines, without ssh.
+
+use flotilla_api::{machine::MachineState, session::Open, unit::Placement};
+
+use super::all_pages;
+use crate::{
+    connection::Cluster,
+    exit::{Exit, Failure},
+    selector::Selector,
+    session,
+};
+
+/// Runs a command in a unit, as one of its processes.
+#[derive(Debug, clap::Args)]
+#[command(
+    after_long_help = "The command runs on the unit's machine in its control group and namespaces, with the user, \
+environment and working directory of its main process. Its exit status is passed on, 128 and the number for a signal; 126 and \
+127 say that it cannot be run or is not there, 125 that the unit cannot be entered, 255 that the session broke. \
+Whatever it leaves behind ends with it. Each use is an event."
+)]
+pub(crate) struct ExecArgs {
+    /// The unit, or UNIT@MACHINE for one that is on several
+    #[arg(add = crate::complete::units())]
+    unit: String,
+
+    /// The machine, instead of behind the unit: its host name or the beginning of its id
+    #[arg(long, short, add = crate::complete::machines())]
+    machine: Option<String>,
+
+    #[command(flatten)]
+    terminal: TerminalArgs,
+
+    /// The program and its arguments
+    #[arg(last = true, required = true, value_name = "COMMAND")]
+    command: Vec<String>,
+}
+
+/// Opens a shell on a machine, or runs a command there.
+#[derive(Debug, clap::Args)]
+#[command(
+    after_long_help = "The login shell of the user that flotillad runs as, root as a rule, outside of any unit and \
+of flotillad's own confinement. Type Ctrl-] three times within a second to leave a session that does not answer. Exit statuses \
+are those of exec. Each use is an event."
+)]
+pub(crate) struct ShellArgs {
+    /// The machine: its host name or the beginning of its id
+    #[arg(add = crate::complete::machines())]
+    machine: String,
+
+    #[command(flatten)]
+    terminal: TerminalArgs,
+
+    /// A program and its arguments, instead of a shell
+    #[arg(last = true, value_name = "COMMAND")]
+    command: Vec<String>,
+}
+
+#[derive(Debug, Clone, Copy, clap::Args)]
+struct TerminalArgs {
+    /// Give it a terminal, also where standard input and output are none
+    #[arg(long = "terminal", short = 't')]
+    give: bool,
+
+    /// Give it no terminal
+    #[arg(long = "no-terminal", short = 'T', conflicts_with = "give")]
+    refuse: bool,
+}
+
+/// Runs a command in a unit.
+pub(crate) async fn exec(cluster: &Cluster, args: &ExecArgs) -> anyhow::Result<Exit> {
+    let Selector { unit: name, machine } = Selector::read(&args.unit);
+    let machine = args.machine.clone().or(machine);
+    let unit = cluster.read(async |client| client.unit(&name).await).await?;
+    let here: Vec<&Placement> = unit
+        .placements
+        .iter()
+        .filter(|placement| placement.machine_alive && is_meant(placement, machine.as_deref()))
+        .collect();
+    // A unit that is leaving counts where it is nowhere else.
+    let staying: Vec<&Placement> =
+        here.iter().copied().filter(|placement| placement.departing.is_none()).collect();
+    let places = if staying.is_empty() { here } else { staying };
+    let place = match places.as_slice() {
+        [one] => *one,
+        [] => {
+            let where_to = machine.as_deref().unwrap_or("any living machine");
+            let why = unit.unplaced.as_ref().map(|why| format!(" ({why})")).unwrap_or_default();
+            return Err(Failure::error(Exit::NotActive, format!("{name} is not on {where_to}{why}")));
+        }
+        several => {
+            let hosts: Vec<&str> = several.iter().filter_map(|place| place.host.as_deref()).collect();
+            let message = format!("{name} is on {}; name one of them, as {name}@MACHINE", hosts.join(", "));
+            return Err(Failure::error(Exit::Usage, message));
+        }
+    };
+    let terminal = session::wanted(args.terminal.give, args.terminal.refuse);
+    let open = Open { unit: Some(name), command: args.command.clone(), terminal };
+    session::run(cluster.client(), &place.machine.to_string(), open).await
+}
+
+fn is_meant(placement: &Placement, machine: Option<&str>) -> bool {
+    machine.is_none_or(|machine| {
+        placement.host.as_deref() == Some(machine) || placement.machine.to_string().starts_with(machine)
+    })
+}
+
+/// Opens a shell on a machine.
+pub(crate) async fn shell(cluster: &Cluster, args: &ShellArgs) -> anyhow::Result<Exit> {
+    let pattern = [flotilla_units::Glob::escape(&args.machine)];
+    let machines = all_pages(cluster, &pattern, async |client, query| client.machines(query).await).await?;
+    let id = |machine: &flotilla_api::machine::Machine| machine.id.to_string();
+    let named: Vec<_> = machines
+        .iter()
+        .filter(|m| m.host.as_deref() == Some(&args.machine) || id(m) == args.machine)
+        .collect();
+    let meant = if named.is_empty() { machines.iter().collect() } else { named };
+    let alive: Vec<_> = meant.iter().filter(|machine| machine.state == MachineState::Alive).collect();
+    let machine = match (alive.as_slice(), meant.as_slice()) {
+        ([one], _) => **one,
+        ([], []) => {
+            let message = format!(
+                "there is no machine {}; `flotctl list-machines` shows those that there are",
+                args.machine
+            );
+            return Err(Failure::error(Exit::NoSuch, message));
+        }
+        ([], [gone, ..]) => {
+            let message = format!("{} is {}: nobody answers there", args.machine, gone.state);
+            return Err(Failure::error(Exit::Unreachable, message));
+        }
+        (several, _) => {
+            let ids: Vec<String> = several.iter().map(|machine| machine.id.short()).collect();
+            let message =
+                format!("{} is said of {}; name one by more of its id", args.machine, ids.join(", "));
+            return Err(Failure::error(Exit::Usage, message));
+        }
+    };
+    let terminal = session::wanted(args.terminal.give, args.terminal.refuse);
+    let open = Open { unit: None, command: args.command.clone(), terminal };
+    session::run(cluster.client(), &id(machine), open).await
+}
