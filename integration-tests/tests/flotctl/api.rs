@@ -63,6 +63,10 @@ pub fn every_route(world: &World) {
     let sent = socket.stream("/v1/watch", None).next();
     check(&document, schema, &serde_json::from_str(&sent.data).unwrap(), "GET /v1/watch").unwrap();
     asked.insert(("/v1/watch".to_owned(), "get".to_owned(), "200".to_owned()));
+    asked.insert(usage(&document, &socket, world.machine().id()));
+    let session = format!("/v1/machines/{}/sessions", world.machine().id());
+    assert_eq!(socket.upgrade(&session, "flotilla-session/1"), 101);
+    asked.insert(("/v1/machines/{id}/sessions".to_owned(), "post".to_owned(), "101".to_owned()));
     world.machine().run(&["touch", "/run/go"]).unwrap();
     eventually(LIMIT, "the unit to be gone", || {
         Ok(world.ask(&["list-unit-files", "--no-legend", "going*"]).is_empty().then_some(()))
@@ -74,6 +78,16 @@ pub fn every_route(world: &World) {
     assert!(missing.is_empty(), "answers of the document that no row asks for: {missing:?}");
     let page = socket.ask("GET", "/openapi.json", None);
     assert_eq!(serde_json::from_str::<Value>(&page.body).unwrap(), document, "the document is served");
+}
+
+/// The other one.
+fn usage(document: &Value, socket: &Socket, machine: &str) -> Answer {
+    const PATH: &str = "/v1/machines/{id}/usage";
+    let answer = &document["paths"][PATH]["get"]["responses"]["200"];
+    let sent = socket.stream(&PATH.replace("{id}", machine), None).next();
+    let value = serde_json::from_str(&sent.data).unwrap();
+    check(document, &answer["content"]["text/event-stream"]["schema"], &value, PATH).unwrap();
+    (PATH.to_owned(), "get".to_owned(), "200".to_owned())
 }
 
 /// Asks everything that the document says may be unavailable, of a daemon without a store, all at once.
@@ -267,6 +281,10 @@ fn of_machines(machine: &str) -> Vec<Request<'static>> {
         get("/v1/machines/{id}/units/{unit}/status", status(machine), 200),
         get("/v1/machines/{id}/units/{unit}/status", status(NOBODY), 404),
         get("/v1/machines/{id}/journal", journal(machine), 200),
+        get("/v1/machines/{id}/usage", format!("/v1/machines/{machine}/usage?interval=0"), 400),
+        get("/v1/machines/{id}/usage", format!("/v1/machines/{NOBODY}/usage"), 404),
+        ("POST", "/v1/machines/{id}/sessions", format!("/v1/machines/{machine}/sessions"), None, 400),
+        ("POST", "/v1/machines/{id}/sessions", format!("/v1/machines/{NOBODY}/sessions"), None, 404),
         get("/v1/machines/{id}/journal", journal(NOBODY), 404),
     ]
 }

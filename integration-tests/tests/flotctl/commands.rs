@@ -15,7 +15,7 @@ use crate::{
     world::{World, has},
 };
 
-pub const ROWS: [Row; 15] = [
+pub const ROWS: [Row; 18] = [
     ("submit", submit),
     ("cat", cat),
     ("edit", edit),
@@ -23,6 +23,9 @@ pub const ROWS: [Row; 15] = [
     ("why", why),
     ("events", events),
     ("history", history),
+    ("exec", exec),
+    ("shell", shell),
+    ("top", top),
     ("cluster", cluster),
     ("cluster status", cluster_status),
     ("cluster release-hold", release_hold),
@@ -56,6 +59,30 @@ fn submit(world: &World) {
     world.expect(1, &["submit", "/root/units/nothing.service"]).complains(&["cannot read"]);
     world.expect(2, &["submit"]).complains(&["Usage: flotctl submit"]);
     world.ask(&["destroy", "given"]);
+}
+
+fn exec(world: &World) {
+    let out = world.ask(&["exec", "web@1", "--machine=m1", "--", "sh", "-c", "cat /proc/self/cgroup"]);
+    has("exec", &out, &["/system-web.slice/web@1.service"]);
+    world.expect(7, &["exec", "web@1", "--no-terminal", "--", "sh", "-c", "exit 7"]);
+    let out = world.ask(&["exec", "web@1", "--terminal", "--", "tty"]);
+    has("exec -t", &out, &["/dev/pts/"]);
+    world.expect(4, &["exec", "nobody", "--", "true"]).complains(&["nobody.service"]);
+}
+
+fn shell(world: &World) {
+    assert_eq!(world.ask(&["shell", "m1", "--", "pwd"]), "/root\n");
+    assert_eq!(world.ask(&["shell", "m1", "--no-terminal", "--", "echo", "a b"]), "a b\n");
+    has("shell -t", &world.ask(&["shell", "m1", "--terminal", "--", "tty"]), &["/dev/pts/"]);
+    world.expect(4, &["shell", "m9"]).complains(&["there is no machine m9", "list-machines"]);
+}
+
+fn top(world: &World) {
+    let options = ["--batch", "--interval=1", "--number=1", "--sort=name", "--machine=m1"];
+    let text = world.ask(&[&["top"], &options[..], &["web@*"]].concat());
+    has("top", &text, &["UNIT", "CPU%", "web@1.service", "web@2.service", " m1 "]);
+    has("top -m", &world.ask(&["top", "-b", "--machines", "-d", "1"]), &["LOAD", "\nm1 "]);
+    world.expect(2, &["top", "--interval=31"]).complains(&["1..=30"]);
 }
 
 fn cat(world: &World) {

@@ -88,6 +88,17 @@ impl Socket {
         Ok(Stream(reader))
     }
 
+    /// Asks for another protocol; returns the answer's status.
+    pub fn upgrade(&self, target: &str, protocol: &str) -> u16 {
+        let mut stream = UnixStream::connect(&self.0).unwrap();
+        stream.set_read_timeout(Some(LIMIT)).unwrap();
+        let head = format!("POST {target} HTTP/1.1\r\nhost: localhost\r\nconnection: upgrade\r\n");
+        stream.write_all(format!("{head}upgrade: {protocol}\r\n\r\n").as_bytes()).unwrap();
+        let mut line = String::new();
+        BufReader::new(stream).read_line(&mut line).unwrap();
+        line.split(' ').nth(1).unwrap().parse().unwrap()
+    }
+
     /// HTTP/1.0, so that the answer ends with the connection.
     fn send(
         &self,
