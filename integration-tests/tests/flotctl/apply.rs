@@ -61,6 +61,7 @@ fn apply(world: &World) {
     write(world, "till", "first");
     has("apply", &world.ask(&["apply", "--no-block", SHOP]), &["till.service start ordered"]);
     assert_eq!(listed(world, "shelf"), "shelf.service  launched\n", "only with --prune");
+    write(world, "till", "second");
     let refused = world.expect(1, &["apply", "--set=other", SHOP]);
     refused.complains(&["till.service", "made by the set `shop`"]);
     world.expect(1, &["diff", "--set=other", SHOP]).complains(&["made by the set `shop`"]);

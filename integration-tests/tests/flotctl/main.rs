@@ -39,6 +39,7 @@ fn every_command_and_every_option_does_what_the_guide_says() {
         &commands::ROWS,
         &texts::ROWS,
         &machine::ROWS,
+        &apply::ROWS,
         &journal::ROWS,
         &ssh::ROWS,
         &authority::ROWS,
