@@ -7,9 +7,13 @@ use clap::{CommandFactory as _, Parser as _, error::ErrorKind};
 
 use crate::args::Cli;
 
-const PAGES: [(&str, &str); 7] = [
+const PAGES: [(&str, &str); 11] = [
     ("README.md", include_str!("../../README.md")),
     ("docs/guide/flotctl.md", GUIDE),
+    ("docs/getting-started.md", include_str!("../../docs/getting-started.md")),
+    ("docs/apply.md", include_str!("../../docs/apply.md")),
+    ("docs/operations.md", include_str!("../../docs/operations.md")),
+    ("docs/coming-from-fleet.md", include_str!("../../docs/coming-from-fleet.md")),
     ("docs/unit-file.md", include_str!("../../docs/unit-file.md")),
     ("docs/guide/configuration.md", include_str!("../../docs/guide/configuration.md")),
     ("docs/guide/security.md", include_str!("../../docs/guide/security.md")),

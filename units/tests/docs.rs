@@ -88,10 +88,16 @@ fn every_option_has_a_chapter_with_an_example_and_a_line_in_the_overview_and_the
 }
 
 #[test]
-fn the_readmes_unit_file_is_taken() {
-    let blocks = blocks_of("README.md");
-    let block = blocks.iter().find(|b| b.info == "systemd web@.service").unwrap();
-    if let Err(problems) = check("web@.service", &block.text) {
-        panic!("{}", problems.render());
+fn unit_files_of_other_pages_are_taken() {
+    for (page, count) in [("README.md", 1), ("docs/getting-started.md", 2)] {
+        let blocks = blocks_of(page);
+        let files: Vec<_> =
+            blocks.iter().filter_map(|b| Some((b.info.strip_prefix("systemd ")?, &b.text))).collect();
+        assert_eq!(files.len(), count, "{page}");
+        for (name, text) in files {
+            if let Err(problems) = check(name, text) {
+                panic!("{page}: {}", problems.render());
+            }
+        }
     }
 }
