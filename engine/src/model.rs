@@ -17,7 +17,7 @@ use flotilla_registry::records::Departure;
 use flotilla_units::{MachineId, UnitName, UnitRequirements};
 
 use crate::{
-    placement::{Decision, Explanation, MachineView, Placement, UnitView, Wanted},
+    placement::{Decision, Explanation, MachineView, Placement, Reason, UnitView, Wanted},
     state::{Changes, ClusterState, Life, Machine, Placed, Readiness, Wish},
 };
 
@@ -81,6 +81,18 @@ impl Model {
     /// Asks the core what would become of a unit if it asked for this. Nothing is changed by it.
     pub(crate) fn explain_if(&mut self, unit: &UnitName, requirements: Arc<UnitRequirements>) -> Explanation {
         self.core.what_if(unit, UnitView { requirements, wanted: Wanted::Placed })
+    }
+
+    /// Returns every rule that would keep a unit from a machine if it asked for this; `None` if the machine
+    /// does not live.
+    pub(crate) fn refusals(
+        &mut self,
+        unit: &UnitName,
+        requirements: Arc<UnitRequirements>,
+        machine: MachineId,
+    ) -> Option<Vec<Reason>> {
+        let told = self.core.what_if(unit, UnitView { requirements, wanted: Wanted::Placed });
+        told.machines.into_iter().find(|verdict| verdict.machine == machine).map(|verdict| verdict.reasons)
     }
 
     /// Asks the core what to write next.

@@ -1,4 +1,5 @@
-//! What users ask of the cluster: the only writers of `units/`, `contents/` and `machine-settings/`.
+//! What users ask of the cluster: the only writers of `units/`, `contents/` and `machine-settings/`, but for
+//! the end of a unit's record, and the note that one was taken over from a machine, which are the leader's.
 //!
 //! Each operation reads the records it is about, decides on all of them at once
 //! (`plan`, pure), and writes in transactions that compare everything that was read
@@ -96,6 +97,9 @@ pub enum OperationError {
         /// The text that was submitted.
         submitted: ContentHash,
     },
+    /// A unit is to be taken over, and the cluster has one of its name.
+    #[error("the cluster has a unit `{0}` already; destroy or rename one of the two")]
+    NameTaken(UnitName),
     /// The unit was changed since the asker looked.
     #[error(
         "`{unit}` is at revision {}, not at {} as asked for: {}; look at it and decide again",

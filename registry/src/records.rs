@@ -4,13 +4,18 @@
 //! fields with defaults; a change that an older daemon would misread raises
 //! [`VERSION`], and a daemon that meets a newer version leaves the record alone.
 
-use std::{collections::BTreeMap, fmt, str::FromStr};
+mod adoption;
+mod token;
+
+use std::{collections::BTreeMap, fmt};
 
 use flotilla_units::{ContentHash, MachineId, UnitName};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::store::{KeyValue, LeaseId, Revision};
+
+pub use self::{adoption::Adoption, token::Token};
 
 /// The version of records that this program writes, and the newest that it understands.
 pub const VERSION: u32 = 1;
@@ -171,6 +176,9 @@ pub struct UnitRecord {
     /// The name of the set of unit files (`flotctl apply --set NAME`) that it was made by.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub set: Option<String>,
+    /// The machine whose own unit it was, where it was one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub adopted: Option<Adoption>,
     /// What the user wants.
     pub target: Target,
     /// Grows with every change of this record.
@@ -287,12 +295,6 @@ pub struct MachineSettings {
     pub fenced: bool,
 }
 
-/// The fencing token of a placement or ordered restart: positive, the epoch in the 15 bits below
-/// the sign and a counter in the 48 below it, so that it fits a signed 64-bit column anywhere.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct Token(pub i64);
-
 /// One bucket of what a machine should have.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ManifestBucket {
@@ -327,6 +329,9 @@ pub struct ManifestEntry {
     /// then it is obeyed like any other.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub moving: Option<Departure>,
+    /// A unit of this name that is the machine's own, with this very content, is taken over as it runs.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub adopt: bool,
 }
 
 /// Why a placement ends.
@@ -535,43 +540,6 @@ impl ClusterSettings {
     /// Ten thousand: at most some 40 MB of the store when every one is about a hundred units.
     const fn default_events_max() -> usize {
         10_000
-    }
-}
-
-impl Token {
-    /// Returns the token with this epoch and counter; `None` when either is out of its bits.
-    #[must_use]
-    pub const fn new(epoch: u16, counter: u64) -> Option<Self> {
-        if epoch >> 15 != 0 || counter >> 48 != 0 {
-            return None;
-        }
-        Some(Self(((epoch as i64) << 48) | counter as i64))
-    }
-
-    /// Returns the epoch.
-    #[must_use]
-    pub const fn epoch(self) -> u16 {
-        ((self.0 >> 48) & 0x7fff) as u16
-    }
-
-    /// Returns the counter.
-    #[must_use]
-    pub const fn counter(self) -> u64 {
-        (self.0 & 0xffff_ffff_ffff) as u64
-    }
-}
-
-impl fmt::Display for Token {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
-}
-
-impl FromStr for Token {
-    type Err = std::num::ParseIntError;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        text.parse().map(Self)
     }
 }
 

@@ -109,6 +109,7 @@ fn of_operation(error: &OperationError) -> ErrorKind {
         | OperationError::Contradictory(_) => ErrorKind::BadRequest,
         OperationError::RevisionDiffers { .. } => ErrorKind::RevisionDiffers,
         OperationError::ContentDiffers { .. }
+        | OperationError::NameTaken(_)
         | OperationError::BeingDestroyed(_)
         | OperationError::TemplateInUse { .. }
         | OperationError::TooScattered(_)

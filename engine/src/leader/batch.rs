@@ -11,7 +11,7 @@ use std::{
 
 use flotilla_registry::{
     keys::{Bucket, Key},
-    records::{EventChange, ManifestBucket, ManifestEntry, Record as _, VERSION},
+    records::{EventChange, ManifestBucket, ManifestEntry, Record as _, UnitRecord, VERSION},
     store::{Compare, KeyRange, Operation, Revision, TXN_BYTES_MAX, TXN_OPERATIONS_MAX},
 };
 use flotilla_units::{MachineId, UnitName};
@@ -81,6 +81,7 @@ struct Open {
     buckets: BTreeMap<(MachineId, Bucket), Vec<ManifestEntry>>,
     absent: BTreeSet<MachineId>,
     destroyed: Vec<(Key, Revision)>,
+    taken_over: Vec<(UnitRecord, Revision)>,
     units: BTreeSet<UnitName>,
     changes: Vec<EventChange>,
     bytes: usize,
@@ -148,8 +149,10 @@ fn entry_bytes(entry: &ManifestEntry) -> usize {
 impl Open {
     fn has_room(&self, state: &ClusterState, plan: &Plan, touched: &BTreeSet<(MachineId, Bucket)>) -> bool {
         let fresh: Vec<_> = touched.iter().filter(|bucket| !self.buckets.contains_key(bucket)).collect();
-        let operations = self.buckets.len() + self.absent.len() + self.destroyed.len();
-        let more = fresh.len() + plan.absent.len() + plan.destroy.len();
+        let operations =
+            self.buckets.len() + self.absent.len() + self.destroyed.len() + self.taken_over.len();
+        let more =
+            fresh.len() + plan.absent.len() + plan.destroy.len() + usize::from(plan.taken_over.is_some());
         let old: usize = fresh
             .iter()
             .map(|(machine, bucket)| entries(state, *machine, *bucket).iter().map(entry_bytes).sum::<usize>())
@@ -179,6 +182,7 @@ impl Open {
             }
         }
         self.destroyed.extend(plan.destroy);
+        self.taken_over.extend(plan.taken_over);
         self.absent.extend(plan.absent);
         self.units.insert(plan.unit);
         self.changes.extend(plan.changes);
@@ -211,6 +215,12 @@ impl Open {
             transaction.when.push(Compare::ModRevision(key.clone(), written));
             transaction.then.push(Operation::Delete(KeyRange::key(key)));
         }
+        for (record, written) in self.taken_over {
+            // Only systemd's own types run as the machine's own: their names are the cluster's too.
+            let key = keys.spell(&Key::Unit(record.runtime.clone()));
+            transaction.when.push(Compare::ModRevision(key.clone(), written));
+            transaction.then.push(Operation::Put { key, value: record.encode(), lease: None });
+        }
         Some(transaction)
     }
 }
@@ -228,5 +238,7 @@ fn plan_bytes(plan: &Plan) -> usize {
     let texts = |change: &EventChange| {
         [&change.why, &change.request].into_iter().flatten().map(String::len).sum::<usize>()
     };
-    edits + plan.changes.iter().map(|change| CHANGE_BYTES + name + texts(change)).sum::<usize>()
+    // A record's JSON is as long as an entry's, and a name of who changed it.
+    let record = plan.taken_over.as_ref().map_or(0, |(record, _)| ENTRY_BYTES + name + record.by.len());
+    edits + record + plan.changes.iter().map(|change| CHANGE_BYTES + name + texts(change)).sum::<usize>()
 }

@@ -25,7 +25,7 @@ use std::collections::BTreeSet;
 
 use flotilla_registry::{
     keys::Key,
-    records::{Cluster, Departure, EventChange, ManifestEntry, Token},
+    records::{Adoption, Cluster, Departure, EventChange, ManifestEntry, Token, UnitRecord},
     store::Revision,
 };
 use flotilla_units::{MachineId, UnitName};
@@ -85,6 +85,8 @@ pub struct Plan {
     pub absent: BTreeSet<MachineId>,
     /// Records that go too, each if it is still at this revision: the unit's, its ranges' guard, a range.
     pub destroy: Vec<(Key, Revision)>,
+    /// Its record as it is to become, if it is still at this revision: it was taken over from its machine.
+    pub taken_over: Option<(UnitRecord, Revision)>,
     /// What is told about it.
     pub changes: Vec<EventChange>,
 }
@@ -125,6 +127,7 @@ impl Plan {
             edits: Vec::new(),
             absent: BTreeSet::new(),
             destroy: Vec::new(),
+            taken_over: None,
             changes: Vec::new(),
         }
     }
@@ -132,7 +135,7 @@ impl Plan {
     /// Tells whether there is nothing to write.
     #[must_use]
     pub const fn is_empty(&self) -> bool {
-        self.edits.is_empty() && self.destroy.is_empty()
+        self.edits.is_empty() && self.destroy.is_empty() && self.taken_over.is_none()
     }
 
     fn tell(&mut self, kind: &str, machine: Option<MachineId>, why: Option<String>) {
@@ -281,6 +284,9 @@ impl Planning<'_> {
             let why = "it is on another machine too".to_owned();
             plan.depart(extra, Departure::Requirements, Cause { why, request: None });
         }
+        if wanted.adopt && active.iter().any(|on| self.is_taken_over(on)) {
+            plan.taken_over = self.state.units().get(unit).and_then(note_taken_over);
+        }
         let target = decided.place.first().copied().filter(|id| self.may_take(unit, placed, *id));
         if let Some(planned) = self.go_on_moving(&mut plan, placed, wanted, decided, target) {
             return (vec![plan], planned);
@@ -294,6 +300,12 @@ impl Planning<'_> {
             (None, None) => true,
         };
         (vec![plan], planned)
+    }
+
+    /// Tells whether a machine says that what runs there is what this entry orders: it noted its token.
+    fn is_taken_over(&self, on: &Placed<'_>) -> bool {
+        let report = self.state.report_of(on);
+        report.is_some_and(|report| report.token == Some(on.entry.token) && report.run > 0)
     }
 
     fn move_off_lost(
@@ -380,7 +392,9 @@ impl Planning<'_> {
         // What systemd runs alike keeps its token: nobody is started anew for it.
         let alike = behind && self.state.run_alike(on.entry.hash, wanted.hash);
         let same_start = (!behind || alike) && on.entry.run == wanted.run;
-        if same_start && *on.entry == entry(&plan.unit, wanted, on.entry.token) {
+        // What was taken over is not written anew for that.
+        let kept = ManifestEntry { adopt: on.entry.adopt, ..entry(&plan.unit, wanted, on.entry.token) };
+        if same_start && *on.entry == kept {
             return true;
         }
         let token = if same_start {
@@ -480,7 +494,16 @@ fn entry(unit: &UnitName, wanted: &Wanted, token: Token) -> ManifestEntry {
         token,
         departing: None,
         moving: None,
+        adopt: wanted.adopt,
     }
+}
+
+/// Returns the record of a unit that was taken over, and its revision now. Nobody ordered anything, so its
+/// generation stays.
+fn note_taken_over(kept: &Kept<UnitRecord>) -> Option<(UnitRecord, Revision)> {
+    let record = kept.record()?;
+    let adopted = record.adopted.map(|adopted| Adoption { done: true, ..adopted });
+    Some((UnitRecord { adopted, ..(**record).clone() }, kept.mod_revision()))
 }
 
 pub(super) const fn in_words(why: Departure) -> &'static str {

@@ -147,6 +147,7 @@ impl World {
             current,
             rollout: Rollout::OneByOne,
             set: None,
+            adopted: None,
             target: Target::Launched,
             generation: 1,
             run: 1,

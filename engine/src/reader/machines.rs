@@ -6,7 +6,7 @@ use flotilla_registry::{
     records::{MachineRecord, MachineSettings},
     store::Revision,
 };
-use flotilla_units::{MachineId, Reservation};
+use flotilla_units::{MachineId, Reservation, UnitName, UnitRequirements};
 
 use super::{PAGE_MAX, Page, StateReader};
 use crate::state::{ClusterState, Kept, Life, Machine};
@@ -78,6 +78,20 @@ impl StateReader {
     pub fn machine(&self, id: MachineId) -> Option<MachineRow> {
         let hot = self.shared.read();
         hot.state.machines().get(&id).map(|machine| machine_row(&hot.state, id, machine))
+    }
+
+    /// Returns what would keep a unit that the cluster has not, with these requirements, from a machine, for
+    /// people; nothing if it could be placed there now.
+    #[must_use]
+    pub fn refusals(&self, unit: &UnitName, asks: &UnitRequirements, machine: MachineId) -> Vec<String> {
+        let mut hot = self.shared.write();
+        if let Some(closed) = hot.state.machines().get(&machine).and_then(Machine::closed) {
+            return vec![closed];
+        }
+        match hot.model.refusals(unit, Arc::new(asks.clone()), machine) {
+            None => vec!["it is not alive".to_owned()],
+            Some(reasons) => reasons.iter().map(ToString::to_string).collect(),
+        }
     }
 
     /// Finds the machine that a person means: by its id, by how its id begins, or by its host name. Of

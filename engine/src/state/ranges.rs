@@ -191,7 +191,20 @@ impl ClusterState {
 fn inherit(name: &UnitName, said: &RangeRecord) -> UnitRecord {
     let RangeRecord { v, target, generation, run, by, at, deleting } = said.clone();
     let (runtime, rollout) = (name.clone(), Rollout::default());
-    UnitRecord { v, runtime, current: None, rollout, set: None, target, generation, run, by, at, deleting }
+    UnitRecord {
+        v,
+        runtime,
+        current: None,
+        rollout,
+        set: None,
+        adopted: None,
+        target,
+        generation,
+        run,
+        by,
+        at,
+        deleting,
+    }
 }
 
 /// Tells whether these are the bounds of a range: whoever writes others is not to fill the memory.

@@ -2,8 +2,8 @@
 
 use std::{fmt, sync::Arc};
 
-use flotilla_registry::records::{RecordError, Target, UnitRecord};
-use flotilla_units::{ContentHash, UnitName, UnitRequirements};
+use flotilla_registry::records::{Adoption, RecordError, Target, UnitRecord};
+use flotilla_units::{ContentHash, MachineChoice, MachineId, UnitName, UnitRequirements};
 
 use super::{ClusterState, ContentError, readable};
 
@@ -39,6 +39,8 @@ pub struct Wanted {
     pub run: u64,
     /// Where it may be.
     pub requirements: Arc<UnitRequirements>,
+    /// It runs on a machine as the machine's own, the only one where it may be until it is taken over there.
+    pub adopt: bool,
 }
 
 /// Why it cannot be told what a unit is.
@@ -84,13 +86,21 @@ impl ClusterState {
             return Wish::Gone { deleting: record.deleting };
         }
         match self.resolve(unit, record) {
-            Ok((hash, requirements)) => Wish::Wanted(Wanted {
-                runtime: record.runtime.clone(),
-                hash,
-                target: record.target,
-                run: record.run,
-                requirements,
-            }),
+            Ok((hash, requirements)) => {
+                let only_on = record.adopted.and_then(Adoption::only_on);
+                let requirements = match only_on {
+                    None => requirements,
+                    Some(machine) => only_there(&requirements, machine),
+                };
+                Wish::Wanted(Wanted {
+                    runtime: record.runtime.clone(),
+                    hash,
+                    target: record.target,
+                    run: record.run,
+                    requirements,
+                    adopt: only_on.is_some(),
+                })
+            }
             Err(obstacle) => Wish::Stuck(obstacle),
         }
     }
@@ -127,4 +137,10 @@ impl ClusterState {
         let requirements = content.requirements(unit).map_err(|error| Obstacle::Content(hash, error))?;
         Ok((hash, requirements))
     }
+}
+
+/// Returns what a unit asks for that may be on one machine only.
+pub(crate) fn only_there(requirements: &UnitRequirements, machine: MachineId) -> Arc<UnitRequirements> {
+    let machine = Some(MachineChoice::Id(machine));
+    Arc::new(UnitRequirements { machine, ..requirements.clone() })
 }

@@ -7,6 +7,7 @@
     reason = "test code says what must hold in the shortest way"
 )]
 
+mod adopting;
 mod agent;
 mod brake;
 mod checker;

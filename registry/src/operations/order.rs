@@ -2,7 +2,7 @@
 //!
 //! The words that callers of [`Operations`](super::Operations) use. Nothing here reads or decides.
 
-use flotilla_units::UnitName;
+use flotilla_units::{MachineId, UnitName};
 
 use crate::{
     records::{Rollout, Target},
@@ -39,6 +39,8 @@ pub struct UnitOrder {
     pub create: bool,
     /// The set of unit files that it is remembered to be made by, should it be made now.
     pub set: Option<String>,
+    /// It is not in the cluster yet, runs on this machine as the machine's own, and is taken over.
+    pub adopt: Option<MachineId>,
 }
 
 /// A unit's text, checked by whoever asks.
@@ -131,6 +133,13 @@ impl UnitOrder {
     #[must_use]
     pub fn submit(text: NewText) -> Self {
         Self { text: Some(text), ..Self::default() }
+    }
+
+    /// Takes a unit over that runs on a machine as the machine's own: its text is given, and it is launched.
+    #[must_use]
+    pub fn adopt(text: NewText, from: MachineId) -> Self {
+        let word = Word::Target { target: Target::Launched, raise_run: false };
+        Self { text: Some(text), adopt: Some(from), ..Self::word(word) }
     }
 
     /// Makes an instance by its template, with a target.

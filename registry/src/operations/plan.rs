@@ -5,12 +5,12 @@ use std::{
     sync::Arc,
 };
 
-use flotilla_units::{ContentHash, UnitName};
+use flotilla_units::{ContentHash, MachineId, UnitName};
 use jiff::Timestamp;
 
 use crate::{
     reads::Stored,
-    records::{EventChange, RangeRecord, RecordError, Rollout, Target, UnitRecord, VERSION},
+    records::{Adoption, EventChange, RangeRecord, RecordError, Rollout, Target, UnitRecord, VERSION},
     store::Revision,
 };
 
@@ -31,6 +31,8 @@ pub(super) struct Wish {
     pub create: bool,
     /// The set that a unit which is made now is of.
     pub set: Option<String>,
+    /// It is new, and taken over from this machine.
+    pub adopt: Option<MachineId>,
 }
 
 /// A text with its hash.
@@ -105,13 +107,22 @@ pub(super) fn plan(
                     return Err(OperationError::RevisionDiffers { unit: name.clone(), expected, found });
                 }
             }
-            let write = all_of(sight, wishes, name, wish, (existing, before.as_ref()))?;
+            let write = match (wish.adopt, &before) {
+                (Some(from), Some(before)) if is_adopted(&before.record, from, wish) => None,
+                (Some(_), Some(_)) => return Err(OperationError::NameTaken(name.clone())),
+                _ => all_of(sight, wishes, name, wish, (existing, before.as_ref()))?,
+            };
             let effect = match (&write, &before) {
                 (None, _) => Effect::Unchanged,
                 (Some(_), None) => Effect::Created,
                 (Some(_), Some(_)) => Effect::Changed,
             };
             let write = write.map(|mut write| {
+                if let Some(from) = wish.adopt {
+                    write.record.adopted = Some(Adoption::from(from));
+                    write.changes =
+                        vec![EventChange { machine: Some(from), ..change("adopted", name, None) }];
+                }
                 write.record.generation += 1;
                 asker.by.clone_into(&mut write.record.by);
                 write.record.at = at;
@@ -139,6 +150,12 @@ pub(super) fn plan(
             Ok(Step { unit: name.clone(), effect, seen, write })
         })
         .collect()
+}
+
+/// Tells whether a unit was taken over already as it is wished.
+fn is_adopted(record: &UnitRecord, from: MachineId, wish: &Wish) -> bool {
+    let adopted = record.adopted.is_some_and(|adopted| adopted.from == from);
+    adopted && !record.deleting && record.current.is_some() && record.current == wish.hash()
 }
 
 /// Decides on all that is asked of one unit: its text first, then what is to become of it. `existing` is
@@ -189,6 +206,7 @@ impl From<&UnitOrder> for Wish {
             expected: order.expected,
             create: order.create,
             set: order.set.clone(),
+            adopt: order.adopt,
         }
     }
 }
@@ -442,6 +460,7 @@ fn new_record(name: &UnitName) -> UnitRecord {
         current: None,
         rollout: Rollout::default(),
         set: None,
+        adopted: None,
         target: Target::Inactive,
         generation: 0,
         run: 0,

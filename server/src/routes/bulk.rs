@@ -91,7 +91,7 @@ pub(super) async fn put_unit(
     let expected = asked.condition.expected(&reader, &unit)?;
     let rollout = rollout(put.no_restart);
     let text = text.map(|text| NewText { rollout, ..NewText::replacing(text) });
-    let order = UnitOrder { text, word: target, expected, create: true, set: None };
+    let order = UnitOrder { text, word: target, expected, create: true, ..UnitOrder::default() };
     let written = node.operations.write(&[(unit, order)], true, asked.asker()?).await?;
     Ok(Json(outcome(&node, written.written).await))
 }
@@ -135,7 +135,13 @@ fn order(reader: &StateReader, unit: &BulkUnit) -> Result<(UnitName, UnitOrder),
     }
     Ok((
         name,
-        UnitOrder { text, word, expected: unit.if_match.map(Revision), create: false, set: unit.set.clone() },
+        UnitOrder {
+            text,
+            word,
+            expected: unit.if_match.map(Revision),
+            set: unit.set.clone(),
+            ..UnitOrder::default()
+        },
     ))
 }
 

@@ -41,6 +41,7 @@ fn own(number: u64, run: u64) -> (Key, Option<Vec<u8>>) {
         current: None,
         rollout: Rollout::OneByOne,
         set: None,
+        adopted: None,
         target,
         generation: 1,
         run,
