@@ -33,6 +33,9 @@
 //!   tells the second, which is reported.
 //! - *Other content in the manifest*: acted on with the next token or run: stop, until systemd has
 //!   forgotten the unit, write, start. Under the same token and run a launched unit is left alone.
+//! - *Killed while taking over a unit of the machine's own*: before systemd was told to reload nothing has
+//!   changed for it, afterwards it has the unit from flotilla's file; the ledger says that it is under way,
+//!   and the next agent goes on with every step. Ordered to leave before the reload, its files are put back.
 //! - *A manifest older than what was started* (token or run): left alone and reported.
 //!
 //! # What `seen` promises
@@ -43,6 +46,7 @@
 //! placement only when nothing of it is on the machine, or after a stop job of this agent's own
 //! ended in `done` with the unit at rest and its control group empty, and no start unanswered.
 
+pub mod adoption;
 mod agent;
 mod board;
 mod contents;

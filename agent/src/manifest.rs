@@ -160,6 +160,7 @@ mod tests {
             token,
             departing: None,
             moving: None,
+            adopt: false,
         }
     }
 

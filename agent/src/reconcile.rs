@@ -24,6 +24,10 @@
 //! comes under the same token and run. It is adopted: the evidence names it from then on, and what runs
 //! is not touched. The file is changed once the unit is at rest, or for its next start.
 //!
+//! A unit that the machine has as its own, and whose order says so, is taken over as it runs instead of
+//! being installed and started; if the order to leave comes before that is done, it is let go and stays
+//! the machine's own.
+//!
 //! What is started is known by its evidence (token and run), which lives exactly as long as the
 //! machine is up. Evidence that matches the order is adopted: nothing is touched. Evidence of a
 //! newer placement or run than the order's means that the order is old: nothing is touched either.
@@ -56,6 +60,10 @@ pub enum Gate {
     /// The store went back: nothing is started, stopped or removed until an operator says so.
     Frozen(String),
 }
+
+/// The run under which a unit is taken over: the one that it is given to the cluster with. A higher one
+/// was ordered since, and starts it anew.
+const ADOPTED_RUN: u64 = 1;
 
 /// Everything that [`reconcile`] looks at.
 #[derive(Debug, Clone, Copy)]
@@ -96,6 +104,10 @@ pub enum Step {
     MarkLoaded(Evidence),
     /// Note that what was started is what this content runs as well.
     Adopt(ContentHash),
+    /// Take over what the machine has of it as its own, under this evidence if it runs.
+    TakeOver(Evidence),
+    /// Give back to the machine what was not taken over whole.
+    LetGo,
     /// Stop the unit and wait until systemd has forgotten it.
     Stop,
     /// Take away its file and evidence.
@@ -114,6 +126,8 @@ impl Step {
             Self::MarkLoaded(_) => "it could not be noted that it is only loaded",
             Self::MarkStarted => "it could not be noted that it was started",
             Self::Adopt(_) => "it could not be noted which content it has now",
+            Self::TakeOver(_) => "it could not be taken over, and runs on as the machine's own",
+            Self::LetGo => "it could not be given back to the machine",
             Self::Stop => "it could not be stopped",
             Self::Remove => "its files could not be removed",
             Self::AskHistory => "the journal did not tell what became of its start",
@@ -193,6 +207,9 @@ fn wish(s: &Situation<'_>) -> Next {
         return next;
     }
     let Some(order) = wanted(s.orders) else { return Next::Settled };
+    if order.adopt && !has_evidence(s) && !s.attempts.took_over() {
+        return Next::Do(Step::TakeOver(Evidence { run: order.run.min(ADOPTED_RUN), ..evidence(order) }));
+    }
     match (standing(s, order), order.target) {
         (Standing::Newer, _) => Next::Settled,
         (_, Target::Inactive | Target::Loaded) => load(s, order),
@@ -213,8 +230,20 @@ fn standing(s: &Situation<'_>, order: &ManifestEntry) -> Standing {
     }
 }
 
+fn has_evidence(s: &Situation<'_>) -> bool {
+    s.present.is_some_and(|present| present.evidence.is_some())
+}
+
+/// Tells whether a departing order may have begun to take over what has to be given back first.
+fn may_hold(s: &Situation<'_>, order: &ManifestEntry) -> bool {
+    order.adopt && order.departing.is_some() && !has_evidence(s) && !s.attempts.let_go()
+}
+
 /// Makes what a departing order names leave; `None` when nothing that is here has to.
 fn leave(s: &Situation<'_>) -> Option<Next> {
+    if s.orders.iter().any(|order| may_hold(s, order)) {
+        return Some(Next::Do(Step::LetGo));
+    }
     let mut departing = s.orders.iter().filter(|o| o.departing.is_some());
     let Some(present) = s.present else {
         return (s.attempts.unsettled() && departing.next().is_some()).then_some(Next::Do(Step::Stop));

@@ -19,6 +19,8 @@ mod escape;
 pub mod fake;
 mod files;
 mod layout;
+mod ledger;
+mod survey;
 
 pub use bus::DbusSystemd;
 pub use layout::Layout;
@@ -216,6 +218,14 @@ pub enum SystemdError {
         /// Where systemd found it.
         path: String,
     },
+    /// It is to be taken over, and is not.
+    #[error("{unit} runs on as it was, as this machine's own: {why}")]
+    NotTaken {
+        /// The unit.
+        unit: String,
+        /// Why.
+        why: String,
+    },
     /// The unit is loaded, so neither its file nor its evidence may change now.
     #[error("{0} is still loaded; it can be changed or started anew only after it has stopped")]
     StillLoaded(String),
@@ -243,8 +253,8 @@ pub enum Change {
 /// The machine's systemd.
 ///
 /// # Guarantees
-/// Only units that flotilla wrote are ever changed. A file is never changed while its unit is
-/// loaded. [`start`](Systemd::start) and [`stop`](Systemd::stop) return after systemd's job has
+/// Only units that flotilla wrote are ever changed, and those that it is told to take over. A file is
+/// never changed while its unit is loaded, but for what is taken over as it is. [`start`](Systemd::start) and [`stop`](Systemd::stop) return after systemd's job has
 /// ended.
 ///
 /// # Errors
@@ -297,6 +307,20 @@ pub trait Systemd: fmt::Debug + Send + Sync + 'static {
     /// Writes into the present evidence that what was started is what this content runs as well; whether
     /// its start ended in `done`, and when it was, stay as they are.
     async fn adopt(&self, unit: &UnitName, hash: ContentHash) -> Result<(), SystemdError>;
+
+    /// Takes over a unit of the machine's own that runs with exactly this text: afterwards it is
+    /// flotilla's, under this evidence and as one whose start ended in `done`, and runs as it did. Its
+    /// own files are moved to where they can be put back from. One that is at rest is flotilla's
+    /// afterwards without evidence. Does nothing where the machine has no such unit of its own. Goes
+    /// on with what an earlier agent has begun.
+    ///
+    /// # Guarantees
+    /// Nothing is stopped or started by it, whatever becomes of it.
+    async fn take_over(&self, unit: &UnitName, text: &str, evidence: &Evidence) -> Result<(), SystemdError>;
+
+    /// Gives back to the machine what [`take_over`](Systemd::take_over) has not taken whole: its files
+    /// are put back, and it runs on. What systemd has from flotilla's file already is flotilla's.
+    async fn let_go(&self, unit: &UnitName) -> Result<(), SystemdError>;
 
     /// Stops the unit, waits for the job, and resets it if it failed, so that systemd forgets it.
     /// A start that is queued, and has not begun, is taken back. A unit that became the machine's own

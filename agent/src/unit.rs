@@ -205,6 +205,8 @@ impl UnitTask {
             Step::Prepare { .. } => debug!(%unit, "making sure of what its new start needs"),
             Step::MarkLoaded(_) => debug!(%unit, "noting that it is only loaded"),
             Step::Adopt(hash) => info!(%unit, %hash, "noting that it has this content now, and runs on"),
+            Step::TakeOver(e) => debug!(%unit, token = %e.token, "taking over what the machine has of it"),
+            Step::LetGo => debug!(%unit, "giving back what was not taken over"),
             Step::Stop => info!(%unit, "stopping it"),
             Step::Remove => info!(%unit, "removing its files"),
             Step::MarkStarted => debug!(%unit, "noting that it was started"),
@@ -333,7 +335,12 @@ async fn perform(
 ) -> Performed {
     let mut seen = None;
     let mut text = None;
-    if let Step::Install(hash) | Step::Prepare { text: Some(hash), .. } = step {
+    let needed = match step {
+        Step::Install(hash) | Step::Prepare { text: Some(hash), .. } => Some(hash),
+        Step::TakeOver(evidence) => Some(&evidence.hash),
+        _ => None,
+    };
+    if let Some(hash) = needed {
         text = held.filter(|(held, _)| held == hash);
         if text.is_none() {
             match contents.get(*hash).await {
@@ -364,6 +371,11 @@ async fn perform(
         Step::MarkStarted => systemd.mark_started(unit).await.map(|()| Outcome::Done),
         Step::MarkLoaded(evidence) => systemd.mark_loaded(unit, evidence).await.map(|()| Outcome::Done),
         Step::Adopt(hash) => systemd.adopt(unit, *hash).await.map(|()| Outcome::Done),
+        Step::TakeOver(evidence) => {
+            let taken = systemd.take_over(unit, words.unwrap_or_default(), evidence).await;
+            taken.map(|()| Outcome::Done)
+        }
+        Step::LetGo => systemd.let_go(unit).await.map(|()| Outcome::Done),
         Step::Remove => systemd.remove(unit).await.map(|()| Outcome::Done),
         Step::Start(evidence) => systemd.start(unit, evidence).await.map(Outcome::Job),
         Step::Stop => systemd.stop(unit).await.map(Outcome::Job),

@@ -149,3 +149,84 @@ async fn a_unit_that_became_the_machines_own_leaves_once_it_is_at_rest() {
     within!(70, machine.is_gone(WEB, 1, order).await);
     assert!(machine.systemd.look().is_empty());
 }
+
+fn adopted(token: i64, run: u64) -> ManifestEntry {
+    ManifestEntry { adopt: true, ..entry(WEB, token, run) }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_unit_of_the_machines_own_is_taken_over_as_it_runs_and_is_then_like_any_other() {
+    let mut machine = Machine::new().await;
+    let runs = machine.systemd.add_running_local_unit(&unit(WEB), &machine::text("a"));
+    machine.order(&[adopted(1, 1)]).await;
+    let _agent = machine.start();
+    within!(5, machine.is(WEB, 1, "active").await);
+    let report = machine.report(WEB, 1).await.expect("a report");
+    assert_eq!((report.invocation.as_ref(), report.run, report.problem), (Some(&runs), 1, None));
+    assert!(machine.starts(WEB).is_empty() && !machine.systemd.is_local(&unit(WEB)));
+    // Stopped by hand it stays so, and is reported; started again it has its token.
+    machine.systemd.stop_locally(&unit(WEB));
+    within!(5, machine.report(WEB, 1).await.is_some_and(|report| report.stopped_locally));
+    machine.order(&[adopted(1, 2)]).await;
+    within!(5, machine.is(WEB, 1, "active").await);
+    assert_eq!(machine.starts(WEB), [(1, 2)]);
+    machine.reboot();
+    let _agent = machine.start();
+    within!(5, machine.starts(WEB) == [(1, 2), (1, 2)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_agent_killed_at_any_moment_of_it_ends_with_the_same_process_taken_over() {
+    for killed_after_ms in (0..400).step_by(20) {
+        let machine = Machine::new().await;
+        let slow = Behaviour { lingers: Duration::from_millis(100), ..Behaviour::default() };
+        machine.systemd.behave(&unit(WEB), slow);
+        let runs = machine.systemd.add_running_local_unit(&unit(WEB), &machine::text("a"));
+        machine.order(&[adopted(1, 1)]).await;
+        let agent = machine.start();
+        sleep(Duration::from_millis(killed_after_ms)).await;
+        drop(agent);
+        let _agent = machine.start();
+        within!(30, machine.is(WEB, 1, "active").await);
+        assert_eq!(machine.invocation(WEB), Some(runs), "killed after {killed_after_ms} ms");
+        assert!(machine.starts(WEB).is_empty() && machine.systemd.stops().is_empty());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn ordered_to_leave_in_the_middle_it_is_given_back_or_stopped_and_never_half_of_both() {
+    let (mut given_back, mut stopped) = (0, 0);
+    for left_after_ms in (0..400).step_by(20) {
+        let machine = Machine::new().await;
+        let slow = Behaviour { lingers: Duration::from_millis(100), ..Behaviour::default() };
+        machine.systemd.behave(&unit(WEB), slow);
+        machine.systemd.add_running_local_unit(&unit(WEB), &machine::text("a"));
+        machine.order(&[adopted(1, 1)]).await;
+        let agent = machine.start();
+        sleep(Duration::from_millis(left_after_ms)).await;
+        drop(agent);
+        let order = machine.order(&[ManifestEntry { adopt: true, ..departing(WEB, 1) }]).await;
+        let _agent = machine.start();
+        within!(30, machine.is_gone(WEB, 1, order).await);
+        let (runs, local) = (machine.systemd.is_running(&unit(WEB)), machine.systemd.is_local(&unit(WEB)));
+        assert_eq!(runs, local, "left after {left_after_ms} ms");
+        assert!(machine.systemd.look().is_empty());
+        given_back += usize::from(local);
+        stopped += usize::from(!local);
+    }
+    assert!(given_back > 0 && stopped > 0, "{given_back} {stopped}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn another_text_is_not_taken_over_and_runs_on() {
+    let machine = Machine::new().await;
+    machine.systemd.add_running_local_unit(&unit(WEB), &machine::text("b"));
+    machine.order(&[adopted(1, 1)]).await;
+    let _agent = machine.start();
+    within!(5, problem(&machine, 1).await.contains("its files are others"));
+    pass(120).await;
+    assert!(machine.systemd.is_running(&unit(WEB)) && machine.systemd.is_local(&unit(WEB)));
+    let order = machine.order(&[ManifestEntry { adopt: true, ..departing(WEB, 1) }]).await;
+    within!(5, machine.is_gone(WEB, 1, order).await);
+    assert!(machine.systemd.is_running(&unit(WEB)) && machine.systemd.is_local(&unit(WEB)));
+}

@@ -157,7 +157,7 @@ async fn open_systemd(config: &Config, waits: bool) -> anyhow::Result<DbusSystem
         None => Layout::system(),
         Some(user) => Layout::user(&user.runtime, &user.home),
     };
-    let layout = Layout { run: config.run.clone(), ..layout };
+    let layout = Layout { run: config.run.clone(), adopted: config.state.join("adopted"), ..layout };
     let begun = Instant::now();
     loop {
         let error = match DbusSystemd::open(layout.clone(), config.machine).await {

@@ -7,6 +7,8 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on fails")]
 
+#[path = "systemd/adopting.rs"]
+mod adopting;
 #[path = "systemd/machine.rs"]
 mod machine;
 #[path = "systemd/wanted.rs"]

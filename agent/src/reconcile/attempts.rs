@@ -47,6 +47,10 @@ pub struct Attempts {
     stopped: bool,
     /// What the next start needs is there, and nothing was started since.
     prepared: bool,
+    /// What the machine had as its own is flotilla's, or there was nothing.
+    took_over: bool,
+    /// What was not taken over whole is the machine's again, or there was nothing.
+    let_go: bool,
     history: Option<Result<History, String>>,
 }
 
@@ -64,6 +68,8 @@ enum Kind {
     MarkStarted,
     MarkLoaded,
     Adopt,
+    TakeOver,
+    LetGo,
     Stop,
     Remove,
     AskHistory,
@@ -78,6 +84,8 @@ impl From<&Step> for Kind {
             Step::MarkStarted => Self::MarkStarted,
             Step::MarkLoaded(_) => Self::MarkLoaded,
             Step::Adopt(_) => Self::Adopt,
+            Step::TakeOver(_) => Self::TakeOver,
+            Step::LetGo => Self::LetGo,
             Step::Stop => Self::Stop,
             Step::Remove => Self::Remove,
             Step::AskHistory => Self::AskHistory,
@@ -150,6 +158,14 @@ impl Attempts {
                 self.prepared = true;
                 None
             }
+            (Step::TakeOver(_), Outcome::Done) => {
+                self.took_over = true;
+                None
+            }
+            (Step::LetGo, Outcome::Done) => {
+                self.let_go = true;
+                None
+            }
             (_, Outcome::Done) => repeated.then(|| format!("{kind:?} had no effect")),
         };
         match failure {
@@ -203,6 +219,16 @@ impl Attempts {
     /// Tells whether this agent made sure of what the next start needs.
     pub(super) const fn prepared(&self) -> bool {
         self.prepared
+    }
+
+    /// Tells whether this agent took over what there was of the machine's own.
+    pub(super) const fn took_over(&self) -> bool {
+        self.took_over
+    }
+
+    /// Tells whether this agent gave back what was not taken over whole.
+    pub(super) const fn let_go(&self) -> bool {
+        self.let_go
     }
 
     /// Returns what the journal said, if it was asked.

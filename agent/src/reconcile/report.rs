@@ -75,7 +75,7 @@ fn of_order(s: &Situation<'_>, order: &ManifestEntry, held_if_gated: bool) -> Un
 /// Also no file of it: once it is reported gone the engine forgets it, and nobody would ever take
 /// away what were still there.
 fn gone(s: &Situation<'_>, order: &ManifestEntry) -> bool {
-    if s.attempts.unsettled() {
+    if s.attempts.unsettled() || super::may_hold(s, order) {
         return false;
     }
     let Some(present) = s.present else { return true };

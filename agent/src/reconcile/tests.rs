@@ -21,6 +21,7 @@ fn order(token: i64, run: u64) -> ManifestEntry {
         token: Token(token),
         departing: None,
         moving: None,
+        adopt: false,
     }
 }
 
@@ -423,4 +424,56 @@ fn nothing_is_done_in_a_circle() {
     let twice = decide(&orders, Some(&clinging), &after(&[done.clone(), done]));
     assert!(matches!(twice.next, Next::Wait(_)));
     assert!(twice.reports[0].problem.is_some());
+}
+
+#[test]
+fn what_the_machine_has_as_its_own_is_taken_over_before_anything_else() {
+    let adopt = |order: ManifestEntry| ManifestEntry { adopt: true, ..order };
+    let take_over = |token| {
+        let evidence =
+            Evidence { token: Token(token), run: 1, hash: hash("a"), started: false, loaded: false };
+        Next::Do(Step::TakeOver(evidence))
+    };
+    let (fresh, looked) = (Attempts::default(), |next: Next| match next {
+        Next::Do(step) => after(&[(step, Outcome::Done)]),
+        _ => Attempts::default(),
+    });
+    let next = |orders: &[ManifestEntry], present: Option<&Present>, attempts: &Attempts| {
+        decide(orders, present, attempts).next
+    };
+    // Also what a restart was ordered of meanwhile, what is to be stopped, and what was begun by another agent.
+    for order in [order(1, 1), order(1, 3), loaded(1)] {
+        for present in [None, Some(bare("active"))] {
+            assert_eq!(next(&[adopt(order.clone())], present.as_ref(), &fresh), take_over(1));
+        }
+    }
+    assert_eq!(next(&[adopt(order(1, 1))], Some(&under(1, 1, true, "active")), &fresh), Next::Settled);
+    assert_eq!(next(&[adopt(order(1, 3))], Some(&under(1, 1, true, "active")), &fresh), prepare(1, 3, None));
+    assert_eq!(next(&[adopt(loaded(1))], Some(&under(1, 1, true, "active")), &fresh), Next::Do(Step::Stop));
+    // Where there was nothing to take, or it had ended, it is started like any other.
+    let orders = [adopt(order(1, 1))];
+    assert_eq!(next(&orders, None, &looked(take_over(1))), Next::Do(Step::Install(hash("a"))));
+    assert_eq!(next(&orders, Some(&bare("inactive")), &looked(take_over(1))), start(1, 1));
+    // Ordered to leave before that, it is given back, and not gone before.
+    let leaves = [adopt(departing(1))];
+    for present in [None, Some(bare("active"))] {
+        let decision = decide(&leaves, present.as_ref(), &fresh);
+        assert_eq!(decision.next, Next::Do(Step::LetGo));
+        assert!(!decision.reports[0].gone);
+    }
+    let let_go = looked(Next::Do(Step::LetGo));
+    let decision = decide(&leaves, None, &let_go);
+    assert!(decision.next == Next::Settled && decision.reports[0].gone);
+    assert_eq!(
+        next(&leaves, Some(&bare("active")), &let_go),
+        Next::Do(Step::Stop),
+        "it was flotilla's already"
+    );
+    assert_eq!(next(&leaves, Some(&under(1, 1, true, "active")), &fresh), Next::Do(Step::Stop));
+    // It is told why it is not taken over.
+    let failed =
+        after(&[(Step::TakeOver(evidence(&orders[0])), Outcome::Error("its files are others".to_owned()))]);
+    let decision = decide(&orders, None, &failed);
+    assert!(matches!(decision.next, Next::Wait(_)));
+    assert_eq!(decision.reports[0].problem.as_deref(), Some("its files are others"));
 }

@@ -28,6 +28,7 @@ use self::{
 use super::{
     Change, Evidence, History, JobResult, Layout, Present, Systemd, SystemdError, UnitState,
     files::{Files, OnDisk, foreign},
+    ledger::Ledger,
 };
 
 mod ask;
@@ -42,6 +43,7 @@ mod proxy;
 mod reload;
 mod session;
 mod status;
+mod takeover;
 mod told;
 pub(super) mod unit;
 mod unread;
@@ -288,7 +290,8 @@ impl DbusSystemd {
 
     /// Refuses a unit that systemd has loaded from a file that is not ours.
     fn refuse_foreign(&self, unit: &UnitName, fragment: &str) -> Result<(), SystemdError> {
-        if fragment.is_empty() || self.files.is_ours(unit, fragment) {
+        let ours = fragment.is_empty() || self.files.is_ours(unit, fragment);
+        if ours || Ledger::of(unit, &self.layout).overrides(fragment.as_ref()) {
             return Ok(());
         }
         Err(foreign(unit, fragment.as_ref()))
@@ -474,6 +477,14 @@ impl Systemd for DbusSystemd {
         self.files.adopt(unit, hash)
     }
 
+    async fn take_over(&self, unit: &UnitName, text: &str, evidence: &Evidence) -> Result<(), SystemdError> {
+        self.take_unit_over(unit, text, evidence).await
+    }
+
+    async fn let_go(&self, unit: &UnitName) -> Result<(), SystemdError> {
+        self.let_unit_go(unit).await
+    }
+
     async fn stop(&self, unit: &UnitName) -> Result<JobResult, SystemdError> {
         let Some(fragment) = self.fragment(unit).await? else { return Ok(JobResult::Done) };
         if self.refuse_foreign(unit, &fragment).is_err() {
@@ -517,10 +528,12 @@ impl Systemd for DbusSystemd {
     }
 
     async fn history(&self, unit: &UnitName) -> Result<History, SystemdError> {
-        match self.files.read(unit)?.at {
-            Some(since) => history::read(unit, since, self.layout.user).await,
-            None => Ok(History::default()),
-        }
+        let disk = self.files.read(unit)?;
+        let Some(since) = disk.at else { return Ok(History::default()) };
+        // What was taken over was started before there was any evidence of it.
+        let before = disk.evidence.filter(|evidence| evidence.started).map(|_| JobResult::Done);
+        let before = History { start: before, stopped_by_job: false };
+        history::read(unit, since, before, self.layout.user).await
     }
 
     async fn changes(&self) -> Result<mpsc::Receiver<Change>, SystemdError> {

@@ -65,6 +65,19 @@ impl FakeSystemd {
         self.machine(|m| m.local.insert(unit.clone(), format!("/etc/systemd/system/{unit}")));
     }
 
+    /// Puts a unit of the machine's own there that runs with this text; returns its `InvocationID`.
+    pub fn add_running_local_unit(&self, unit: &UnitName, text: &str) -> String {
+        self.add_local_unit(unit);
+        let hash = ContentHash::of(text.as_bytes());
+        self.machine(|m| m.run_local(unit, hash))
+    }
+
+    /// Returns whether a unit of this name is the machine's own.
+    #[must_use]
+    pub fn is_local(&self, unit: &UnitName) -> bool {
+        self.machine(|m| m.local.contains_key(unit))
+    }
+
     /// Takes a unit of the machine's own away.
     pub fn remove_local_unit(&self, unit: &UnitName) {
         self.machine(|m| m.local.remove(unit));
@@ -375,6 +388,51 @@ impl Systemd for FakeSystemd {
         self.machine(|m| {
             if let Some(evidence) = m.units.get_mut(unit).and_then(|entry| entry.evidence.as_mut()) {
                 evidence.hash = hash;
+            }
+        });
+        Ok(())
+    }
+
+    async fn take_over(&self, unit: &UnitName, text: &str, evidence: &Evidence) -> Result<(), SystemdError> {
+        self.answer("GetAll").await?;
+        let (hash, lingers) = (ContentHash::of(text.as_bytes()), self.machine(|m| m.behaviour(unit).lingers));
+        if !self.machine(|m| m.taking.contains(unit)) {
+            match self.machine(|m| m.local.contains_key(unit).then(|| m.local_texts.get(unit).copied())) {
+                None => return Ok(()),
+                Some(there) if there != Some(hash) => {
+                    let why = "its files are others".to_owned();
+                    return Err(SystemdError::NotTaken { unit: unit.to_string(), why });
+                }
+                Some(_) => drop(self.machine(|m| m.taking.insert(unit.clone()))),
+            }
+        }
+        // An agent may be killed after each of these.
+        sleep(lingers).await;
+        self.refuse_full_disk(unit, format!("/run/flotilla/units/{unit}"))?;
+        self.machine(|m| m.units.entry(unit.clone()).or_default().file = Some(hash));
+        sleep(lingers).await;
+        self.answer("Reload").await?;
+        self.machine(|m| m.local.remove(unit));
+        sleep(lingers).await;
+        self.machine(|m| {
+            let entry = m.units.entry(unit.clone()).or_default();
+            if entry.loaded.as_ref().is_some_and(|loaded| !loaded.has_ended()) {
+                entry.evidence = Some(Evidence { started: true, ..evidence.clone() });
+                entry.history = History { start: Some(JobResult::Done), stopped_by_job: false };
+            }
+            m.taking.remove(unit);
+        });
+        Ok(())
+    }
+
+    async fn let_go(&self, unit: &UnitName) -> Result<(), SystemdError> {
+        self.answer("GetAll").await?;
+        self.machine(|m| {
+            if m.taking.remove(unit)
+                && m.local.contains_key(unit)
+                && let Some(entry) = m.units.get_mut(unit)
+            {
+                entry.file = None;
             }
         });
         Ok(())

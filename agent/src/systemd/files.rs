@@ -30,12 +30,12 @@ use flotilla_registry::records::Token;
 use flotilla_units::{ContentHash, MachineId, UnitName};
 use jiff::Timestamp;
 
-use super::{Evidence, Layout, SystemdError};
+use super::{Evidence, Layout, SystemdError, ledger::Ledger};
 
 mod wanted;
 
 /// The drop-in's name below `<unit>.d`. Fifty leaves room for a machine's own ones on both sides.
-const DROP_IN: &str = "50-flotilla.conf";
+pub(super) const DROP_IN: &str = "50-flotilla.conf";
 
 /// The longest name of a file, in bytes (`NAME_MAX`), less what a temporary name adds to it.
 const LONGEST_NAME: usize = 255 - TEMPORARY.len();
@@ -131,7 +131,8 @@ impl Files {
     }
 
     /// Refuses a unit that is the machine's own: one of this name, or of its template's name,
-    /// anywhere that systemd looks, that is not our link.
+    /// anywhere that systemd looks, that is not our link. A package's file of a unit that was taken over
+    /// is overridden.
     ///
     /// systemd would take our file for `web@1.service` although the machine has a `web@.service`,
     /// but whoever wrote that template means its instances to be theirs.
@@ -149,7 +150,7 @@ impl Files {
                 let ours = there.is_symlink()
                     && *directory == self.layout.links
                     && fs::read_link(&path).is_ok_and(|to| to == self.layout.units().join(name));
-                if !ours {
+                if !ours && !Ledger::of(unit, &self.layout).overrides(&path) {
                     return Err(foreign(unit, &path));
                 }
             }

@@ -14,6 +14,10 @@ pub struct Layout {
     pub links: PathBuf,
     /// Everywhere that a unit of the machine's own may lie, [`links`](Self::links) included.
     pub search: Vec<PathBuf>,
+    /// Those of them where people put units, and that flotillad may take files from.
+    pub own: Vec<PathBuf>,
+    /// Where the files of units that were taken over are kept, `/var/lib/flotilla/adopted`.
+    pub adopted: PathBuf,
     /// The bus that the manager is on.
     pub bus: String,
     /// Where control groups are mounted, `/sys/fs/cgroup`.
@@ -54,6 +58,8 @@ impl Layout {
         search.push(links.clone());
         Self {
             run: "/run/flotilla".into(),
+            own: vec!["/etc/systemd/system".into(), links.clone()],
+            adopted: "/var/lib/flotilla/adopted".into(),
             links,
             search,
             bus: "unix:path=/run/dbus/system_bus_socket".to_owned(),
@@ -78,6 +84,9 @@ impl Layout {
         search.push(links.clone());
         Self {
             run: runtime.join("flotilla"),
+            // Units of a user's manager are not taken over.
+            own: Vec::new(),
+            adopted: home.join(".local/state/flotilla/adopted"),
             links,
             search,
             bus: format!("unix:path={}", escape_address(&runtime.join("bus"))),

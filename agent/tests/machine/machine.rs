@@ -62,6 +62,7 @@ pub fn entry(name: &str, token: i64, run: u64) -> ManifestEntry {
         token: Token(token),
         departing: None,
         moving: None,
+        adopt: false,
     }
 }
 

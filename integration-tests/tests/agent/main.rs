@@ -49,6 +49,7 @@ fn entry(name: &str, token: i64, text: &str) -> ManifestEntry {
         token: Token(token),
         departing: None,
         moving: None,
+        adopt: false,
     }
 }
 

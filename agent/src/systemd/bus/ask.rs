@@ -107,7 +107,10 @@ impl DbusSystemd {
     }
 }
 
-async fn properties_of(manager: &ManagerProxy<'_>, unit: &str) -> zbus::Result<PropertiesProxy<'static>> {
+pub(super) async fn properties_of(
+    manager: &ManagerProxy<'_>,
+    unit: &str,
+) -> zbus::Result<PropertiesProxy<'static>> {
     PropertiesProxy::builder(manager.inner().connection())
         .path(escape::object_path(unit))
         .cache_properties(CacheProperties::No)

@@ -30,8 +30,13 @@ struct JobMessage {
     came: String,
 }
 
-/// Reads what became of a unit's jobs since a time.
-pub(super) async fn read(unit: &UnitName, since: Timestamp, user: bool) -> Result<History, SystemdError> {
+/// Reads what became of a unit's jobs since a time, before which it was like that.
+pub(super) async fn read(
+    unit: &UnitName,
+    since: Timestamp,
+    before: History,
+    user: bool,
+) -> Result<History, SystemdError> {
     let from = since.as_microsecond().saturating_sub(MARGIN_US).max(0);
     let (sec, us) = (from / 1_000_000, from % 1_000_000);
     let mut command = Command::new("journalctl");
@@ -55,11 +60,11 @@ pub(super) async fn read(unit: &UnitName, since: Timestamp, user: bool) -> Resul
             why: String::from_utf8_lossy(&output.stderr).trim().to_owned(),
         });
     }
-    Ok(judge(&output.stdout, since))
+    Ok(judge(&output.stdout, since, before))
 }
 
-fn judge(lines: &[u8], since: Timestamp) -> History {
-    let mut history = History::default();
+fn judge(lines: &[u8], since: Timestamp, before: History) -> History {
+    let mut history = before;
     for line in lines.split(|&b| b == b'\n') {
         // What is not about a job, or is not as expected, says nothing about one.
         let Ok(message) = serde_json::from_slice::<JobMessage>(line) else { continue };
@@ -93,13 +98,16 @@ mod tests {
     #[test]
     fn the_last_start_counts_and_only_stops_after_it() {
         let since = Timestamp::from_microsecond(1_000).unwrap();
-        let judge = |lines: &[String]| judge(lines.concat().as_bytes(), since);
+        let judge_after = |lines: &[String], before| judge(lines.concat().as_bytes(), since, before);
+        let judge = |lines: &[String]| judge_after(lines, History::default());
         let done = Some(JobResult::Done);
         assert_eq!(judge(&[]), History::default());
         assert_eq!(judge(&[line("start", "done", 999)]), History::default());
         assert_eq!(judge(&[line("stop", "done", 1_000)]), History::default());
         let started = History { start: done.clone(), stopped_by_job: false };
         assert_eq!(judge(&[line("start", "done", 1_000)]), started);
+        let stopped = History { start: done.clone(), stopped_by_job: true };
+        assert_eq!(judge_after(&[line("stop", "done", 1_001)], started.clone()), stopped, "it ran before");
         assert_eq!(
             judge(&[
                 line("start", "done", 1_001),

@@ -88,7 +88,8 @@ impl Properties {
         cgroup::is_empty(&layout.cgroups, &self.text("ControlGroup"))
     }
 
-    fn invocation(&self) -> Option<String> {
+    /// Returns the id of what runs, or ran last.
+    pub(super) fn invocation(&self) -> Option<String> {
         let bytes: Vec<u8> = self.get("InvocationID")?;
         (bytes.len() == 16).then(|| bytes.iter().map(|b| format!("{b:02x}")).collect())
     }

@@ -9,7 +9,7 @@
 //!            └────────────────────────────────────────────┴───────────────────┘
 //! ```
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use flotilla_units::{ContentHash, UnitName};
 use jiff::{SignedDuration, Timestamp};
@@ -28,6 +28,10 @@ pub(super) struct Machine {
     pub(super) units: BTreeMap<UnitName, Unit>,
     /// Units of the machine's own, with their paths.
     pub(super) local: BTreeMap<UnitName, String>,
+    /// What those of them run with that can be taken over.
+    pub(super) local_texts: BTreeMap<UnitName, ContentHash>,
+    /// Units whose taking over has begun: as the ledger, it survives a reboot.
+    pub(super) taking: BTreeSet<UnitName>,
     pub(super) behaviours: BTreeMap<UnitName, Behaviour>,
     pub(super) default_behaviour: Behaviour,
     pub(super) starts: Vec<Start>,
@@ -74,6 +78,8 @@ impl Machine {
             disk_full: false,
             units: BTreeMap::new(),
             local: BTreeMap::new(),
+            local_texts: BTreeMap::new(),
+            taking: BTreeSet::new(),
             behaviours: BTreeMap::new(),
             default_behaviour: Behaviour::default(),
             starts: Vec::new(),
@@ -259,6 +265,26 @@ impl Machine {
             None => entry.loaded = None,
         }
         self.outbox.unit(unit);
+    }
+
+    /// Lets a unit of the machine's own run.
+    pub(super) fn run_local(&mut self, unit: &UnitName, hash: ContentHash) -> String {
+        self.local_texts.insert(unit.clone(), hash);
+        let (serial, now) = (self.next(), self.now());
+        let invocation = format!("{:016x}{serial:016x}", self.number);
+        self.units.entry(unit.clone()).or_default().loaded = Some(Loaded {
+            active: "active",
+            sub: "running",
+            since: now,
+            invocation: invocation.clone(),
+            result: "success",
+            exit_status: None,
+            restarts: 0,
+            cgroup_empty: false,
+            job: None,
+            serial,
+        });
+        invocation
     }
 
     /// Takes away everything that does not survive a reboot.
