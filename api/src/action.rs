@@ -1,6 +1,6 @@
 //! What users do to units.
 
-use flotilla_units::UnitName;
+use flotilla_units::{MachineId, UnitName};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -148,6 +148,10 @@ pub struct UnitOutcome {
     pub generation: u64,
     /// The unit's run afterwards.
     pub run: u64,
+    /// The machine whose own it was, where its files from before are kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    pub adopted_from: Option<MachineId>,
 }
 
 impl std::fmt::Display for Action {

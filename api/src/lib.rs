@@ -9,6 +9,7 @@
 //! the command line) there is [`Client`](client::Client) as well.
 
 pub mod action;
+pub mod adopt;
 #[cfg(feature = "client")]
 pub mod client;
 pub mod cluster;

@@ -236,6 +236,8 @@ pub(crate) enum Command {
     Unload(commands::change::Args),
     /// Stop units and forget them
     Destroy(commands::change::Args),
+    /// Take over services that run from a machine's own files, without a restart
+    Adopt(commands::adopt::Args),
     /// Print unit files
     Cat(commands::cat::Args),
     /// Change a unit's file in an editor

@@ -1,5 +1,6 @@
 //! The commands, a file each.
 
+pub(crate) mod adopt;
 pub(crate) mod apply;
 pub(crate) mod ca;
 pub(crate) mod cat;
@@ -99,6 +100,7 @@ pub(crate) async fn run(cli: Cli) -> anyhow::Result<Exit> {
         Command::Destroy(args) => {
             return change::run(cluster, Action::Destroy, &args.asked(), output, begun).await;
         }
+        Command::Adopt(args) => return adopt::run(cluster, args, output, begun).await,
         Command::Cat(args) => return cat::run(cluster, args, output).await,
         Command::Edit(args) => return edit::run(cluster, args, output).await,
         Command::Status(args) => return status::run(cluster, args, output).await,

@@ -378,7 +378,13 @@ mod tests {
         let mut behind = unit(&[state("active", "running")]);
         behind.hash = Some(flotilla_units::ContentHash::of(b"new"));
         behind.reason = Some("web@1.service is updated first".to_owned());
-        let outcome = [UnitOutcome { unit: behind.name.clone(), changed: true, generation: 3, run: 2 }];
+        let outcome = [UnitOutcome {
+            unit: behind.name.clone(),
+            changed: true,
+            generation: 3,
+            run: 2,
+            adopted_from: None,
+        }];
         let mut waiting = Waiting::new(Action::Start, &outcome);
         assert!(matches!(waiting.see(&behind), Some(Verdict::Done(_))), "nobody asked for it");
         let mut waiting = Waiting::new(Action::Start, &outcome).until_updated(true);
@@ -491,8 +497,13 @@ mod tests {
         assert!(matches!(judge(Action::Unload, &stopped, 3, 2), Verdict::Pending(_)));
         assert_eq!(judge(Action::Unload, &unit(&[]), 3, 2), Verdict::Done("unloaded".to_owned()));
         assert!(matches!(judge(Action::Destroy, &unit(&[]), 3, 2), Verdict::Pending(_)));
-        let outcome =
-            UnitOutcome { unit: "a.service".parse().expect("valid"), changed: true, generation: 3, run: 2 };
+        let outcome = UnitOutcome {
+            unit: "a.service".parse().expect("valid"),
+            changed: true,
+            generation: 3,
+            run: 2,
+            adopted_from: None,
+        };
         let mut waiting = Waiting::new(Action::Destroy, &[outcome]);
         assert_eq!(waiting.pending(), 1);
         waiting.gone(&"a.service".parse().expect("valid"));

@@ -5,7 +5,9 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use flotilla_agent::{Known, journal::LogSource, status::StatusSource, usage::UsageSource};
+use flotilla_agent::{
+    Known, adoption::AdoptionSource, journal::LogSource, status::StatusSource, usage::UsageSource,
+};
 use flotilla_api::{
     client::{Client, ClientError, Identity},
     error::{ErrorBody, ErrorKind},
@@ -55,6 +57,8 @@ pub struct Node {
     pub usage: Option<Arc<dyn UsageSource>>,
     /// Commands and shells on this machine, where its agent runs here.
     pub sessions: Option<Sessions>,
+    /// Which of the machine's own units can be taken over, where its agent runs here.
+    pub adoption: Option<Arc<dyn AdoptionSource>>,
     /// The other machines.
     pub peers: Peers,
     /// Counters and gauges.

@@ -1,5 +1,6 @@
 //! The routes, and the OpenAPI document made of them.
 
+mod adopt;
 mod bulk;
 mod cluster;
 mod cluster_settings;
@@ -97,6 +98,7 @@ fn parts() -> (OpenApiRouter<Arc<Node>>, OpenApiRouter<Arc<Node>>) {
         .routes(routes!(health::readyz))
         .routes(routes!(health::metrics))
         .routes(routes!(machines::machine_status))
+        .routes(routes!(adopt::survey))
         .routes(routes!(journal::machine_journal))
         .routes(routes!(sessions::open_session))
         .routes(routes!(usage::machine_usage));
@@ -111,6 +113,7 @@ fn parts() -> (OpenApiRouter<Arc<Node>>, OpenApiRouter<Arc<Node>>) {
         .routes(routes!(plan::get_drain, settings::drain, settings::end_drain))
         .routes(routes!(plan::plan))
         .routes(routes!(plan::rebalance))
+        .routes(routes!(adopt::adopt))
         .routes(routes!(units::list_units, units::submit))
         .routes(routes!(units::get_unit, bulk::put_unit, bulk::delete_unit))
         .routes(routes!(bulk::bulk))

@@ -43,18 +43,13 @@ pub(super) struct Record {
 #[derive(Debug, Clone)]
 pub(super) struct Ledger {
     folder: PathBuf,
-    /// Where flotilla's own link is, and where it leads to: it is not to be taken for the machine's file.
-    link: PathBuf,
+    /// Where flotilla's own links lead to: they are not to be taken for the machine's.
     links_to: PathBuf,
 }
 
 impl Ledger {
     pub(super) fn of(unit: &UnitName, layout: &Layout) -> Self {
-        Self {
-            folder: layout.adopted.join(unit.as_str()),
-            link: layout.links.join(unit.as_str()),
-            links_to: layout.units().join(unit.as_str()),
-        }
+        Self { folder: layout.adopted.join(unit.as_str()), links_to: layout.units().join(unit.as_str()) }
     }
 
     /// Returns what is noted; `None` when nothing was ever taken.
@@ -147,7 +142,7 @@ impl Ledger {
 
     /// Tells whether a file is not where it was: gone, or flotilla's own link is there.
     fn is_away(&self, path: &Path) -> Result<bool, SystemdError> {
-        if *path == self.link && fs::read_link(path).is_ok_and(|to| to == self.links_to) {
+        if fs::read_link(path).is_ok_and(|to| to == self.links_to) {
             return Ok(true);
         }
         match fs::symlink_metadata(path) {

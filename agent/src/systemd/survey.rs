@@ -212,7 +212,7 @@ fn look(unit: &UnitName, layout: &Layout) -> Result<OnDisk, Refusal> {
             disk.drop_ins.push(path.clone());
             disk.own.push(path);
         }
-        for enables in enabling(folder, unit)? {
+        for enables in enabling(folder, unit, &layout.units().join(unit.as_str()))? {
             if !is_own {
                 return Err(Refusal::StartedByOthers(enables.display().to_string()));
             }
@@ -230,13 +230,15 @@ fn is_made(folder: &Path) -> bool {
 }
 
 /// Returns the links in a folder that have a unit started together with another one.
-fn enabling(folder: &Path, unit: &UnitName) -> Result<Vec<PathBuf>, Refusal> {
+fn enabling(folder: &Path, unit: &UnitName, ours: &Path) -> Result<Vec<PathBuf>, Refusal> {
     let enables = |path: &PathBuf| {
         let kind = path.extension().and_then(|extension| extension.to_str());
         kind.is_some_and(|kind| ENABLES.contains(&kind))
     };
     let folders = listed(folder)?.into_iter().filter(enables).map(|folder| folder.join(unit.as_str()));
-    Ok(folders.filter(|link| fs::symlink_metadata(link).is_ok()).collect())
+    // Those that flotilla has made go with its own file.
+    let theirs = |link: &PathBuf| fs::read_link(link).map_or(true, |to| to != ours);
+    Ok(folders.filter(|link| fs::symlink_metadata(link).is_ok() && theirs(link)).collect())
 }
 
 /// Lists a folder by name; one that is not there is empty.

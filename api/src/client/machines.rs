@@ -4,7 +4,10 @@ use reqwest::Method;
 use serde::{Serialize, de::DeserializeOwned};
 
 use super::{Client, ClientError, escape};
-use crate::machine::{Machine, MachineOutcome, MetadataPatch};
+use crate::{
+    adopt::{Adopt, Adopted, OwnUnit},
+    machine::{Machine, MachineOutcome, MetadataPatch},
+};
 
 impl Client {
     /// Returns a machine, by its id, the beginning of it or its host name.
@@ -42,6 +45,22 @@ impl Client {
     /// See [`ClientError`].
     pub async fn drain(&self, machine: &str, on: bool) -> Result<MachineOutcome, ClientError> {
         self.switch(machine, "drain", on).await
+    }
+
+    /// Takes over units that run on a machine as the machine's own.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn adopt(&self, machine: &str, order: &Adopt) -> Result<Adopted, ClientError> {
+        self.send(Method::POST, &format!("v1/machines/{}/adopt", escape(machine)), Some(order)).await
+    }
+
+    /// Asks a machine, by its id, what units of its own are made of.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn survey(&self, machine: &str, order: &Adopt) -> Result<Vec<OwnUnit>, ClientError> {
+        self.send(Method::POST, &format!("v1/machines/{}/survey", escape(machine)), Some(order)).await
     }
 
     async fn switch(&self, machine: &str, what: &str, on: bool) -> Result<MachineOutcome, ClientError> {

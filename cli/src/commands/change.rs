@@ -149,6 +149,9 @@ pub(crate) async fn run(
         let waiting = Waiting::new(action, &outcome.units).until_updated(updates);
         until_true(cluster, &outcome, waiting, output, end).await?
     };
+    if action == Action::Destroy && output != Output::Json {
+        tell_kept(&outcome);
+    }
     Ok(exit.max(end_missing(&missing)))
 }
 
@@ -165,6 +168,20 @@ pub(super) async fn until_true(
     let timed_out = waiting.len() > 0
         && !wait::Wait::new(cluster, outcome, action, output).run(&mut waiting, end).await?;
     finish(cluster, &waiting, timed_out, output).await
+}
+
+/// Says where the files of units are that were a machine's own before they were the cluster's.
+fn tell_kept(outcome: &Outcome) {
+    for unit in &outcome.units {
+        if let Some(machine) = unit.adopted_from {
+            print::tell(format_args!(
+                "{name} was adopted from machine {}; its files from then are there in \
+                 /var/lib/flotilla/adopted/{name}",
+                machine.short(),
+                name = unit.unit,
+            ));
+        }
+    }
 }
 
 /// Refuses a machine beside a unit: an order is about a unit wherever it is.

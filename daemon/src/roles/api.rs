@@ -73,6 +73,7 @@ pub(crate) async fn start(
         status: shared.systemd.clone().map(|systemd| systemd as _),
         usage: shared.systemd.clone().map(|systemd| systemd as _),
         sessions: shared.systemd.clone().map(|systemd| Sessions::new(systemd)),
+        adoption: shared.systemd.clone().map(|systemd| systemd as _),
         peers: Peers::new(files.as_ref().map(TlsFiles::identity).transpose()?),
         metrics: metrics.clone(),
         health: health.subscribe(),

@@ -27,7 +27,7 @@ const WATCHDOG: Duration = Duration::from_secs(6);
 const HARDENED: [(&str, &str); 19] = [
     ("NoNewPrivileges", "yes"),
     ("ProtectSystem", "strict"),
-    ("ReadWritePaths", "/run/flotilla /run/systemd/system"),
+    ("ReadWritePaths", "/run/flotilla /run/systemd/system /etc/systemd/system"),
     ("ProtectHome", "yes"),
     ("PrivateTmp", "yes"),
     ("PrivateDevices", "yes"),

@@ -9,6 +9,7 @@ use flotilla_api::cluster::ClusterStatus;
 use flotilla_integration_tests::{Cluster, SLEEPER, alone};
 use flotilla_lab::Machine;
 
+mod adopt;
 mod apply;
 mod change;
 mod destroy;

@@ -119,6 +119,7 @@ impl World {
             status: None,
             usage: None,
             sessions: None,
+            adoption: None,
             peers: Peers::new(None),
             metrics: Metrics::default(),
             health: watch::Sender::new(Health::default()).subscribe(),

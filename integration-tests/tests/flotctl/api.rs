@@ -27,12 +27,18 @@ const NOBODY: &str = "0123456789abcdef0123456789abcdef";
 /// Takes as long to stop as it is let.
 const GATED: &str = "[Service]\nExecStart=/bin/sleep infinity\nExecStop=/bin/sh -c 'until test -e /run/go; do sleep 0.05; done'\n";
 
+/// Two services of the machine's own, of which one is no valid unit file here.
+const OWN: &str = "cd /etc/systemd/system && printf '[Service]\nExecStart=/bin/sleep infinity\n' >own1.service && \
+                   { cat own1.service; printf '[X-Flotilla]\nNo=1\n'; } >own2.service && systemctl daemon-reload && \
+                   systemctl start own1 own2";
+
 pub fn every_route(world: &World) {
     let document = document();
     let socket = Socket::of(world.machine());
     let path = world.write("going.service", GATED);
     world.ask(&["start", &path]);
     world.ask(&["destroy", "--no-block", "going"]);
+    world.machine().shell(OWN).unwrap();
 
     let mut asked = BTreeSet::new();
     for (method, path, target, body, status) in requests(world.machine().id()) {
@@ -256,12 +262,25 @@ fn of_machines(machine: &str) -> Vec<Request<'static>> {
         };
         (method, path, path.replace("{id}", machine), body, status)
     };
+    let own = |what: &str, machine: &str, body, status| {
+        let path = if what == "adopt" { "/v1/machines/{id}/adopt" } else { "/v1/machines/{id}/survey" };
+        ("POST", path, path.replace("{id}", machine), Some(body), status)
+    };
     let journal = |machine: &str| format!("/v1/machines/{machine}/journal?units=web@*&lines=5");
     let status = |machine: &str| format!("/v1/machines/{machine}/units/web@1/status?lines=3");
     vec![
         of_machine("PATCH", "metadata", machine, Some(r#"{"set": {"tier": "gold"}}"#), 200),
         of_machine("PATCH", "metadata", machine, Some("{}"), 400),
         of_machine("PATCH", "metadata", "nobody", Some(r#"{"set": {"tier": "gold"}}"#), 404),
+        own("adopt", machine, r#"{"units": ["own1"], "dry_run": true}"#, 200),
+        own("adopt", machine, r#"{"units": []}"#, 400),
+        own("adopt", "nobody", r#"{"units": ["own1"]}"#, 404),
+        own("adopt", machine, r#"{"units": ["flotillad"]}"#, 409),
+        own("adopt", machine, r#"{"units": ["own2"]}"#, 422),
+        own("survey", machine, r#"{"units": ["own1", "own2"]}"#, 200),
+        own("survey", machine, r#"{"units": ["a/b"]}"#, 400),
+        own("survey", NOBODY, r#"{"units": ["own1"]}"#, 404),
+        own("survey", machine, r#"{"units": ["own1", "flotillad"]}"#, 409),
         of_machine("PUT", "cordon", machine, None, 200),
         of_machine("PUT", "cordon", "nobody", None, 404),
         of_machine("GET", "drain", machine, None, 200),

@@ -36,7 +36,7 @@ pub fn a_certificate_alone() {
         let text = [output.stdout, output.stderr].concat();
         (output.status.code(), String::from_utf8_lossy(&text).into_owned())
     };
-    let rows: [(&[&str], i32, &str); 12] = [
+    let rows: [(&[&str], i32, &str); 13] = [
         (&["journal", "talk"], 0, "word of talk.service"),
         (&["status", "talk"], 0, "word of talk.service"),
         (&["list-units"], 0, "talk.service"),
@@ -48,6 +48,7 @@ pub fn a_certificate_alone() {
         (&["restart", "talk"], 1, "may read only"),
         (&["destroy", "talk"], 1, "may read only"),
         (&["submit", "/root/other.service"], 1, "may read only"),
+        (&["adopt", "m2", "dbus", "--plan"], 1, "may read only"),
         (&["cluster", "release-hold"], 1, "may read only"),
         (&["cluster", "accept-store"], 1, "may read only"),
     ];

@@ -9,13 +9,14 @@ use crate::{
     world::{World, has},
 };
 
-pub const ROWS: [Row; 6] = [
+pub const ROWS: [Row; 7] = [
     ("load", load),
     ("start", start),
     ("stop", stop),
     ("restart", restart),
     ("unload", unload),
     ("destroy", destroy),
+    ("adopt", adopt),
 ];
 
 /// Comes up once its gate is open, and goes down once its other gate is open.
@@ -158,4 +159,36 @@ fn destroy(world: &World) {
     assert_eq!(world.show("slow@1.service", "LoadState"), "not-found");
     assert_eq!(world.ask(&["list-unit-files", "--no-legend", "slow@*", "one*"]), "");
     world.expect(4, &["destroy", "one"]).complains(&["one.service"]);
+}
+
+fn adopt(world: &World) {
+    let make = "printf '[Service]\nExecStart=/bin/sleep infinity\n' >/etc/systemd/system/own.service && \
+                systemctl daemon-reload && systemctl start own.service";
+    world.machine().shell(make).unwrap();
+    let process = || (world.show("own.service", "InvocationID"), world.show("own.service", "MainPID"));
+    let before = process();
+    let plan = world.ask(&["adopt", "m1", "own", "--plan"]);
+    has(
+        "the plan",
+        &plan,
+        &["would be adopted from m1", "moved away  /etc/systemd/system/own.service", "| [Service]"],
+    );
+    world
+        .expect(1, &["adopt", "m1", "nothing"])
+        .complains(&["nothing.service is not taken over", "not-found"]);
+    world.expect(1, &["adopt", "m1", "flotillad"]).complains(&["a part of flotilla itself"]);
+    world.expect(4, &["adopt", "m2", "own"]).complains(&["there is no machine `m2`"]);
+    world.expect(2, &["adopt", "m1"]).complains(&["Usage: flotctl adopt"]);
+    world.expect(2, &["adopt", "m1", "/etc/systemd/system/own.service"]).complains(&["is a path"]);
+    let said = world.ask(&["adopt", "m1", "own", "--no-block", "--timeout=30s"]);
+    has("what was ordered", &said, &["own.service adopted from m1", "/adopted/own.service on m1"]);
+    known(world, "own.service", "active");
+    assert_eq!(process(), before, "it was started anew");
+    world.expect(1, &["adopt", "m1", "own"]).complains(&["adopted already"]);
+    let gone = world.expect(0, &["destroy", "own"]);
+    gone.complains(&["/adopted/own.service"]);
+    world.machine().shell(make).unwrap();
+    let said = world.ask(&["adopt", "m1", "own"]);
+    has("what became of it", &said, &["own.service active on m1"]);
+    world.ask(&["destroy", "own"]);
 }

@@ -238,6 +238,7 @@ pub(super) async fn outcome(node: &Node, written: Vec<Written>) -> Outcome {
             changed: one.effect != Effect::Unchanged,
             generation: record.as_ref().map_or(0, |record| record.generation),
             run: record.as_ref().map_or(0, |record| record.run),
+            adopted_from: record.and_then(|record| record.adopted).map(|adopted| adopted.from),
         }
     });
     Outcome { revision: revision.0, units: units.collect() }

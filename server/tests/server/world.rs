@@ -179,6 +179,7 @@ impl World {
             status: Some(Arc::new(NoStatus)),
             usage: None,
             sessions: None,
+            adoption: None,
             peers: Peers::new(None),
             metrics: Metrics::default(),
             health: watch::Sender::new(Health::default()).subscribe(),

@@ -109,6 +109,8 @@ impl DbusSystemd {
             let why = "its files were changed on the machine while it was being taken over".to_owned();
             return Err(not_taken(unit, why));
         }
+        // A link of the machine's own may have been where flotilla's belongs. All are read by the reload.
+        self.files.install(unit, text)?;
         drop(under_way);
         self.reload().await?;
         let after = self.look(unit).await?;

@@ -129,6 +129,7 @@ fn by_action(
             changed: false,
             generation: unit.generation,
             run: unit.run,
+            adopted_from: None,
         };
         sorted.entry((action_for(unit.target), true)).or_default().push(outcome);
     }
