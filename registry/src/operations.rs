@@ -369,8 +369,11 @@ fn twice(unit: &UnitName, one: &Wish, other: &Wish) -> OperationError {
     }
 }
 
-/// Names up to three units.
+/// Names up to three units; an event that stands for itself is about none.
 fn names(units: &[UnitName]) -> String {
+    if units.is_empty() {
+        return "the events".to_owned();
+    }
     let mut text = units.iter().take(3).map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
     if units.len() > 3 {
         text.push_str(&format!(" and {} more", units.len() - 3));
