@@ -200,7 +200,8 @@ fn told(command: &[String]) -> String {
     };
     let mut text = command.iter().map(word).collect::<Vec<_>>().join(" ");
     if text.len() > TOLD_BYTES_MAX {
-        text.truncate(text.floor_char_boundary(TOLD_BYTES_MAX));
+        let end = (0..=TOLD_BYTES_MAX).rev().find(|&at| text.is_char_boundary(at)).unwrap_or(0);
+        text.truncate(end);
         text.push_str("...");
     }
     text
