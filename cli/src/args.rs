@@ -99,7 +99,14 @@ pub(crate) struct Global {
     pub(crate) output: Output,
 
     /// Tell beside the output where it is asked, and as whom
-    #[arg(long, global = true, env = "FLOTCTL_DEBUG", hide_env_values = true)]
+    // Whatever stands in the variable but no, off, false, 0 and nothing means yes, as people set it.
+    #[arg(
+        long,
+        global = true,
+        env = "FLOTCTL_DEBUG",
+        hide_env_values = true,
+        value_parser = clap::builder::FalseyValueParser::new()
+    )]
     pub(crate) debug: bool,
 
     #[command(flatten)]

@@ -43,8 +43,10 @@ use crate::{
     args::{Cli, Command},
     connection::{Cluster, connect},
     exit::{Exit, Failure},
-    fleetctl, paint, print,
-    selector::{Picked, Selector},
+    fleetctl,
+    machines::Named,
+    paint, print,
+    selector::{Picked, Selector, machines_of},
     text,
 };
 
@@ -180,21 +182,22 @@ async fn find(cluster: &Cluster, words: &[String], missing: Missing) -> anyhow::
         let listed = all_pages(cluster, &patterns, async |client, query| client.units(query).await).await?;
         units.extend(listed.into_iter().map(|unit| (unit.name.clone(), unit)));
     }
-    let found = pick(&selectors, &units, missing);
+    let named = machines_of(cluster, &selectors).await?;
+    let found = pick(&selectors, &units, &named, missing);
     if found.units.is_empty() && !found.missing.is_empty() {
         return Err(Failure::error(Exit::NoSuch, found.missing.join("\n")));
     }
     Ok(found)
 }
 
-fn pick(selectors: &[Selector], units: &BTreeMap<UnitName, Unit>, ignore: Missing) -> Found {
+fn pick(selectors: &[Selector], units: &BTreeMap<UnitName, Unit>, named: &Named, ignore: Missing) -> Found {
     let mut picked: BTreeMap<&UnitName, Picked> = BTreeMap::new();
     let mut missing = Vec::new();
     for selector in selectors {
         let before = missing.len();
         let mut any = false;
         for unit in units.values().filter(|unit| selector.selects(&unit.name)) {
-            match selector.machines(unit) {
+            match selector.machine(unit, named) {
                 Ok(only) => {
                     any = true;
                     match picked.entry(&unit.name) {
@@ -273,7 +276,7 @@ mod tests {
         let units = units(&["a.service", "web@.service", "web@1.service", "web@2.service"]);
         let found = |words: &[&str], ignore_missing| {
             let selectors: Vec<Selector> = words.iter().map(|word| Selector::read(word)).collect();
-            let found = pick(&selectors, &units, Missing { ignore_missing });
+            let found = pick(&selectors, &units, &Named::default(), Missing { ignore_missing });
             let names: Vec<String> = found.units.iter().map(|picked| picked.unit.name.to_string()).collect();
             (names.join(" "), found.missing.len())
         };

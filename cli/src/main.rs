@@ -13,6 +13,7 @@ mod documents;
 mod exit;
 mod fleetctl;
 mod folder;
+mod machines;
 mod names;
 mod order;
 mod paint;

@@ -1,8 +1,13 @@
 //! What people type for units: names, patterns, and `UNIT@MACHINE` for one of the machines
 //! that a unit is on. Which units and machines there are, only the cluster knows.
 
-use flotilla_api::unit::{Placement, Unit};
+use flotilla_api::unit::Unit;
 use flotilla_units::{MachineId, SourceName, UnitName, UnitType};
+
+use crate::{
+    connection::Cluster,
+    machines::{Meaning, Named},
+};
 
 /// A word for units.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -55,49 +60,42 @@ impl Selector {
             && self.unit.parse::<flotilla_units::Glob>().is_ok_and(|glob| glob.matches(unit.as_str()))
     }
 
-    /// Returns those of a unit's machines that are meant.
+    /// Returns the one of a unit's machines that is meant, if not all of them are.
     ///
     /// # Errors
-    /// A machine is named that the unit is not on, or several by one beginning.
-    pub(crate) fn machines(&self, unit: &Unit) -> Result<Option<Vec<MachineId>>, String> {
-        let Some(named) = &self.machine else { return Ok(None) };
-        let on = |test: &dyn Fn(&Placement) -> bool| {
-            let mut ids: Vec<MachineId> =
-                unit.placements.iter().filter(|p| test(p)).map(|p| p.machine).collect();
-            ids.sort_unstable();
-            ids.dedup();
-            ids
-        };
-        let ids = on(&|p| p.host.as_deref() == Some(named));
-        if !ids.is_empty() {
-            return Ok(Some(ids));
-        }
-        let beginning = named.to_ascii_lowercase();
-        match on(&|p| p.machine.to_string().starts_with(&beginning)) {
-            ids if ids.len() == 1 => Ok(Some(ids)),
-            ids if ids.is_empty() => Err(format!("{} is not on {named}; {}", unit.name, places(unit))),
-            ids => {
-                let ids: Vec<String> = ids.iter().map(ToString::to_string).collect();
-                Err(format!(
-                    "{named} begins the ids of several machines that {} is on: {}",
-                    unit.name,
-                    ids.join(", ")
-                ))
+    /// A machine is named that the unit is not on, or several are.
+    pub(crate) fn machine(&self, unit: &Unit, named: &Named) -> Result<Option<MachineId>, String> {
+        let Some(word) = &self.machine else { return Ok(None) };
+        match named.meaning(word) {
+            Meaning::One(id) if unit.placements.iter().any(|placement| placement.machine == id) => {
+                Ok(Some(id))
+            }
+            Meaning::Several(why) => Err(why),
+            Meaning::One(_) | Meaning::Nothing => {
+                Err(format!("{} is not on {word}; {}", unit.name, places(unit)))
             }
         }
     }
 }
 
+/// Asks which machines are named behind units.
+///
+/// # Errors
+/// The cluster cannot be asked.
+pub(crate) async fn machines_of(cluster: &Cluster, selectors: &[Selector]) -> anyhow::Result<Named> {
+    Named::ask(cluster, selectors.iter().filter_map(|selector| selector.machine.as_deref())).await
+}
+
 impl Picked {
-    /// Means a unit on some of its machines.
-    pub(crate) const fn on(unit: Unit, only: Option<Vec<MachineId>>) -> Self {
-        Self { unit, only }
+    /// Means a unit on one of its machines, or on all.
+    pub(crate) fn on(unit: Unit, only: Option<MachineId>) -> Self {
+        Self { unit, only: only.map(|id| vec![id]) }
     }
 
-    /// Means the machines of another word for the same unit too.
-    pub(crate) fn or(&mut self, other: Option<Vec<MachineId>>) {
+    /// Means the machine of another word for the same unit too.
+    pub(crate) fn or(&mut self, other: Option<MachineId>) {
         match (&mut self.only, other) {
-            (Some(these), Some(those)) => these.extend(those),
+            (Some(these), Some(id)) => these.push(id),
             (these, _) => *these = None,
         }
     }
@@ -186,19 +184,26 @@ mod tests {
     }
 
     #[test]
-    fn a_machine_is_a_host_or_the_beginning_of_an_id() {
-        let [a, b] = ["113f16a7a0f84c4c8a3f9e3b2f4d6c01", "113f16a7a0f84c4c8a3f9e3b2f4d6c02"];
+    fn a_unit_is_meant_on_the_machine_that_the_cluster_says_is_named() {
+        let [a, b] = ["113f16a7a0f84c4c8a3f9e3b2f4d6c01", "2f3f16a7a0f84c4c8a3f9e3b2f4d6c02"];
+        let id = |text: &str| text.parse::<MachineId>().expect("an id");
         let unit = unit(&[("m1", a), ("m2", b)]);
-        let ids = |word: &str| {
-            let ids = Selector::read(&format!("node.service@{word}")).machines(&unit)?;
-            Ok::<_, String>(ids.unwrap_or_default().iter().map(ToString::to_string).collect::<Vec<_>>())
-        };
-        assert_eq!(ids("m2"), Ok(vec![b.to_owned()]));
-        assert_eq!(ids(&a.to_uppercase()), Ok(vec![a.to_owned()]));
-        assert!(ids("113f").expect_err("both").contains("several machines"), "{:?}", ids("113f"));
-        assert_eq!(ids("m3"), Err("node.service is not on m3; it is on m1, m2".to_owned()));
-        let mut picked =
-            Picked::on(unit.clone(), Selector::read("node.service@m1").machines(&unit).expect("there"));
+        let named = Named::of(&[
+            ("m1", Meaning::One(id(a))),
+            ("m2", Meaning::One(id(b))),
+            // A host of that name is another machine's, though the first one's id begins so.
+            ("113f", Meaning::One(id("3f3f16a7a0f84c4c8a3f9e3b2f4d6c03"))),
+            ("twin", Meaning::Several("twin means two machines".to_owned())),
+            ("nobody", Meaning::Nothing),
+        ]);
+        let on = |word: &str| Selector::read(&format!("node.service@{word}")).machine(&unit, &named);
+        assert_eq!(on("m2"), Ok(Some(id(b))));
+        assert_eq!(on(&a.to_uppercase()), Ok(Some(id(a))), "in full it needs nobody's word");
+        assert_eq!(on("113f"), Err("node.service is not on 113f; it is on m1, m2".to_owned()));
+        assert_eq!(on("twin"), Err("twin means two machines".to_owned()));
+        assert_eq!(on("nobody"), Err("node.service is not on nobody; it is on m1, m2".to_owned()));
+        let only = Selector::read("node.service@m1").machine(&unit, &named).expect("there");
+        let mut picked = Picked::on(unit.clone(), only);
         assert!(picked.is_on(a) && !picked.is_on(b));
         picked.or(None);
         assert!(picked.is_on(b), "the other word means all");

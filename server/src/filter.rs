@@ -118,7 +118,7 @@ fn owned(text: Option<&str>) -> Vec<String> {
 }
 
 fn globs(text: Option<&str>) -> Result<Vec<Glob>, ApiError> {
-    words(text)
+    Glob::split_list(text.unwrap_or_default())
         .map(|word| word.parse().map_err(|e| ApiError::bad_request(format!("`{word}`: {e}"))))
         .collect()
 }

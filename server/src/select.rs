@@ -35,10 +35,9 @@ impl Selector {
         Ok(Self::Name(SourceName::mangle(text)?.runtime().clone()))
     }
 
-    /// Reads a list that is separated by commas.
+    /// Reads a list that is separated by commas; those within a class of a pattern are its own.
     pub(crate) fn read_list(text: Option<&str>) -> Result<Vec<Self>, ApiError> {
-        let words = text.unwrap_or_default().split(',').map(str::trim).filter(|word| !word.is_empty());
-        Self::read_all(words)
+        Self::read_all(Glob::split_list(text.unwrap_or_default()))
     }
 
     /// Reads several words.
@@ -88,5 +87,7 @@ mod tests {
         let unit = "a.service".parse().expect("valid");
         assert!(any_selects(&[], &unit));
         assert!(!any_selects(&Selector::read_list(Some("b, c*")).expect("valid"), &unit));
+        let class = Selector::read_list(Some("b, web@[1,2]*")).expect("a comma within a class is its own");
+        assert!(any_selects(&class, &"web@2.service".parse().expect("valid")));
     }
 }

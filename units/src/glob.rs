@@ -97,6 +97,23 @@ impl Glob {
         }
     }
 
+    /// Splits a list of patterns at its commas, but for those that belong to a pattern: within `[]`, and
+    /// after `\`. What is wrong with a pattern is told when it is read.
+    pub fn split_list(list: &str) -> impl Iterator<Item = &str> {
+        let (mut escaped, mut class) = (false, false);
+        let between = move |c: char| {
+            let is_plain = !escaped;
+            escaped = is_plain && c == '\\';
+            match c {
+                '[' if is_plain => class = true,
+                ']' if is_plain => class = false,
+                _ => {}
+            }
+            c == ',' && is_plain && !class
+        };
+        list.split(between).map(str::trim).filter(|pattern| !pattern.is_empty())
+    }
+
     /// Writes `text` so that a pattern takes it literally.
     #[must_use]
     pub fn escape(text: &str) -> String {
@@ -300,6 +317,17 @@ mod tests {
         assert_eq!(glob.literal(), None);
         assert_eq!("web\\x2d.service".parse::<Glob>().unwrap().literal(), Some("webx2d.service"));
         assert_eq!("db.service".parse::<Glob>().unwrap().literal(), Some("db.service"));
+    }
+
+    #[test]
+    fn a_list_is_split_where_no_pattern_has_the_comma() {
+        let split = |list: &'static str| Glob::split_list(list).collect::<Vec<_>>();
+        assert_eq!(split("a.service, b*,,c"), ["a.service", "b*", "c"]);
+        assert_eq!(split("web@[1,2]*,db[^,],x"), ["web@[1,2]*", "db[^,]", "x"]);
+        assert_eq!(split("a\\x2db.service,c\\,d,e\\\\,f"), ["a\\x2db.service", "c\\,d", "e\\\\", "f"]);
+        assert_eq!(split("x[\\],1],y"), ["x[\\],1]", "y"], "an escaped end of a class is none");
+        assert_eq!(split("a[1,b"), ["a[1,b"], "which is then refused as a whole");
+        assert_eq!(split(" , "), Vec::<&str>::new());
     }
 
     #[test]

@@ -2,10 +2,10 @@
 
 use flotilla_api::{machine::MachineState, session::Open, unit::Placement};
 
-use super::all_pages;
 use crate::{
     connection::Cluster,
     exit::{Exit, Failure},
+    machines,
     selector::Selector,
     session,
 };
@@ -71,10 +71,14 @@ pub(crate) async fn exec(cluster: &Cluster, args: &ExecArgs) -> anyhow::Result<E
     let Selector { unit: name, machine } = Selector::read(&args.unit);
     let machine = args.machine.clone().or(machine);
     let unit = cluster.read(async |client| client.unit(&name).await).await?;
+    let only = match &machine {
+        Some(word) => Some(machines::find(cluster, word).await?.id),
+        None => None,
+    };
     let here: Vec<&Placement> = unit
         .placements
         .iter()
-        .filter(|placement| placement.machine_alive && is_meant(placement, machine.as_deref()))
+        .filter(|place| place.machine_alive && only.is_none_or(|id| place.machine == id))
         .collect();
     // A unit that is leaving counts where it is nowhere else.
     let staying: Vec<&Placement> =
@@ -98,44 +102,14 @@ pub(crate) async fn exec(cluster: &Cluster, args: &ExecArgs) -> anyhow::Result<E
     session::run(cluster.client(), &place.machine.to_string(), open).await
 }
 
-fn is_meant(placement: &Placement, machine: Option<&str>) -> bool {
-    machine.is_none_or(|machine| {
-        placement.host.as_deref() == Some(machine) || placement.machine.to_string().starts_with(machine)
-    })
-}
-
 /// Opens a shell on a machine.
 pub(crate) async fn shell(cluster: &Cluster, args: &ShellArgs) -> anyhow::Result<Exit> {
-    let pattern = [flotilla_units::Glob::escape(&args.machine)];
-    let machines = all_pages(cluster, &pattern, async |client, query| client.machines(query).await).await?;
-    let id = |machine: &flotilla_api::machine::Machine| machine.id.to_string();
-    let named: Vec<_> = machines
-        .iter()
-        .filter(|m| m.host.as_deref() == Some(&args.machine) || id(m) == args.machine)
-        .collect();
-    let meant = if named.is_empty() { machines.iter().collect() } else { named };
-    let alive: Vec<_> = meant.iter().filter(|machine| machine.state == MachineState::Alive).collect();
-    let machine = match (alive.as_slice(), meant.as_slice()) {
-        ([one], _) => **one,
-        ([], []) => {
-            let message = format!(
-                "there is no machine {}; `flotctl list-machines` shows those that there are",
-                args.machine
-            );
-            return Err(Failure::error(Exit::NoSuch, message));
-        }
-        ([], [gone, ..]) => {
-            let message = format!("{} is {}: nobody answers there", args.machine, gone.state);
-            return Err(Failure::error(Exit::Unreachable, message));
-        }
-        (several, _) => {
-            let ids: Vec<String> = several.iter().map(|machine| machine.id.short()).collect();
-            let message =
-                format!("{} is said of {}; name one by more of its id", args.machine, ids.join(", "));
-            return Err(Failure::error(Exit::Usage, message));
-        }
-    };
+    let machine = machines::find(cluster, &args.machine).await?;
+    if machine.state != MachineState::Alive {
+        let message = format!("{} is {}: nobody answers there", args.machine, machine.state);
+        return Err(Failure::error(Exit::Unreachable, message));
+    }
     let terminal = session::wanted(args.terminal.give, args.terminal.refuse);
     let open = Open { unit: None, command: args.command.clone(), terminal };
-    session::run(cluster.client(), &id(machine), open).await
+    session::run(cluster.client(), &machine.id.to_string(), open).await
 }

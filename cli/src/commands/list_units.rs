@@ -11,8 +11,9 @@ use super::all_pages;
 use crate::{
     args::Output,
     connection::Cluster,
+    machines::{self, Named},
     order, print,
-    selector::Selector,
+    selector::{Selector, is_glob, machines_of},
     table::{self, Column, ListOptions, Shown, Tabled},
     text,
 };
@@ -57,6 +58,18 @@ struct Filter {
 }
 
 impl Filter {
+    /// Makes ids of the machines that are named, so that the cluster and this program mean the same ones.
+    async fn resolved(&self, cluster: &Cluster) -> anyhow::Result<Self> {
+        let mut machine = Vec::with_capacity(self.machine.len());
+        for word in &self.machine {
+            machine.push(match is_glob(word) {
+                true => word.clone(),
+                false => machines::find(cluster, word).await?.id.to_string(),
+            });
+        }
+        Ok(Self { machine, ..self.clone() })
+    }
+
     fn query(&self, page: &ListQuery) -> UnitsQuery {
         let list = |words: &[String]| (!words.is_empty()).then(|| words.join(","));
         UnitsQuery {
@@ -76,8 +89,7 @@ impl Filter {
         let on = |placement: &Placement| {
             let (id, host) = (placement.machine.to_string(), placement.host.as_deref().unwrap_or_default());
             self.machine.iter().any(|word| {
-                let glob = word.parse::<Glob>();
-                id.starts_with(word.as_str()) || glob.is_ok_and(|it| it.matches(host) || it.matches(&id))
+                *word == id || word.parse::<Glob>().is_ok_and(|it| it.matches(host) || it.matches(&id))
             })
         };
         let machine = self.machine.is_empty() || row.placement.as_ref().is_some_and(on);
@@ -138,33 +150,34 @@ impl Tabled for Row {
 pub(crate) async fn run(cluster: &Cluster, args: &Args, output: Output) -> anyhow::Result<()> {
     let selectors: Vec<Selector> = args.patterns.iter().map(|pattern| Selector::read(pattern)).collect();
     let patterns: Vec<String> = selectors.iter().map(|selector| selector.unit.clone()).collect();
-    let mut units: Vec<Unit> = all_pages(cluster, &patterns, async |client, query| {
-        client.units_where(&args.filter.query(query)).await
-    })
-    .await?;
+    let filter = args.filter.resolved(cluster).await?;
+    let named = machines_of(cluster, &selectors).await?;
+    let mut units: Vec<Unit> =
+        all_pages(cluster, &patterns, async |client, query| client.units_where(&filter.query(query)).await)
+            .await?;
     // A template runs nowhere; list-unit-files shows it.
     units.retain(|unit| !unit.name.is_template());
-    let units: Vec<Unit> = units.into_iter().filter_map(|unit| narrowed(unit, &selectors)).collect();
+    let units: Vec<Unit> = units.into_iter().filter_map(|unit| narrowed(unit, &selectors, &named)).collect();
     if output == Output::Json {
-        let wanted = |unit: &Unit| rows(unit.clone()).any(|row| args.filter.selects(&row));
+        let wanted = |unit: &Unit| rows(unit.clone()).any(|row| filter.selects(&row));
         let units: Vec<Unit> = units.into_iter().filter(wanted).collect();
         return Ok(print::json(&units)?);
     }
-    let rows: Vec<Row> = units.into_iter().flat_map(rows).filter(|row| args.filter.selects(row)).collect();
+    let rows: Vec<Row> = units.into_iter().flat_map(rows).filter(|row| filter.selects(row)).collect();
     table::show(&rows, &args.list, output)
 }
 
 /// Leaves only those machines of a unit that are meant, and nothing of one that is on none of them.
-fn narrowed(mut unit: Unit, selectors: &[Selector]) -> Option<Unit> {
+fn narrowed(mut unit: Unit, selectors: &[Selector], named: &Named) -> Option<Unit> {
     let mut only = Vec::new();
     let mut meaning = selectors.iter().filter(|selector| selector.selects(&unit.name)).peekable();
     if meaning.peek().is_none() {
         return Some(unit);
     }
     for selector in meaning {
-        match selector.machines(&unit) {
+        match selector.machine(&unit, named) {
             Ok(None) => return Some(unit),
-            Ok(Some(ids)) => only.extend(ids),
+            Ok(Some(id)) => only.push(id),
             Err(_) => {}
         }
     }

@@ -16,7 +16,8 @@ use super::all_pages;
 use crate::{
     connection::Cluster,
     exit::{Exit, Failure},
-    selector::{Selector, places},
+    machines, names,
+    selector::{Selector, machines_of, places},
     ssh::{Host, SshOptions},
 };
 
@@ -50,14 +51,12 @@ pub(crate) struct Args {
 /// Runs the command; returns only if there is nothing to log in to.
 pub(crate) async fn run(cluster: &Cluster, args: &Args, options: &SshOptions) -> anyhow::Result<Exit> {
     let mut words = args.words.as_slice();
-    let machines: Vec<Machine> =
-        all_pages(cluster, &[], async |client, query| client.machines(query).await).await?;
     let machine = match (&args.machine, &args.unit) {
-        (Some(name), _) => named(&machines, name)?.ok_or_else(|| no_machine(name))?,
+        (Some(name), _) => machines::find(cluster, name).await?,
         (None, Some(unit)) => {
             let unit_there = unit_of(cluster, unit).await?;
             let unit_there = unit_there.ok_or_else(|| no_unit(unit))?;
-            of_unit(&machines, &unit_there, &Selector::read(unit))?
+            of_unit(cluster, &unit_there, Selector::read(unit)).await?
         }
         (None, None) => {
             let Some((word, rest)) = words.split_first() else {
@@ -66,20 +65,17 @@ pub(crate) async fn run(cluster: &Cluster, args: &Args, options: &SshOptions) ->
                 return Err(Failure::error(Exit::Usage, why));
             };
             words = rest;
-            either(cluster, &machines, &word.to_string_lossy()).await?
+            either(cluster, &word.to_string_lossy()).await?
         }
     };
     // What told the command from the rest is no word of it.
     if words.first().is_some_and(|word| word == "--") {
         words = &words[1..];
     }
-    let address = machine.addresses.first().or(machine.host.as_ref());
-    let address = address.ok_or_else(|| {
-        let why = format!("nobody knows an address of machine {}, which is {}", machine.id, machine.state);
-        Failure::error(Exit::Unreachable, why)
-    })?;
+    let address = address(&machine)?;
     let mut ssh = std::process::Command::new("ssh");
-    ssh.args(options.arguments(&Host { user: None, name: address.clone(), port: args.ssh_port }));
+    let host = Host { user: None, name: address.as_str().to_owned(), port: args.ssh_port };
+    ssh.args(options.arguments(&host));
     if args.forward_agent {
         ssh.arg("-A");
     }
@@ -88,16 +84,32 @@ pub(crate) async fn run(cluster: &Cluster, args: &Args, options: &SshOptions) ->
         option.push(proxy);
         ssh.arg("-o").arg(option);
     }
-    ssh.arg("--").arg(address).args(words);
+    ssh.arg("--").arg(address.as_str()).args(words);
     cluster.leave();
     let error = ssh.exec();
     Err(Failure::error(Exit::Failed, format!("the system's ssh cannot be run: {error}")))
 }
 
+/// Returns where a machine says that it is. Others wrote that, and ssh gives it to a shell on the way through a
+/// tunnel: it has to be an address or a host name, and nothing else.
+fn address(machine: &Machine) -> anyhow::Result<names::Host> {
+    let Some(told) = machine.addresses.first().or(machine.host.as_ref()) else {
+        let why = format!("nobody knows an address of machine {}, which is {}", machine.id, machine.state);
+        return Err(Failure::error(Exit::Unreachable, why));
+    };
+    told.parse().map_err(|why| {
+        let why = format!("machine {} is not where it says that it is: {why}", machine.id);
+        Failure::error(Exit::Failed, why)
+    })
+}
+
 /// Finds a machine or a unit of this name; both is nobody's guess.
-async fn either<'a>(cluster: &Cluster, machines: &'a [Machine], word: &str) -> anyhow::Result<&'a Machine> {
-    let (machine, unit) = (named(machines, word)?, unit_of(cluster, word).await?);
-    match (machine, unit) {
+async fn either(cluster: &Cluster, word: &str) -> anyhow::Result<Machine> {
+    let machine = match machines::find(cluster, word).await {
+        Err(e) if crate::exit::of(&e) == Exit::NoSuch => None,
+        found => Some(found?),
+    };
+    match (machine, unit_of(cluster, word).await?) {
         (Some(_), Some(unit)) => {
             let why = format!(
                 "`{word}` is a machine, and {} a unit; say which one with --machine or --unit",
@@ -106,7 +118,7 @@ async fn either<'a>(cluster: &Cluster, machines: &'a [Machine], word: &str) -> a
             Err(Failure::error(Exit::Usage, why))
         }
         (Some(machine), None) => Ok(machine),
-        (None, Some(unit)) => of_unit(machines, &unit, &Selector::read(word)),
+        (None, Some(unit)) => of_unit(cluster, &unit, Selector::read(word)).await,
         (None, None) => Err(Failure::error(
             Exit::NoSuch,
             format!(
@@ -126,8 +138,11 @@ async fn unit_of(cluster: &Cluster, word: &str) -> anyhow::Result<Option<Unit>> 
 }
 
 /// Returns the machine that a unit is on.
-fn of_unit<'a>(machines: &'a [Machine], unit: &Unit, selector: &Selector) -> anyhow::Result<&'a Machine> {
-    let only = selector.machines(unit).map_err(|why| Failure::error(Exit::NoSuch, why))?;
+async fn of_unit(cluster: &Cluster, unit: &Unit, selector: Selector) -> anyhow::Result<Machine> {
+    let selectors = [selector];
+    let named = machines_of(cluster, &selectors).await?;
+    let [selector] = &selectors;
+    let only = selector.machine(unit, &named).map_err(|why| Failure::error(Exit::NoSuch, why))?;
     let stays = |placement: &&Placement| placement.departing.is_none();
     let any_stays = unit.placements.iter().any(|placement| stays(&placement));
     // Of a unit that moves, where it goes; of one that only leaves, where it still is.
@@ -136,12 +151,12 @@ fn of_unit<'a>(machines: &'a [Machine], unit: &Unit, selector: &Selector) -> any
         .iter()
         .filter(|placement| !any_stays || only.is_some() || stays(placement))
         .map(|placement| placement.machine)
-        .filter(|id| only.as_ref().is_none_or(|only| only.contains(id)))
+        .filter(|id| only.is_none_or(|only| only == *id))
         .collect();
     ids.dedup();
     match ids.as_slice() {
         [] => Err(Failure::error(Exit::NotActive, format!("{} is on no machine", unit.name))),
-        [id] => machines.iter().find(|machine| machine.id == *id).ok_or_else(|| no_machine(&id.to_string())),
+        [id] => machines::find(cluster, &id.to_string()).await,
         _ => {
             let name = &unit.name;
             let why = format!(
@@ -151,31 +166,6 @@ fn of_unit<'a>(machines: &'a [Machine], unit: &Unit, selector: &Selector) -> any
             Err(Failure::error(Exit::Usage, why))
         }
     }
-}
-
-/// Finds a machine by its host name, else by the beginning of its id.
-fn named<'a>(machines: &'a [Machine], word: &str) -> anyhow::Result<Option<&'a Machine>> {
-    let of =
-        |test: &dyn Fn(&Machine) -> bool| machines.iter().filter(|machine| test(machine)).collect::<Vec<_>>();
-    let mut found = of(&|machine| machine.host.as_deref() == Some(word));
-    if found.is_empty() && !word.is_empty() {
-        let beginning = word.to_ascii_lowercase();
-        found = of(&|machine| machine.id.to_string().starts_with(&beginning));
-    }
-    match found.as_slice() {
-        [] => Ok(None),
-        [machine] => Ok(Some(machine)),
-        several => {
-            let ids: Vec<String> = several.iter().map(|machine| machine.id.to_string()).collect();
-            let why = format!("`{word}` may be any of {}; give more of the id", ids.join(", "));
-            Err(Failure::error(Exit::Usage, why))
-        }
-    }
-}
-
-fn no_machine(name: &str) -> anyhow::Error {
-    let why = format!("there is no machine {name}; `flotctl list-machines` shows those that there are");
-    Failure::error(Exit::NoSuch, why)
 }
 
 fn no_unit(word: &str) -> anyhow::Error {

@@ -22,7 +22,8 @@ use crate::{
     args::Output,
     connection::Cluster,
     exit::{Exit, Failure},
-    print,
+    machines, print,
+    selector::{is_glob, mangle},
 };
 
 mod board;
@@ -90,7 +91,7 @@ enum Heard {
 /// Runs the command.
 pub(crate) async fn run(cluster: &Cluster, args: &Args, output: Output) -> anyhow::Result<()> {
     let patterns: Vec<Glob> = args.patterns.iter().map(|pattern| glob(pattern)).collect::<Result<_, _>>()?;
-    let machines = machines(cluster, &args.machine).await?;
+    let machines = watched(cluster, &args.machine).await?;
     let view = View { machines: args.machines, sort: args.sort, patterns, ..View::default() };
     let (sender, heard) = mpsc::channel(QUEUE);
     let mut streams = JoinSet::new();
@@ -107,24 +108,27 @@ pub(crate) async fn run(cluster: &Cluster, args: &Args, output: Output) -> anyho
 }
 
 fn glob(text: &str) -> anyhow::Result<Glob> {
-    let pattern = crate::selector::mangle(text);
+    // A name is that unit and no pattern: of those that systemd escaped, the backslash is a part.
+    let pattern = if is_glob(text) { text.to_owned() } else { Glob::escape(&mangle(text)) };
     pattern.parse().map_err(|e| Failure::error(Exit::Usage, format!("{e}")))
 }
 
 /// Finds the machines to watch.
-async fn machines(cluster: &Cluster, named: &[String]) -> anyhow::Result<Vec<Machine>> {
-    let patterns: Vec<String> = named.iter().map(|name| Glob::escape(name)).collect();
-    let mut machines =
-        all_pages(cluster, &patterns, async |client, query| client.machines(query).await).await?;
-    machines.retain(|machine| machine.state == MachineState::Alive);
+async fn watched(cluster: &Cluster, named: &[String]) -> anyhow::Result<Vec<Machine>> {
+    let mut machines: Vec<Machine> = Vec::new();
     for name in named {
-        let is = |machine: &Machine| {
-            machine.host.as_deref() == Some(name) || machine.id.to_string().starts_with(name.as_str())
-        };
-        if !machines.iter().any(is) {
-            let message = format!("there is no living machine {name}; see `flotctl list-machines`");
-            return Err(Failure::error(Exit::NoSuch, message));
+        let machine = machines::find(cluster, name).await?;
+        if machine.state != MachineState::Alive {
+            let message = format!("{name} is {}: nobody answers there", machine.state);
+            return Err(Failure::error(Exit::Unreachable, message));
         }
+        if machines.iter().all(|other| other.id != machine.id) {
+            machines.push(machine);
+        }
+    }
+    if named.is_empty() {
+        machines = all_pages(cluster, &[], async |client, query| client.machines(query).await).await?;
+        machines.retain(|machine| machine.state == MachineState::Alive);
     }
     if machines.len() > MACHINES_MAX {
         let message = format!(

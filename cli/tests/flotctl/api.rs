@@ -90,6 +90,12 @@ impl Api {
         headers.iter().find(|(header, _)| header == name).map(|(_, value)| value.clone())
     }
 
+    /// Returns the query of what was asked under this name last.
+    pub(crate) fn query(&self, what: &str) -> Option<String> {
+        let asked = self.asked.lock().unwrap();
+        asked.iter().rev().find(|request| request.what == what).map(|request| request.query.clone())
+    }
+
     /// Returns the bodies of what was asked under this name.
     pub(crate) fn bodies(&self, what: &str) -> Vec<Value> {
         let asked = self.asked.lock().unwrap();
@@ -240,4 +246,23 @@ pub(crate) fn everything(units: &[Value]) -> Vec<Value> {
 /// A list of one page.
 pub(crate) fn page(items: &[Value]) -> Answer {
     Answer::Json(json!({ "revision": 5, "items": items }))
+}
+
+/// Finds a machine as a flotillad does: by its id, else its host name, else the beginning of its id.
+pub(crate) fn find_machine(machines: &[Value], what: &str) -> Option<Answer> {
+    let word = what.strip_prefix("GET /v1/machines/")?;
+    let those = |test: &dyn Fn(&Value) -> bool| machines.iter().filter(|it| test(it)).collect::<Vec<_>>();
+    let mut found = those(&|machine| machine["id"] == word);
+    if found.is_empty() {
+        found = those(&|machine| machine["host"] == word);
+    }
+    if found.is_empty() && word.len() >= 4 {
+        let begin = word.to_ascii_lowercase();
+        found = those(&|machine| machine["id"].as_str().unwrap().starts_with(&begin));
+    }
+    Some(match found.as_slice() {
+        [] => Answer::Refusal(404, "not-found", "there is no machine of that name"),
+        [one] => Answer::Json((*one).clone()),
+        _ => Answer::Refusal(409, "conflict", "it is said of more than one machine"),
+    })
 }

@@ -5,6 +5,7 @@
 mod api;
 mod complete;
 mod edit;
+mod machines;
 mod missing;
 mod orders;
 mod output;

@@ -4,7 +4,8 @@
 use serde_json::{Value, json};
 
 use crate::api::{
-    Answer, Api, Ended, Request, everything, flotctl, outcome, page, placed, ready, unit, version,
+    Answer, Api, Ended, Request, everything, find_machine, flotctl, outcome, page, placed, ready, unit,
+    version,
 };
 
 /// Two units and a template with one instance.
@@ -181,7 +182,11 @@ fn on_two(request: &Request) -> Answer {
         "GET /v1/units" => page(&[node]),
         "GET /v1/units/node.service/status" => Answer::Json(json!([of(0, status.clone()), of(1, status)])),
         "GET /v1/journal" => Answer::Events(vec![of(0, line.clone()), of(1, line)]),
-        other => panic!("{other}"),
+        other => {
+            let machines =
+                [0, 1].map(|at| json!({ "id": IDS[at], "host": hosts[at], "state": "alive", "units": 1 }));
+            find_machine(&machines, other).unwrap_or_else(|| panic!("{other}"))
+        }
     }
 }
 

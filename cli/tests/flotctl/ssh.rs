@@ -10,7 +10,7 @@ use std::{
 
 use serde_json::{Value, json};
 
-use crate::api::{Answer, Api, Request, command, page, placed, ready, unit, version};
+use crate::api::{Answer, Api, Request, command, find_machine, page, placed, ready, unit, version};
 
 const M1: &str = "113f16a7a0f84c4c8a3f9e3b2f4d6c01";
 const M2: &str = "2f3f16a7a0f84c4c8a3f9e3b2f4d6c02";
@@ -93,11 +93,15 @@ fn machine(host: &str, id: &str, address: &str) -> Value {
     json!({ "id": id, "host": host, "state": "alive", "addresses": [address], "units": 1 })
 }
 
+fn machines() -> [Value; 2] {
+    [machine("m1", M1, "10.0.0.1"), machine("m2", M2, "fd00::2")]
+}
+
 fn cluster(request: &Request) -> Answer {
     match request.what.as_str() {
         "GET /v1/version" => version(),
         "GET /readyz" => ready(),
-        "GET /v1/machines" => page(&[machine("m1", M1, "10.0.0.1"), machine("m2", M2, "fd00::2")]),
+        "GET /v1/machines" => page(&machines()),
         "GET /v1/units" => {
             let mut node = placed("node.service", "active", "running");
             let mut second = node["placements"][0].clone();
@@ -110,7 +114,7 @@ fn cluster(request: &Request) -> Answer {
                 unit("rests.service"),
             ])
         }
-        other => panic!("{other}"),
+        other => find_machine(&machines(), other).unwrap_or_else(|| panic!("{other}")),
     }
 }
 
@@ -297,12 +301,12 @@ fn nobody_guesses_where_ssh_should_go() {
         // There is a unit m1.service as well.
         (&["m1"][..], 2, "say which one with --machine or --unit"),
         (&["m9"], 4, "no machine and no unit `m9`"),
-        (&["--machine=m9"], 4, "there is no machine m9"),
+        (&["--machine=m9"], 4, "there is no machine of that name"),
         (&["--unit=m9"], 4, "there is no unit m9.service"),
         (&["--unit=node"], 2, "it is on m1, m2; name one, as in node.service@MACHINE"),
         (&["node.service@m3"], 4, "node.service is not on m3; it is on m1, m2"),
         (&["--unit=rests"], 3, "rests.service is on no machine"),
-        (&["--machine="], 4, "there is no machine"),
+        (&["--machine="], 2, "a machine's name is empty"),
         (&[], 2, "needs a machine or a unit"),
     ] {
         let (code, _, err, told) = run(words);
@@ -320,6 +324,25 @@ fn ssh_through_a_tunnel_takes_it_as_a_hop() {
     assert_eq!(told.len(), 2, "{told:?}");
     let hop = "-o ProxyCommand=exec ssh '-o' 'ConnectTimeout=10' '-l' 'ada' -W '[%h]:%p' -- 'far'";
     assert!(told[1].contains(hop), "{told:?}");
+}
+
+/// What a machine says of itself goes to a shell, through a tunnel as `%h`.
+#[test]
+fn a_machine_that_is_at_no_address_is_not_gone_to() {
+    for told in ["x'; touch /tmp/owned; '", "-oProxyCommand=x", "10.0.0.1 -A", "a:22", "", "m1\n"] {
+        let api = Api::new(move |request| match request.what.as_str() {
+            "GET /v1/machines/odd" => Answer::Json(machine("odd", M1, told)),
+            _ => cluster(request),
+        });
+        for tunnel in [&["--tunnel=far"][..], &[]] {
+            let ssh = Ssh::new();
+            let words = [tunnel, &["ssh", "--machine=odd", "true"]].concat();
+            let (code, _, err) = ended(&ssh.meet(command(&[&api], &words)).output().unwrap());
+            assert_eq!(code, Some(1), "{told:?}: {err}");
+            assert!(err.contains("is not a host name"), "{told:?}: {err}");
+            assert_eq!(ssh.told().len(), tunnel.len(), "{told:?}: nobody logs in there");
+        }
+    }
 }
 
 #[test]
