@@ -32,6 +32,20 @@ const OWN: &str = "cd /etc/systemd/system && printf '[Service]\nExecStart=/bin/s
                    { cat own1.service; printf '[X-Flotilla]\nNo=1\n'; } >own2.service && systemctl daemon-reload && \
                    systemctl start own1 own2";
 
+/// The answers that were had, and what was wrong with any: all of it is told at once.
+struct Answers<'a> {
+    document: &'a Value,
+    had: BTreeSet<Answer>,
+    wrong: Vec<String>,
+}
+
+impl Answers<'_> {
+    fn take(&mut self, (method, path, status): (&str, &str, u16), reply: &Reply) {
+        self.had.insert((path.to_owned(), method.to_ascii_lowercase(), status.to_string()));
+        self.wrong.extend(check_reply(self.document, (method, path, status), reply).err());
+    }
+}
+
 pub fn every_route(world: &World) {
     let document = document();
     let socket = Socket::of(world.machine());
@@ -40,29 +54,26 @@ pub fn every_route(world: &World) {
     world.ask(&["destroy", "--no-block", "going"]);
     world.machine().shell(OWN).unwrap();
 
-    let mut asked = BTreeSet::new();
+    let mut answers = Answers { document: &document, had: BTreeSet::new(), wrong: Vec::new() };
     for (method, path, target, body, status) in requests(world.machine().id()) {
-        let reply = socket.ask(method, &target, body);
-        asked.insert(check_reply(&document, (method, path, status), &reply));
+        answers.take((method, path, status), &socket.ask(method, &target, body));
     }
     for (method, path, target, header, body, status) in conditions() {
-        let reply = socket.ask_with(method, &target, header, body.as_deref());
-        asked.insert(check_reply(&document, (method, path, status), &reply));
+        answers.take((method, path, status), &socket.ask_with(method, &target, header, body.as_deref()));
     }
     // Whoever claims to speak for somebody else may nothing, unless it is a machine.
     for (method, path, target, body) in with_status(&document, "403", world.machine().id()) {
-        let reply = socket.ask_on_behalf(method, &target, body, "root");
-        asked.insert(check_reply(&document, (method, path, 403), &reply));
+        answers.take((method, path, 403), &socket.ask_on_behalf(method, &target, body, "root"));
     }
     // The store's first revision wrote none of it.
     for (method, path, target, body) in with_status(&document, "412", world.machine().id()) {
         // Where the revision is not the header's to say.
-        if asked.contains(&(path.to_owned(), method.to_ascii_lowercase(), "412".to_owned())) {
+        if answers.had.contains(&(path.to_owned(), method.to_ascii_lowercase(), "412".to_owned())) {
             continue;
         }
-        let reply = socket.ask_at(method, &target, body, "\"1\"");
-        asked.insert(check_reply(&document, (method, path, 412), &reply));
+        answers.take((method, path, 412), &socket.ask_at(method, &target, body, "\"1\""));
     }
+    let Answers { had: mut asked, wrong, .. } = answers;
     // The one answer that never ends.
     let schema =
         &document["paths"]["/v1/watch"]["get"]["responses"]["200"]["content"]["text/event-stream"]["schema"];
@@ -79,6 +90,7 @@ pub fn every_route(world: &World) {
     })
     .unwrap();
 
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
     let mut missing = documented(&document);
     missing.retain(|answer| !asked.contains(answer) && answer.2 != WITHOUT_A_STORE);
     assert!(missing.is_empty(), "answers of the document that no row asks for: {missing:?}");
@@ -106,7 +118,7 @@ pub fn unavailable(world: &World) {
             let (document, socket) = (&document, &socket);
             scope.spawn(move || {
                 let reply = socket.ask(method, &target, body);
-                check_reply(document, (method, path, 503), &reply);
+                check_reply(document, (method, path, 503), &reply).unwrap();
             });
         }
     });
@@ -278,7 +290,7 @@ fn of_machines(machine: &str) -> Vec<Request<'static>> {
         own("adopt", machine, r#"{"units": ["flotillad"]}"#, 409),
         own("adopt", machine, r#"{"units": ["own2"]}"#, 422),
         own("survey", machine, r#"{"units": ["own1", "own2"]}"#, 200),
-        own("survey", machine, r#"{"units": ["a/b"]}"#, 400),
+        own("survey", machine, r#"{"units": []}"#, 400),
         own("survey", NOBODY, r#"{"units": ["own1"]}"#, 404),
         own("survey", machine, r#"{"units": ["own1", "flotillad"]}"#, 409),
         of_machine("PUT", "cordon", machine, None, 200),
@@ -340,34 +352,40 @@ fn conditions() -> Vec<Conditional> {
     ]
 }
 
-/// Fails unless an answer has this status, and is what the document says; returns which it was.
-fn check_reply(document: &Value, (method, path, status): (&str, &str, u16), reply: &Reply) -> Answer {
+/// Says how an answer has not this status, or is not what the document says.
+fn check_reply(
+    document: &Value,
+    (method, path, status): (&str, &str, u16),
+    reply: &Reply,
+) -> Result<(), String> {
     let what = &format!("{method} {path}");
-    assert_eq!(reply.status, status, "{what}: {reply:?}");
-    let key = (path.to_owned(), method.to_ascii_lowercase(), status.to_string());
-    let answer = &document["paths"][path][&key.1]["responses"][&key.2];
-    assert!(answer.is_object(), "the document has no {status} for {what}");
-    check_content(document, answer, reply, what);
-    key
+    if reply.status != status {
+        return Err(format!("{what}: not {status}, but {reply:?}"));
+    }
+    let answer = &document["paths"][path][method.to_ascii_lowercase()]["responses"][status.to_string()];
+    if !answer.is_object() {
+        return Err(format!("the document has no {status} for {what}"));
+    }
+    check_content(document, answer, reply, what)
 }
 
-fn check_content(document: &Value, answer: &Value, reply: &Reply, what: &str) {
+fn check_content(document: &Value, answer: &Value, reply: &Reply, what: &str) -> Result<(), String> {
     let Some(content) = answer["content"].as_object() else {
-        assert_eq!(reply.body, "", "{what}");
-        return;
+        return if reply.body.is_empty() { Ok(()) } else { Err(format!("{what}: a body, {reply:?}")) };
     };
     let kinds: Vec<&String> = content.keys().collect();
-    assert!(content.contains_key(&reply.kind), "{what} is {}, in the document {kinds:?}", reply.kind);
+    if !content.contains_key(&reply.kind) {
+        return Err(format!("{what} is {}, in the document {kinds:?}", reply.kind));
+    }
     let schema = &content[&reply.kind]["schema"];
+    let read = |text: &str| serde_json::from_str(text).map_err(|e| format!("{what}: {e}: {text}"));
     let values: Vec<Value> = match reply.kind.as_str() {
-        "application/json" => vec![serde_json::from_str(&reply.body).unwrap()],
-        "text/event-stream" => {
-            events(&reply.body).into_iter().map(|data| serde_json::from_str(data).unwrap()).collect()
-        }
+        "application/json" => vec![read(&reply.body)?],
+        "text/event-stream" => events(&reply.body).into_iter().map(read).collect::<Result<_, _>>()?,
         _ => vec![Value::String(reply.body.clone())],
     };
-    assert!(!values.is_empty(), "{what} answers nothing");
-    for value in values {
-        check(document, schema, &value, what).unwrap();
+    if values.is_empty() {
+        return Err(format!("{what} answers nothing"));
     }
+    values.iter().try_for_each(|value| check(document, schema, value, what))
 }

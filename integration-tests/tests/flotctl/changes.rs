@@ -190,5 +190,6 @@ fn adopt(world: &World) {
     world.machine().shell(make).unwrap();
     let said = world.ask(&["adopt", "m1", "own"]);
     has("what became of it", &said, &["own.service active on m1"]);
-    world.ask(&["destroy", "own"]);
+    let gone = world.expect(0, &["destroy", "own"]);
+    gone.complains(&["/adopted/own.service"]);
 }

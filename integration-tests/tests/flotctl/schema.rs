@@ -1,6 +1,6 @@
 //! Whether an answer has the shape that the OpenAPI document gives it.
 
-use serde_json::Value;
+use serde_json::{Map, Value, json};
 
 /// The document, as it is committed.
 pub fn document() -> Value {
@@ -14,6 +14,9 @@ pub fn check(document: &Value, schema: &Value, value: &Value, at: &str) -> Resul
         let pointer = name.trim_start_matches('#');
         let target = document.pointer(pointer).ok_or_else(|| format!("{at}: no schema {name}"))?;
         return check(document, target, value, at);
+    }
+    if schema["allOf"].is_array() {
+        return check(document, &joined(document, schema)?, value, at);
     }
     if let Some(branches) = schema["oneOf"].as_array() {
         let tried: Vec<_> = branches.iter().map(|branch| check(document, branch, value, at)).collect();
@@ -53,6 +56,24 @@ pub fn check(document: &Value, schema: &Value, value: &Value, at: &str) -> Resul
     }
 }
 
+/// Makes one schema of an object of those that are all said of it: what one of them allows is in the document.
+fn joined(document: &Value, schema: &Value) -> Result<Value, String> {
+    if let Some(name) = schema["$ref"].as_str() {
+        let target = document.pointer(name.trim_start_matches('#'));
+        return joined(document, target.ok_or_else(|| format!("no schema {name}"))?);
+    }
+    let Some(parts) = schema["allOf"].as_array() else { return Ok(schema.clone()) };
+    let (mut required, mut properties) = (Vec::new(), Map::new());
+    for part in parts {
+        let part = joined(document, part)?;
+        required.extend(part["required"].as_array().into_iter().flatten().cloned());
+        properties.extend(
+            part["properties"].as_object().into_iter().flatten().map(|(k, v)| (k.clone(), v.clone())),
+        );
+    }
+    Ok(json!({"type": "object", "required": required, "properties": properties}))
+}
+
 fn of_type(expected: &Value, value: &Value) -> Result<(), String> {
     let names: Vec<&str> = match expected {
         Value::Array(names) => names.iter().filter_map(Value::as_str).collect(),
@@ -75,14 +96,28 @@ fn of_type(expected: &Value, value: &Value) -> Result<(), String> {
 #[test]
 fn a_wrong_shape_is_noticed() {
     let document = document();
-    let schema = serde_json::json!({"$ref": "#/components/schemas/Version"});
-    let check = |text: &str| check(&document, &schema, &serde_json::from_str(text).unwrap(), "it");
-    assert_eq!(check(r#"{"version": "1", "machine": "x", "host": "m1"}"#), Ok(()));
+    let check = |name: &str, text: &str| {
+        let schema = json!({"$ref": format!("#/components/schemas/{name}")});
+        check(&document, &schema, &serde_json::from_str(text).unwrap(), "it")
+    };
+    assert_eq!(check("Version", r#"{"version": "1", "machine": "x", "host": "m1"}"#), Ok(()));
     for (text, why) in [
         (r#"{"version": "1", "machine": "x"}"#, "it: no `host`"),
         (r#"{"version": 1, "machine": "x", "host": "m1"}"#, "it.version: 1 is not string"),
         (r#"{"version": "1", "machine": "x", "host": "m1", "more": 1}"#, "it.more is not in the document"),
     ] {
-        assert_eq!(check(text), Err(why.to_owned()));
+        assert_eq!(check("Version", text), Err(why.to_owned()));
+    }
+    // Of two schemas that are both said of it.
+    let adopted = |more: &str| {
+        format!(r#"{{"unit": "a", "text": "", "fragment": "", "moves": [], "kept": "", "run": 1{more}}}"#)
+    };
+    assert_eq!(check("AdoptedUnit", &adopted(r#", "generation": 1, "stays": ["b"]"#)), Ok(()));
+    for (more, why) in [
+        ("", "it: no `generation`"),
+        (r#", "generation": 1, "stays": [1]"#, "it.stays[0]: 1 is not string"),
+        (r#", "generation": 1, "more": 1"#, "it.more is not in the document"),
+    ] {
+        assert_eq!(check("AdoptedUnit", &adopted(more)), Err(why.to_owned()));
     }
 }
