@@ -30,9 +30,14 @@ const LAST_LINES: u32 = 10;
 /// seconds, does not hold up the others one by one, and few enough to be nobody's burden.
 const ASKED_AT_ONCE: usize = 8;
 
-/// How long systemd's last word about a unit is waited for: journald writes it within milliseconds,
-/// on a busy machine in some tenths of a second.
-const LAST_WORD_WITHIN: Duration = Duration::from_millis(500);
+/// How long systemd's last word about a unit is waited for: journald writes it within milliseconds, on a
+/// busy machine in some tenths of a second. Two seconds are for one that is busier still; who waits them
+/// out has a unit of whose death nothing is in the journal.
+const LAST_WORD_WITHIN: Duration = Duration::from_secs(2);
+
+/// How long more lines are waited for once systemd's last word is there: where the unit was started anew
+/// meanwhile and says much, they never end.
+const MORE_LINES_WITHIN: Duration = Duration::from_millis(500);
 
 /// How long to wait between two looks at a unit's last lines.
 const LAST_WORD_PAUSE: Duration = Duration::from_millis(50);
@@ -144,13 +149,13 @@ fn exit_of(unit: &Unit, statuses: &[UnitStatus]) -> Exit {
 /// Returns the last journal lines of a unit that died, where they can be had.
 ///
 /// The journal has them a moment after systemd has told of the death, so they are asked for until
-/// they end with systemd's own word about it.
+/// systemd's own word about it is among them, and then until no more come.
 ///
 /// # Errors
 /// Nobody can be asked for them.
 pub(crate) async fn last_lines(cluster: &Cluster, unit: &UnitName) -> Result<Vec<JournalLine>, ClientError> {
-    let end = Instant::now() + LAST_WORD_WITHIN;
-    let mut told = false;
+    let mut end = Instant::now() + LAST_WORD_WITHIN;
+    let (mut told, mut before) = (false, None);
     loop {
         let statuses = cluster.read(async |client| client.status(unit.as_str(), LAST_LINES).await).await?;
         if let [UnitStatus { active, problem: Some(why), .. }] = statuses.as_slice()
@@ -159,14 +164,16 @@ pub(crate) async fn last_lines(cluster: &Cluster, unit: &UnitName) -> Result<Vec
             let body = ErrorBody { kind: ErrorKind::Unavailable, message: why.clone(), details: Vec::new() };
             return Err(body.into());
         }
-        // What the unit printed comes by another way than systemd's word, and may come after it:
-        // so once more.
-        if told || Instant::now() >= end {
-            return Ok(statuses.into_iter().flat_map(|status| status.journal).collect());
+        if !told && are_told(&statuses) {
+            told = true;
+            end = end.min(Instant::now() + MORE_LINES_WITHIN);
         }
-        // Where it runs, or nobody answers, no such word will come.
-        let died = |status: &&UnitStatus| status.problem.is_none() && status.active != "active";
-        told = statuses.iter().filter(died).all(has_last_word);
+        let lines: Vec<JournalLine> = statuses.into_iter().flat_map(|status| status.journal).collect();
+        // What the unit printed comes by another way than systemd's word, and may come after it.
+        if Instant::now() >= end || told && before.as_ref() == Some(&lines) {
+            return Ok(lines);
+        }
+        before = Some(lines);
         sleep(LAST_WORD_PAUSE).await;
     }
 }
@@ -181,6 +188,13 @@ pub(crate) async fn tell_last_lines(cluster: &Cluster, unit: &UnitName) {
         }
         Err(e) => print::tell(format_args!("  (its last lines could not be had: {e})")),
     }
+}
+
+/// Says whether every death is told of. Where the unit runs, where it was never started, and where nobody
+/// answers, there is none.
+fn are_told(statuses: &[UnitStatus]) -> bool {
+    let died = |status: &&UnitStatus| status.active != "active" && status.invocation.is_some();
+    statuses.iter().filter(died).all(has_last_word)
 }
 
 /// Says whether the lines of a unit that died tell of its death.
@@ -326,8 +340,21 @@ mod tests {
             (vec![line("systemd", "of an earlier start", word)], false),
             (vec![line("sh", "ab", "boom"), line("systemd", "ab", word)], true),
         ] {
-            let status = UnitStatus { invocation: Some("ab".to_owned()), journal, ..UnitStatus::default() };
-            assert_eq!(has_last_word(&status), has, "{status:?}");
+            let mut status = UnitStatus {
+                active: "failed".to_owned(),
+                invocation: Some("ab".to_owned()),
+                ..UnitStatus::default()
+            };
+            status.journal = journal;
+            assert_eq!(are_told(std::slice::from_ref(&status)), has, "{status:?}");
+            // What the agent says of it is not what the journal says.
+            status.problem = Some("its start job ended in `failed`".to_owned());
+            assert_eq!(are_told(std::slice::from_ref(&status)), has, "{status:?}");
+            for (active, invocation) in [("active", Some("ab")), ("unknown", None), ("inactive", None)] {
+                status.active = active.to_owned();
+                status.invocation = invocation.map(str::to_owned);
+                assert!(are_told(std::slice::from_ref(&status)), "no such word will come: {status:?}");
+            }
         }
     }
 

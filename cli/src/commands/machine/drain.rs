@@ -86,6 +86,12 @@ pub(super) async fn run(cluster: &Cluster, args: &Args, output: Output) -> anyho
         let drain = cluster.read(async |client| client.drained(&args.machine.machine, None).await).await?;
         return show_plan(&drain, output);
     }
+    // What is on it, so that what has left before the first look afterwards is told of as well.
+    let before = if args.no_block {
+        Vec::new()
+    } else {
+        cluster.read(async |client| client.drained(&args.machine.machine, None).await).await?.units
+    };
     let outcome = cluster.client().drain(&args.machine.machine, true).await?;
     let host = name(&outcome);
     if args.no_block {
@@ -98,7 +104,7 @@ pub(super) async fn run(cluster: &Cluster, args: &Args, output: Output) -> anyho
         host,
         output,
         end,
-        told: BTreeMap::new(),
+        told: before.into_iter().map(untold).collect(),
         left: BTreeSet::new(),
         after: outcome.revision,
     };
@@ -133,6 +139,11 @@ fn planned(unit: &DrainUnit) -> String {
         (_, Some(to)) => format!("{} moves to {to}", unit.unit),
         (_, None) => format!("{} stops{why}", unit.unit),
     }
+}
+
+/// A unit that is there, of which nothing has been told.
+fn untold(unit: DrainUnit) -> (UnitName, DrainUnit) {
+    (unit.unit.clone(), DrainUnit { stage: DrainStage::Waiting, ..unit })
 }
 
 /// Names where a unit goes.
