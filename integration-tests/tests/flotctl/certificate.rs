@@ -1,7 +1,7 @@
 //! What the certificate of a machine opens when nobody stands behind it: it may read what is flotilla's,
 //! also of another machine, and change nothing.
 
-use flotilla_integration_tests::Cluster;
+use flotilla_integration_tests::{Cluster, LIMIT, eventually};
 
 use crate::{
     http::{Socket, events},
@@ -21,6 +21,11 @@ pub fn a_certificate_alone() {
     cluster.ask(m1, &["start", "/root/talk.service"]).unwrap();
     let before = cluster.invocations().unwrap();
     assert!(before.contains_key(&("m2".to_owned(), "talk.service".to_owned())), "{before:?}");
+
+    eventually(LIMIT, "what it says to be in the journal", || {
+        Ok(cluster.ask(m1, &["journal", "talk"])?.contains("word of talk.service").then_some(()))
+    })
+    .unwrap();
 
     // The first machine's certificate, at the second's API.
     let endpoint = format!("https://{}:7400", m2.address());

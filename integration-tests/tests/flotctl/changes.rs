@@ -26,6 +26,9 @@ const GATED: &str = "[Service]\nExecStartPre=/bin/sh -c 'until test -e /run/up-%
 /// Runs until it is stopped.
 const SLEEPER: &str = "[Service]\nExecStart=/bin/sleep infinity\n";
 
+/// Too short for what waits at a gate, and long enough for flotctl to be told so on a busy computer.
+const TOO_SHORT: &str = "--timeout=5s";
+
 fn open(world: &World, gate: &str) {
     world.machine().run(&["touch", &format!("/run/{gate}")]).unwrap();
 }
@@ -59,10 +62,10 @@ fn start(world: &World) {
     let outcome: Outcome = world.json(&["start", "--no-block", "slow@1"]);
     assert_eq!(outcome.units.len(), 1);
     known(world, "slow@1.service", "activating");
-    let late = world.expect(124, &["start", "--timeout", "2s", "slow@1", "web@1"]);
+    let late = world.expect(124, &["start", "--timeout", "5s", "slow@1", "web@1"]);
     late.complains(&["slow@1.service timed out: still activating on m1"]);
     assert_eq!(late.out, "web@1.service active on m1\n", "what is true is said");
-    let late = world.expect(124, &["start", "--timeout=300ms", "slow@1", "-o", "json"]);
+    let late = world.expect(124, &["start", TOO_SHORT, "slow@1", "-o", "json"]);
     let told: Value = serde_json::from_str(&late.out).unwrap();
     assert_eq!(told[0]["outcome"], "timed-out", "{told}");
 
@@ -98,7 +101,7 @@ fn start(world: &World) {
 fn stop(world: &World) {
     assert_eq!(world.ask(&["stop", "--no-block", "slow@1"]), "slow@1.service stop ordered\n");
     known(world, "slow@1.service", "deactivating");
-    let late = world.expect(124, &["stop", "--timeout=1s", "slow@1"]);
+    let late = world.expect(124, &["stop", TOO_SHORT, "slow@1"]);
     late.complains(&["slow@1.service timed out: still deactivating on m1"]);
     let mut waiting = world.follow(&["stop", "slow@1"]);
     assert!(waiting.goes_on());
@@ -121,7 +124,7 @@ fn restart(world: &World) {
     assert_eq!(world.show("one.service", "InvocationID"), after, "what runs is not started anew by a start");
     world.machine().run(&["rm", "/run/up-1"]).unwrap();
     assert_eq!(world.ask(&["restart", "--no-block", "slow@1"]), "slow@1.service restart ordered\n");
-    let late = world.expect(124, &["restart", "--timeout=1s", "slow@1"]);
+    let late = world.expect(124, &["restart", TOO_SHORT, "slow@1"]);
     late.complains(&["slow@1.service timed out: still "]);
     open(world, "up-1");
     assert_eq!(world.ask(&["restart", "slow@1"]), "slow@1.service active on m1\n");
@@ -136,7 +139,7 @@ fn unload(world: &World) {
     );
     world.machine().run(&["rm", "/run/down-1"]).unwrap();
     assert_eq!(world.ask(&["unload", "--no-block", "slow@1"]), "slow@1.service unload ordered\n");
-    let late = world.expect(124, &["unload", "--timeout=1s", "slow@1"]);
+    let late = world.expect(124, &["unload", TOO_SHORT, "slow@1"]);
     late.complains(&["slow@1.service timed out: still stopping on m1"]);
     open(world, "down-1");
     assert_eq!(world.ask(&["unload", "slow@1"]), "slow@1.service unloaded\n");
@@ -146,7 +149,7 @@ fn destroy(world: &World) {
     world.ask(&["start", "slow@1"]);
     world.machine().run(&["rm", "/run/down-1"]).unwrap();
     assert_eq!(world.ask(&["destroy", "--no-block", "slow@1"]), "slow@1.service destroy ordered\n");
-    let late = world.expect(124, &["destroy", "--timeout=1s", "slow@1"]);
+    let late = world.expect(124, &["destroy", TOO_SHORT, "slow@1"]);
     late.complains(&["slow@1.service timed out: still stopping on m1"]);
     let mut waiting = world.follow_on_terminal(&["destroy", "slow@1"]);
     waiting.until("stopping on m1");

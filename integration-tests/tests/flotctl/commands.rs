@@ -229,8 +229,12 @@ fn cluster(world: &World) {
 
 fn cluster_status(world: &World) {
     has("cluster status", &world.ask(&["cluster", "status"]), &["Leader: ", "1 alive, none lost"]);
-    let status: ClusterStatus = world.json(&["cluster", "status"]);
-    assert!(status.problems.is_empty(), "{:?}", status.problems);
+    // A busy computer may keep an engine behind for a moment, and that is told.
+    eventually(LIMIT, "nothing to be a problem", || {
+        let status: ClusterStatus = world.json(&["cluster", "status"]);
+        Ok(status.problems.is_empty().then_some(()))
+    })
+    .unwrap();
 }
 
 /// Nothing is held; that what is held goes on is shown where machines are lost.
@@ -282,10 +286,13 @@ fn completion(world: &World) {
     // What bash does at a tab.
     let line = r#"eval "$(flotctl completion bash)"; COMP_WORDS=(flotctl cat web@); COMP_CWORD=2; COMP_TYPE=9
                   _clap_complete_flotctl flotctl web@ cat; printf '%s\n' "${COMPREPLY[@]}""#;
-    let names = world.machine().run(&["bash", "-c", line]).unwrap();
-    for name in ["web@.service", "web@1.service", "web@2.service"] {
-        assert!(names.lines().any(|line| line.trim() == name), "the cluster's units: {names:?}");
-    }
+    // Who types waits no longer than half a second for them, and presses the key again.
+    eventually(LIMIT, "the cluster's units at a tab", || {
+        let names = world.machine().run(&["bash", "-c", line])?;
+        let offered = |name| names.lines().any(|line| line.trim() == name);
+        Ok(["web@.service", "web@1.service", "web@2.service"].into_iter().all(offered).then_some(()))
+    })
+    .unwrap();
     world.expect(2, &["no-such-command"]).complains(&["unrecognized subcommand"]);
     has("help", &world.ask(&["help", "start"]), &["--no-block"]);
 }
