@@ -44,6 +44,7 @@ mod ranking;
 mod rebalance;
 mod room;
 mod rules;
+mod setbacks;
 mod view;
 
 #[cfg(test)]
@@ -67,6 +68,7 @@ use model::{Entry, Machine, Status, Unit, UnitIx};
 use patterns::{MatchIx, Patterns};
 use room::Names;
 use rules::Precedence;
+use setbacks::Setbacks;
 
 /// The model of machines and units, and the decisions about them.
 ///
@@ -105,6 +107,8 @@ pub struct Placement {
     restless: FxHashSet<UnitIx>,
     /// Those of them that have to find a place elsewhere.
     shift: BTreeSet<(i16, Precedence, UnitIx)>,
+    /// What did not work out of moves.
+    setbacks: Setbacks,
     /// Kinds of unit that found none in this `decide`.
     hopeless: FxHashSet<(ClassIx, MatchIx)>,
     /// Groups that are stuck and may push others away.
@@ -202,6 +206,16 @@ impl Placement {
     /// Tells that it is not (any more).
     pub fn clear_ready(&mut self, name: &UnitName, machine: MachineId) {
         self.change_ready(name, machine, false);
+    }
+
+    /// Tells whether a unit does not get ready by itself where it is placed, for as long as nothing changes. Only
+    /// of those that are moving it has to be told: the move is taken back.
+    pub fn set_failing(&mut self, name: &UnitName, machine: MachineId, fails: bool) {
+        let Some(unit) = self.by_name.get(name).copied() else { return };
+        let Some(slot) = self.by_id.get(&machine).copied() else { return };
+        if self.setbacks.set_failed(unit, slot, fails && self.unit(unit).placed.contains(slot)) {
+            self.touch(unit);
+        }
     }
 
     /// Tells that a manifest has a departing entry of the unit. The placement that it was, if it was

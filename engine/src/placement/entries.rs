@@ -38,6 +38,7 @@ impl Placement {
         }
         if entry == Entry::Placed {
             self.units[unit as usize].ready.remove(slot);
+            self.setbacks.set_failed(unit, slot, false);
         }
         let machine = &mut self.machines[slot as usize];
         match entry {

@@ -160,6 +160,7 @@ impl Placement {
             if self.by_name.remove(&name).is_some() {
                 self.sorted.remove(&name);
                 self.restless.remove(&unit);
+                self.setbacks.forget(unit);
                 self.free_units.push(unit);
             }
         }
@@ -193,6 +194,7 @@ impl Placement {
             return;
         }
         let before = std::mem::replace(&mut machine.view, view);
+        self.setbacks.forgive(slot);
         let capacity = machine.view.as_ref().map(|view| view.capacity.clone()).unwrap_or_default();
         machine.used.set_capacity(&capacity, &mut self.resources);
         let (open, load) = (machine.is_open(), machine.load);
@@ -302,6 +304,7 @@ impl Placement {
                 homes.renumber(&new_of);
             }
         }
+        self.setbacks.renumber(&new_of);
         let moved = |slot: &Slot| new_of[*slot as usize];
         self.by_host.values_mut().for_each(|slots| *slots = slots.iter().filter_map(moved).collect());
         self.living = self.living.iter().filter_map(|(id, slot)| Some((*id, moved(slot)?))).collect();
@@ -430,6 +433,7 @@ impl Placement {
             let entries = self.entries(unit);
             entries.iter().for_each(|(slot, entry)| self.tally_owned(unit, *slot, *entry, false));
             self.cap_siblings(unit, false);
+            self.setbacks.try_again(unit);
             self.units[unit as usize].class = class;
             entries.iter().for_each(|(slot, entry)| self.tally_owned(unit, *slot, *entry, true));
             self.classes.get_mut(old).members.remove(&unit);

@@ -5,7 +5,8 @@
 //!   placed ────────────────────────────────────► moving ──────────────────────────────────────► departing
 //!     ▲                                             │
 //!     └─────────────────────────────────────────────┘
-//!       Stay: the new place is lost or refused before it is ready, or the machine is drained no longer
+//!       Stay: the new place is lost or refused before it is ready, or the machine is drained no longer, or who
+//!       has to be with it finds no way from here
 //! ```
 //!
 //! A unit leaves a drained machine with all those there that have to be with it, to a machine that takes all of
@@ -51,13 +52,20 @@ impl Placement {
         {
             let done = it.moving.iter().filter(|slot| !self.lives(*slot) || !self.is_needed(unit, *slot));
             let done: Vec<Slot> = done.collect();
-            return (!done.is_empty()).then_some(Due::Finish(done));
+            if !done.is_empty() {
+                return Some(Due::Finish(done));
+            }
+            // Ready in both places for ever otherwise, since whoever needs it here does not follow.
+            let stuck = |slot: &Slot| self.lives(*slot) && !must_go(*slot) && self.is_held_back(unit, *slot);
+            let to = it.moving.iter().find(stuck)?;
+            return Some(Due::Return { to, leaves: vec![(home, Departure::TakenBack, None)] });
         }
         let to = it.moving.iter().find(|slot| self.lives(*slot) && !must_go(*slot))?;
         let leaves = match home {
             None => it.placed.iter().map(|slot| (slot, Departure::MachineLost, None)).collect(),
             Some(home) => match self.stays(unit, home) {
                 Stay::No(why, reason) => vec![(home, why, reason)],
+                _ if self.setbacks.fails(unit, home) => vec![(home, Departure::TakenBack, None)],
                 _ if self.machine(home).drains() => vec![(home, Departure::Drained, None)],
                 _ if it.moves_for == Some(Departure::Drained) && !self.machine(to).drains() => {
                     vec![(home, Departure::TakenBack, None)]
@@ -77,6 +85,9 @@ impl Placement {
             }
             Due::Return { to, leaves } => {
                 for (slot, why, reason) in leaves {
+                    if self.setbacks.fails(unit, slot) {
+                        self.setbacks.avoid(unit, slot);
+                    }
                     self.depart(unit, slot, why, reason, out);
                 }
                 self.turn(unit, to, Entry::Moving, Entry::Placed);
@@ -97,10 +108,14 @@ impl Placement {
         self.may_be_followed(unit)
             && here.any(|other| {
                 let it = self.unit(other);
-                let runs = matches!(it.status, Status::Wanted | Status::Kept);
                 let ready = it.moving.contains(slot) && it.ready.iter().any(|slot| self.lives(slot));
-                runs && !ready && self.needs(other, unit, slot)
+                self.is_at_work(other) && !ready && self.needs(other, unit, slot)
             })
+    }
+
+    /// Tells whether a unit is to be where it is.
+    pub(super) fn is_at_work(&self, unit: UnitIx) -> bool {
+        matches!(self.unit(unit).status, Status::Wanted | Status::Kept)
     }
 
     pub(super) fn may_be_followed(&self, unit: UnitIx) -> bool {
@@ -125,8 +140,8 @@ impl Placement {
         let moves = !it.moving.is_empty();
         if leaves || moves {
             self.restless.insert(unit);
-        } else {
-            self.restless.remove(&unit);
+        } else if self.restless.remove(&unit) {
+            self.setbacks.try_again(unit);
         }
         if leaves && !moves && !self.globals.contains(&unit) {
             let order = (-self.priority(unit), self.precedence(unit), unit);
@@ -179,6 +194,7 @@ impl Placement {
         let units = self.tied(unit, from)?;
         let mut set = self.room_for(&units);
         set.clear(from);
+        self.setbacks.leave_out(&units, &mut set);
         let to = self.best(&units, &set)?;
         Some((units, to))
     }

@@ -10,7 +10,7 @@ use std::cmp::Reverse;
 
 use flotilla_registry::records::Departure;
 use flotilla_units::{MachineId, UnitName};
-use rustc_hash::FxHashSet;
+use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::{Decision, Placement, bits::Slot, model::UnitIx};
 
@@ -26,7 +26,9 @@ impl Placement {
         self.settle();
         let mut moved = FxHashSet::default();
         let mut out = Vec::new();
-        while let Some((units, from, to)) = self.evening_move(budget - out.len(), &moved) {
+        while out.len() < budget {
+            let found = self.evening_move(budget - out.len(), &moved);
+            let Some((units, from, to)) = found else { break };
             for unit in units {
                 moved.insert(unit);
                 self.start_move(unit, from, to, Departure::Rebalanced, &mut out);
@@ -86,27 +88,50 @@ impl Placement {
 
     /// Returns the first move that makes the machines more even: off the fullest machine, of the first unit by
     /// name.
+    ///
+    /// What was asked in vain for one machine is not asked for a less full one, so where all is even this
+    /// costs a look at each unit of those that are fuller than the emptiest, and a search for each kind of unit.
     fn evening_move(&self, left: usize, moved: &FxHashSet<UnitIx>) -> Option<(Vec<UnitIx>, Slot, Slot)> {
         let lives = self.living.values().copied();
         let mut sources: Vec<Slot> = lives
             .filter(|slot| !self.machine(*slot).drains() && !self.machine(*slot).units.is_empty())
             .collect();
-        sources.sort_by_cached_key(|slot| (Reverse(self.fullness(*slot)), self.machine(*slot).id));
+        let fullness: FxHashMap<Slot, (u32, usize)> = sources
+            .iter()
+            .chain(&self.open.iter().collect::<Vec<_>>())
+            .map(|slot| (*slot, self.fullness(*slot)))
+            .collect();
+        let open = || self.open.iter().filter_map(|slot| fullness.get(&slot));
+        let least = (open().map(|it| it.0).min()?, open().map(|it| it.1).min()?);
+        sources.retain(|slot| fullness[slot].0 > least.0 || fullness[slot].1 > least.1 + 1);
+        sources.sort_by_cached_key(|slot| (Reverse(fullness[slot]), self.machine(*slot).id));
+        let mut vain = FxHashSet::default();
         sources.into_iter().find_map(|from| {
-            let mut units: Vec<UnitIx> = self.machine(from).units.iter().copied().collect();
-            units.retain(|unit| !moved.contains(unit) && self.is_movable(*unit, from));
-            units.sort_by(|a, b| self.unit(*a).name.cmp(&self.unit(*b).name));
-            // Equal units have equal answers.
-            let mut asked = FxHashSet::default();
-            units.into_iter().find_map(|unit| {
+            let kind = |unit: UnitIx| {
                 let it = self.unit(unit);
                 let alone = !self.classes.get(it.class).is_tied() && !self.may_be_followed(unit);
-                if alone && !asked.insert((it.class, it.matched)) {
+                alone.then_some((it.class, it.matched))
+            };
+            let mut units: Vec<UnitIx> = self.machine(from).units.iter().copied().collect();
+            let asked =
+                |unit: UnitIx, vain: &FxHashSet<_>| kind(unit).is_some_and(|kind| vain.contains(&kind));
+            units
+                .retain(|unit| !moved.contains(unit) && !asked(*unit, &vain) && self.is_movable(*unit, from));
+            units.sort_by(|a, b| self.unit(*a).name.cmp(&self.unit(*b).name));
+            // Equal units have equal answers.
+            let mut here = FxHashSet::default();
+            units.into_iter().find_map(|unit| {
+                let kind = kind(unit);
+                if kind.is_some_and(|kind| vain.contains(&kind) || !here.insert(kind)) {
                     return None;
                 }
-                let (units, to) = self.way_out(unit, from)?;
+                let way = self.way_out(unit, from);
+                let Some((units, to)) = way.filter(|(units, to)| self.is_fuller(units, from, *to)) else {
+                    vain.extend(kind);
+                    return None;
+                };
                 let fits = units.len() <= left && !units.iter().any(|unit| moved.contains(unit));
-                (fits && self.evens(&units, from, to)).then_some((units, from, to))
+                (fits && self.worsens_nothing(&units, from, to)).then_some((units, from, to))
             })
         })
     }
@@ -118,18 +143,20 @@ impl Placement {
         (machine.used.share_of(&self.ask_of(&units)), units.len())
     }
 
-    /// Tells whether units that go from one machine to another make these two more even, and nothing worse.
-    fn evens(&self, units: &[UnitIx], from: Slot, to: Slot) -> bool {
-        let wishes = |slot: Slot| -> i32 { units.iter().map(|unit| self.wishes_met(*unit, slot)).sum() };
-        if wishes(to) < wishes(from) || units.iter().any(|unit| self.crowds(*unit, from, to)) {
-            return false;
-        }
+    /// Tells whether a machine keeps more than another has once units went there from it.
+    fn is_fuller(&self, units: &[UnitIx], from: Slot, to: Slot) -> bool {
         let mine = self.ask_of(units);
         if mine.is_empty() {
             return self.machine(to).units.len() + units.len() < self.machine(from).units.len();
         }
         let there: Vec<UnitIx> = self.machine(to).units.iter().chain(units).copied().collect();
         self.machine(to).used.share_of(&self.ask_of(&there)) < self.fullness(from).0
+    }
+
+    /// Tells whether units that go from one machine to another lose no wish, and come no closer together.
+    fn worsens_nothing(&self, units: &[UnitIx], from: Slot, to: Slot) -> bool {
+        let wishes = |slot: Slot| -> i32 { units.iter().map(|unit| self.wishes_met(*unit, slot)).sum() };
+        wishes(to) >= wishes(from) && !units.iter().any(|unit| self.crowds(*unit, from, to))
     }
 
     /// Tells whether an instance would come to more of its template than it leaves, by what it is spread over.

@@ -327,3 +327,63 @@ fn a_destroyed_unit_is_forgotten_with_its_last_entry() {
     assert_eq!(world.why("u.service"), "u.service is not known");
     assert_eq!((world.0.by_name.len(), world.0.load(machine(1)), world.0.waiting()), (0, 0, 0));
 }
+
+#[test]
+fn what_one_follows_comes_back_when_a_drain_ends_before_it_could_follow() {
+    let mut world = World::new(&["", ""]);
+    world.machine(2, MachineView { schedulable: false, ..looks("") });
+    world.want("db.service", "");
+    world.want("web.service", "MachineOf=db.service");
+    assert_eq!(world.run(), "db+1 web+1");
+    world.machine(2, looks(""));
+    world.drain(1);
+    assert_eq!(world.run(), "web1>2 db1>2");
+    world.ready("db.service", 2);
+    world.draining(1, false);
+    assert_eq!(world.run(), "web-2 web=1 db-2 db=1");
+}
+
+#[test]
+fn a_move_that_fails_is_taken_back_and_goes_elsewhere_or_nowhere() {
+    let mut world = World::new(&["", "", ""]);
+    world.want("a.service", "");
+    assert_eq!(world.run(), "a+1");
+    world.drain(1);
+    assert_eq!(world.run(), "a1>2");
+    let fails = |world: &mut World, n| world.0.set_failing(&name("a.service"), machine(n), true);
+    fails(&mut world, 2);
+    assert_eq!(world.run(), "a-2 a=1");
+    world.gone("a.service", 2);
+    assert_eq!(world.run(), "a1>3", "not to where it failed");
+    fails(&mut world, 3);
+    assert_eq!(world.run(), "a-3 a=1");
+    world.gone("a.service", 3);
+    assert_eq!(world.run(), "", "it runs where it is");
+    // Another machine of that id, or a drain that is asked for again, is another try.
+    world.machine(3, looks("zone=a"));
+    assert_eq!(world.run(), "a1>3");
+    fails(&mut world, 3);
+    world.draining(1, false);
+    assert_eq!(world.run(), "a-3 a=1");
+    world.gone("a.service", 3);
+    world.drain(1);
+    assert_eq!(world.run(), "a1>2");
+}
+
+#[test]
+fn those_that_belong_together_come_back_together_when_one_fails() {
+    let mut world = World::new(&["", ""]);
+    world.machine(2, MachineView { schedulable: false, ..looks("") });
+    world.want("db.service", "");
+    world.want("web.service", "MachineOf=db.service");
+    assert_eq!(world.run(), "db+1 web+1");
+    world.machine(2, looks(""));
+    world.drain(1);
+    assert_eq!(world.run(), "web1>2 db1>2");
+    world.ready("db.service", 2);
+    world.0.set_failing(&name("web.service"), machine(2), true);
+    assert_eq!(world.run(), "web-2 web=1 db-2 db=1");
+    world.gone("web.service", 2);
+    world.gone("db.service", 2);
+    assert_eq!(world.run(), "", "db goes nowhere without web");
+}
