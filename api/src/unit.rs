@@ -116,6 +116,9 @@ pub struct Placement {
     /// Why it must leave, when it must.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub departing: Option<String>,
+    /// Why it is there only until it is ready elsewhere, when it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub moving: Option<String>,
     /// What the machine reports of it; absent until it has.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub state: Option<UnitState>,

@@ -318,6 +318,7 @@ mod tests {
             token: 7,
             run: 2,
             departing: None,
+            moving: None,
             hash: None,
             current: Target::Launched,
             state: Some(state.clone()),

@@ -74,8 +74,14 @@ impl Model {
 
     /// Tells whether any machine could have a unit if it asked for this.
     pub(crate) fn fits(&mut self, unit: &UnitName, requirements: Arc<UnitRequirements>) -> bool {
+        // A machine that gets nothing new keeps what it has.
+        let here = self.core.placed_on(unit);
+        let closed = |reason: &Reason| matches!(reason, Reason::NotSchedulable | Reason::Draining);
         let explanation = self.explain_if(unit, requirements);
-        explanation.machines.iter().any(|verdict| verdict.reasons.is_empty())
+        explanation.machines.iter().any(|verdict| {
+            let mut reasons = verdict.reasons.iter();
+            reasons.all(|reason| closed(reason) && here.contains(&verdict.machine))
+        })
     }
 
     /// Asks the core what would become of a unit if it asked for this. Nothing is changed by it.
@@ -199,10 +205,12 @@ impl Model {
         self.sync_wish(state, unit, &entries);
     }
 
-    /// Of a unit that moves: whether it is ready where it goes.
+    /// Of a unit that moves: whether it is ready where it goes, or does not get there by itself.
     fn sync_ready(&mut self, state: &ClusterState, unit: &UnitName, entries: &[Placed<'_>]) {
         for entry in entries.iter().filter(|entry| entry.entry.stays()) {
-            if state.readiness(entry) == Readiness::Ready {
+            let readiness = state.readiness(entry);
+            self.core.set_failing(unit, entry.machine, matches!(readiness, Readiness::Failed(_)));
+            if readiness == Readiness::Ready {
                 self.core.set_ready(unit, entry.machine);
             } else {
                 self.core.clear_ready(unit, entry.machine);
@@ -242,7 +250,7 @@ impl Model {
 
 impl Model {
     /// Returns what a unit asks of machines: what the text of its entry says, as long as it waits for its
-    /// turn to get another.
+    /// turn to get another. It is what the planning starts elsewhere, too.
     fn asks(
         &self,
         state: &ClusterState,
@@ -250,17 +258,9 @@ impl Model {
         wanted: &crate::state::Wanted,
         entries: &[Placed<'_>],
     ) -> Arc<UnitRequirements> {
-        let waits = |on: &&Placed<'_>| {
-            on.entry.stays()
-                && on.entry.hash != wanted.hash
-                && (on.entry.run, on.entry.target) == (wanted.run, wanted.target)
-                && !self.turns.contains(&(unit.clone(), on.machine))
-        };
-        let waiting = entries.iter().filter(waits).max_by_key(|on| on.entry.token);
-        let before = waiting.and_then(|on| state.requirements_of(unit, on.entry.hash));
-        // What is on many machines cannot ask for two things: there the newer text counts at once.
-        let single = before.filter(|before| !before.global && !wanted.requirements.global);
-        single.unwrap_or_else(|| Arc::clone(&wanted.requirements))
+        let has_turn = |machine| self.turns.contains(&(unit.clone(), machine));
+        let before = state.as_before(unit, wanted, entries, has_turn);
+        before.map_or_else(|| Arc::clone(&wanted.requirements), |before| before.requirements)
     }
 }
 

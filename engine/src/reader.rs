@@ -111,6 +111,8 @@ pub struct PlacementRow {
     pub target: Target,
     /// Why it has to leave, if it has to.
     pub departing: Option<Departure>,
+    /// Why it is there only until its unit is ready elsewhere, if it is.
+    pub moving: Option<Departure>,
     /// What the machine says of it.
     pub report: Option<UnitReport>,
 }
@@ -446,6 +448,7 @@ fn unit_row(state: &ClusterState, name: &UnitName, rollouts: &mut Rollouts) -> U
             hash: placed.entry.hash,
             target: placed.entry.target,
             departing: placed.entry.departing,
+            moving: placed.entry.moving,
             report: state.report_of(&placed).cloned(),
         })
         .collect();

@@ -99,6 +99,7 @@ fn placement(row: PlacementRow) -> Placement {
         token: row.token.0,
         run: row.run,
         departing: row.departing.map(|departure| departure_in_words(departure).to_owned()),
+        moving: row.moving.map(|departure| departure_in_words(departure).to_owned()),
         state: row.report.map(state),
     }
 }

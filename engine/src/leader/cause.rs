@@ -130,6 +130,19 @@ impl Cause {
                 let request = request_of(written_with(state, at));
                 Self { why: format!("{}{by}", in_words(why)), request }
             }
+            Departure::Requirements => {
+                let changed = state.machines().get(&machine).and_then(|known| settings_by(state, known));
+                let written = state.units().get(unit).map(Kept::mod_revision);
+                // What was said of the machine after what was said of the unit.
+                match changed.filter(|(at, _)| Some(*at) > written) {
+                    Some((at, by)) => {
+                        let request = request_of(written_with(state, at));
+                        let host = host(state, machine);
+                        Self { why: format!("{}, which was changed{by} ({host})", in_words(why)), request }
+                    }
+                    None => Self::of(in_words(why).to_owned()),
+                }
+            }
             why => Self::of(in_words(why).to_owned()),
         }
     }

@@ -31,7 +31,7 @@ use flotilla_registry::{
 use flotilla_units::{MachineId, UnitName};
 use jiff::Timestamp;
 
-use super::{cause::Cause, rollouts::has_turn, tokens::Tokens};
+use super::{cause::Cause, rollouts::has_turn, step::Asked, tokens::Tokens};
 use crate::{
     model::{Decided, Turns},
     placement::{Decision, Reason},
@@ -106,6 +106,8 @@ pub struct Planning<'a> {
     pub now: Timestamp,
     /// The entries that may get another text now.
     pub turns: &'a Turns,
+    /// Who had machines evened out last.
+    pub asked: Option<&'a Asked>,
 }
 
 impl Edit {
@@ -357,7 +359,11 @@ impl Planning<'_> {
         }
         let Some(token) = self.tokens.take(self.cluster) else { return false };
         let cause = Cause::placed(self.state, &plan.unit, placed, target, self.now);
-        plan.add(target, wanted, token, cause);
+        // The machine was chosen by what this text asks for.
+        let before = self
+            .state
+            .as_before(&plan.unit, wanted, placed, |machine| has_turn(self.turns, &plan.unit, machine));
+        plan.add(target, before.as_ref().unwrap_or(wanted), token, cause);
         true
     }
 

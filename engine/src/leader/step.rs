@@ -105,6 +105,8 @@ pub struct Memory {
     aside: BTreeMap<UnitName, (Duration, String)>,
     /// A user's word to even machines out, for the next step.
     pub rebalance: Option<Asked>,
+    /// The last such word that was followed.
+    rebalanced: Option<Asked>,
 }
 
 /// What a step found to do.
@@ -128,8 +130,10 @@ pub struct Step {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Asked {
     budget: usize,
-    by: String,
-    request: Option<String>,
+    /// Who.
+    pub by: String,
+    /// By which request.
+    pub request: Option<String>,
 }
 
 impl From<&RebalanceOrder> for Asked {
@@ -176,6 +180,7 @@ impl Memory {
             texts: Texts::default(),
             alone: BTreeSet::new(),
             rebalance: None,
+            rebalanced: None,
             aside: BTreeMap::new(),
         }
     }
@@ -348,7 +353,9 @@ pub fn step(
     let limited = decisions.len() >= DECISIONS_MAX;
     let waits = |unit: &UnitName| memory.aside.get(unit).is_some_and(|(until, _)| *until > now.mono);
     memory.todo.extend(by_unit(decisions).into_iter().filter(|(unit, _)| !waits(unit)));
-    if let Some(Asked { budget, by, request }) = memory.rebalance.take() {
+    if let Some(asked) = memory.rebalance.take() {
+        memory.rebalanced = Some(asked.clone());
+        let Asked { budget, by, request } = asked;
         // Foreseen first, by the same code: what it leads to is part of the answer.
         let core = model.core().clone();
         out.rebalanced = Some(foresee_rebalance(core, budget, state.revision(), hosts(state)));
@@ -425,7 +432,9 @@ fn plan_all(
 ) -> (Vec<(Plan, Decided)>, BTreeMap<UnitName, Decided>) {
     let todo = mem::take(&mut memory.todo);
     let turns = model.turns();
-    let mut planning = Planning { state, cluster, tokens: &mut memory.tokens, held, now: now.wall, turns };
+    let asked = memory.rebalanced.as_ref();
+    let mut planning =
+        Planning { state, cluster, tokens: &mut memory.tokens, held, now: now.wall, turns, asked };
     let (mut plans, mut unplanned) = (Vec::new(), BTreeMap::new());
     let mut dropped = BTreeSet::new();
     for (unit, decided) in todo {

@@ -91,8 +91,11 @@ impl UnitRow {
     /// A unit that is to be nowhere is `inactive` only when it has left.
     #[must_use]
     pub fn current(&self) -> Target {
-        let staying = self.placements.iter().filter(|placement| placement.departing.is_none());
-        if let Some(least) = staying.map(PlacementRow::current).min() {
+        // One that moves runs where it was until it is ready elsewhere.
+        let moving = self.placements.iter().filter(|it| it.departing.is_none() && it.moving.is_some());
+        let moving = moving.map(PlacementRow::current).max();
+        let staying = self.placements.iter().filter(|it| it.departing.is_none() && it.moving.is_none());
+        if let Some(least) = staying.map(PlacementRow::current).min().max(moving) {
             return least;
         }
         let leaving = self.placements.iter().filter(|placement| placement.life != Life::Lost);

@@ -2,10 +2,10 @@
 
 use std::{fmt, sync::Arc};
 
-use flotilla_registry::records::{Adoption, RecordError, Target, UnitRecord};
+use flotilla_registry::records::{Adoption, RecordError, Rollout, Target, UnitRecord};
 use flotilla_units::{ContentHash, MachineChoice, MachineId, UnitName, UnitRequirements};
 
-use super::{ClusterState, ContentError, readable};
+use super::{ClusterState, ContentError, Kept, Life, Placed, readable};
 
 /// What is wanted of a unit.
 #[derive(Debug, Clone)]
@@ -103,6 +103,45 @@ impl ClusterState {
             }
             Err(obstacle) => Wish::Stuck(obstacle),
         }
+    }
+
+    /// Returns what is wanted of a unit as long as it waits for its turn to get another text: what its entry
+    /// has. `None` if it does not wait, or if it cannot be told what that text asks for.
+    ///
+    /// Started anew elsewhere meanwhile it gets the text that it had: one that turns out to be bad must not be
+    /// spread by the loss of a machine. Where the text is only to wait for the next start, this is the next start.
+    /// What is on many machines cannot ask for two things: there the newer text counts at once.
+    pub(crate) fn as_before(
+        &self,
+        unit: &UnitName,
+        wanted: &Wanted,
+        placed: &[Placed<'_>],
+        has_turn: impl Fn(MachineId) -> bool,
+    ) -> Option<Wanted> {
+        let owner = || self.units.get(&self.owner(unit)).and_then(Kept::record);
+        let next_start = || owner().is_some_and(|record| record.rollout == Rollout::NextStart);
+        let leaves = |on: &Placed<'_>| {
+            let drains = || self.machines.get(&on.machine).is_some_and(super::Machine::draining);
+            on.life == Life::Lost || drains()
+        };
+        let waits = |on: &&Placed<'_>| {
+            on.entry.stays()
+                && on.entry.hash != wanted.hash
+                && (on.entry.run, on.entry.target) == (wanted.run, wanted.target)
+                && !has_turn(on.machine)
+        };
+        let on = placed.iter().filter(waits).max_by_key(|on| on.entry.token)?;
+        let before = self.requirements_of(unit, on.entry.hash)?;
+        if before.global || wanted.requirements.global || (leaves(on) && next_start()) {
+            return None;
+        }
+        // Until it is taken over it may be nowhere else, whatever its text says.
+        let requirements = match &wanted.requirements.machine {
+            Some(MachineChoice::Id(machine)) if wanted.adopt => only_there(&before, *machine),
+            _ => before,
+        };
+        let runtime = on.entry.runtime.clone().unwrap_or_else(|| unit.clone());
+        Some(Wanted { runtime, hash: on.entry.hash, requirements, ..wanted.clone() })
     }
 
     /// Returns what a unit asks of machines when it runs a content, whatever its record says.

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use flotilla_registry::{
     operations::{NewText, UnitOrder},
-    records::{Rollout, Target},
+    records::{MachineSettings, Rollout, Target},
 };
 use flotilla_units::ContentHash;
 
@@ -209,4 +209,53 @@ async fn a_global_unit_is_updated_machine_by_machine_and_a_lone_one_where_it_is(
     }
     cluster.until("it runs", |it| it.runs_on("a.service").is_some()).await;
     assert_eq!((cluster.runs_on("a.service"), cluster.checker.updates), (on, 4));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_bad_text_is_not_spread_by_the_loss_of_a_machine() {
+    let mut cluster = Cluster::start(1, 3).await;
+    let names = cluster.instances(6, &text("one", "")).await;
+    let bad = ContentHash::of(text("bad", "").as_bytes());
+    cluster.spoil(bad);
+    cluster.replace(TEMPLATE, &text("bad", ""), Rollout::OneByOne).await;
+    cluster.until("it is told", |it| it.told("rollout-halted")).await;
+    let failed = cluster.places(&names)[0].0;
+    let on = cluster.runs_on(&names[5]).unwrap();
+    assert_ne!(failed, Some(on));
+    cluster.machine(on).kill();
+    let rest = names[1..].to_vec();
+    cluster
+        .until("the others run elsewhere", |it| {
+            rest.iter().all(|name| it.runs_on(name).is_some_and(|it| it != on))
+        })
+        .await;
+    assert_eq!(cluster.have(&rest, bad), 0);
+    let good = cluster.replace(TEMPLATE, &text("good", ""), Rollout::OneByOne).await;
+    cluster.until("all have it", |it| it.have(&names, good) == 6).await;
+}
+
+/// With `--no-restart` the new text waits for the next start, and that is one.
+#[tokio::test(start_paused = true)]
+async fn what_a_lost_machine_had_starts_with_the_text_that_waits_where_that_may_run() {
+    let mut cluster = Cluster::start(1, 2).await;
+    cluster.boot(3, &[("disk", "ssd")]);
+    let names = cluster.instances(3, &text("one", "")).await;
+    let two = cluster.replace(TEMPLATE, &text("two", "MachineMetadata=disk=ssd"), Rollout::NextStart).await;
+    cluster.pass(Duration::from_secs(5)).await;
+    let lost = names.iter().find(|name| cluster.runs_on(name) == Some(1)).unwrap().clone();
+    cluster.machine(1).kill();
+    cluster.until("it runs elsewhere", |it| it.runs_on(&lost).is_some_and(|on| on != 1)).await;
+    assert_eq!((cluster.runs_on(&lost), cluster.have(&[lost], two)), (Some(3), 1));
+    assert_eq!(cluster.have(&names, two), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_text_with_other_options_reaches_a_unit_on_a_cordoned_machine() {
+    let mut cluster = Cluster::start(1, 1).await;
+    let names = cluster.instances(2, &text("one", "")).await;
+    let before = cluster.places(&names);
+    cluster.settings(1, &MachineSettings { cordoned: true, ..MachineSettings::default() }).await;
+    let two = cluster.replace(TEMPLATE, &text("one", "Priority=5"), Rollout::OneByOne).await;
+    cluster.until("all have it", |it| it.have(&names, two) == 2).await;
+    assert_eq!((cluster.places(&names), cluster.told("rollout-halted")), (before, false));
 }

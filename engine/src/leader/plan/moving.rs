@@ -9,7 +9,7 @@
 use flotilla_registry::records::{Departure, ManifestEntry};
 use flotilla_units::MachineId;
 
-use super::{Edit, Plan, Planning};
+use super::{Edit, Plan, Planning, in_words};
 use crate::{
     leader::cause::{Cause, host},
     model::Decided,
@@ -116,7 +116,13 @@ impl Planning<'_> {
         }
         let planned = self.start_on(plan, placed, target, wanted);
         if plan.adds() {
-            let cause = Cause::departs(self.state, &plan.unit, on.machine, why);
+            let cause = match self.asked.filter(|_| why == Departure::Rebalanced) {
+                Some(asked) => Cause {
+                    why: format!("{} by {}", in_words(why), asked.by),
+                    request: asked.request.clone(),
+                },
+                None => Cause::departs(self.state, &plan.unit, on.machine, why),
+            };
             // What gave it its new place is that it leaves the old one.
             let placing = plan.changes.iter_mut().filter(|change| change.kind == "placed");
             placing.for_each(|change| {
@@ -152,7 +158,12 @@ impl Planning<'_> {
             },
         }
         let why = match on {
-            Some(on) => format!("it does not go on to {}", host(self.state, on.machine)),
+            Some(on) => match self.state.readiness(on) {
+                Readiness::Failed(why) => {
+                    format!("it does not get ready on {}: {why}", host(self.state, on.machine))
+                }
+                _ => format!("it does not go on to {}", host(self.state, on.machine)),
+            },
             None => "it was not started elsewhere".to_owned(),
         };
         plan.set_moving(back, None, Cause { why, request: None });
