@@ -74,7 +74,7 @@ fn shell(world: &World) {
     assert_eq!(world.ask(&["shell", "m1", "--", "pwd"]), "/root\n");
     assert_eq!(world.ask(&["shell", "m1", "--no-terminal", "--", "echo", "a b"]), "a b\n");
     has("shell -t", &world.ask(&["shell", "m1", "--terminal", "--", "tty"]), &["/dev/pts/"]);
-    world.expect(4, &["shell", "m9"]).complains(&["there is no machine m9", "list-machines"]);
+    world.expect(4, &["shell", "m9"]).complains(&["there is no machine `m9`", "list-machines"]);
 }
 
 fn top(world: &World) {
