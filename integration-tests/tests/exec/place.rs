@@ -58,7 +58,7 @@ pub fn nowhere(world: &World) {
     let said = world.expect(4, &["exec", "nothing", "--", "true"]).err;
     assert!(said.contains("nothing.service"), "{said}");
     let said = world.expect(4, &["shell", "m9"]).err;
-    assert!(said.contains("there is no machine m9"), "{said}");
+    assert!(said.contains("there is no machine `m9`"), "{said}");
     let said = world.expect(3, &["exec", "box", "--machine=m1", "--", "true"]).err;
     assert!(said.contains("box.service is not on m1"), "{said}");
     world.expect(2, &["exec", "box"]);
