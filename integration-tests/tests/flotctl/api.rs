@@ -166,6 +166,20 @@ fn requests(machine: &str) -> Vec<Request<'static>> {
     [of_cluster(), of_units(), of_machines(machine)].concat()
 }
 
+/// What is asked first of a route is asked again where the answer is about more than the request, without
+/// a store and without leave: a request that is at fault itself is told only that.
+pub fn first_is_answered_best() {
+    let rows = requests(NOBODY);
+    for (index, (method, path, target, _, status)) in rows.iter().enumerate() {
+        let (before, after) = (&rows[..index], &rows[index + 1..]);
+        let same = |row: &Request<'_>| row.0 == *method && row.1 == *path;
+        if *status == 400 && !before.iter().any(same) {
+            let better = after.iter().find(|row| same(row) && row.4 != 400);
+            assert_eq!(better, None, "{method} {target} comes before it");
+        }
+    }
+}
+
 fn of_cluster() -> Vec<Request<'static>> {
     let plain = |path: &'static str| get(path, path.to_owned(), 200);
     const SETTINGS: &str = "/v1/cluster/settings";
@@ -312,10 +326,10 @@ fn of_machines(machine: &str) -> Vec<Request<'static>> {
         get("/v1/machines/{id}/units/{unit}/status", status(machine), 200),
         get("/v1/machines/{id}/units/{unit}/status", status(NOBODY), 404),
         get("/v1/machines/{id}/journal", journal(machine), 200),
-        get("/v1/machines/{id}/usage", format!("/v1/machines/{machine}/usage?interval=0"), 400),
         get("/v1/machines/{id}/usage", format!("/v1/machines/{NOBODY}/usage"), 404),
-        ("POST", "/v1/machines/{id}/sessions", format!("/v1/machines/{machine}/sessions"), None, 400),
+        get("/v1/machines/{id}/usage", format!("/v1/machines/{machine}/usage?interval=0"), 400),
         ("POST", "/v1/machines/{id}/sessions", format!("/v1/machines/{NOBODY}/sessions"), None, 404),
+        ("POST", "/v1/machines/{id}/sessions", format!("/v1/machines/{machine}/sessions"), None, 400),
         get("/v1/machines/{id}/journal", journal(NOBODY), 404),
     ]
 }

@@ -67,6 +67,11 @@ fn every_route_of_the_api_answers_as_its_document_says() {
 }
 
 #[test]
+fn the_first_request_of_a_route_is_not_at_fault_itself() {
+    api::first_is_answered_best();
+}
+
+#[test]
 fn an_outage_of_the_store_loses_nothing_of_what_is_followed() {
     let world = World::new("outage");
     commands::prepare(&world);
