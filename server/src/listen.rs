@@ -1,17 +1,22 @@
 //! Listeners: the unix socket, TCP with mutual TLS, and loopback without any.
 
+mod connections;
 mod handshakes;
 mod pages;
+mod reader;
 
 use std::{
     io,
     net::SocketAddr,
-    os::unix::fs::{FileTypeExt as _, PermissionsExt as _},
+    os::{
+        fd::{AsFd as _, BorrowedFd},
+        unix::fs::{FileTypeExt as _, PermissionsExt as _},
+    },
     path::{Path, PathBuf},
     time::Duration,
 };
 
-use axum::{Router, extract::connect_info::Connected, serve::IncomingStream, serve::Listener};
+use axum::Router;
 use tokio::{
     net::{TcpListener, TcpStream, UnixListener, UnixStream},
     sync::mpsc,
@@ -19,7 +24,10 @@ use tokio::{
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use tokio_util::sync::CancellationToken;
 
-use self::handshakes::{HANDSHAKES_MAX, accept_all};
+use self::{
+    connections::{Peers, serve},
+    handshakes::{HANDSHAKES_MAX, accept_all},
+};
 use crate::{Peer, TlsError, TlsFiles};
 
 /// How long to wait after a failed accept: as a rule the process is out of descriptors, and some
@@ -99,7 +107,7 @@ pub async fn serve_tls(
     let listener = bind(address).await?;
     let (sender, ready) = mpsc::channel(HANDSHAKES_MAX);
     let accepting = accept_all(listener, acceptor, sender, stop.clone());
-    let serving = serve(TlsPeers { ready, address }, router, stop);
+    let serving = serve(TlsPeers(ready), router, stop);
     Ok(async move {
         let ((), result) = tokio::join!(accepting, serving);
         result
@@ -130,51 +138,14 @@ async fn bind(address: SocketAddr) -> Result<TcpListener, BindError> {
         .map_err(|source| BindError::Bind { address: address.to_string(), source })
 }
 
-fn serve<L>(listener: L, router: Router, stop: CancellationToken) -> impl Future<Output = io::Result<()>>
-where
-    L: Listener<Addr = Peer>,
-    Peer: for<'a> Connected<IncomingStream<'a, L>>,
-{
-    let service = router.into_make_service_with_connect_info::<Peer>();
-    async move {
-        let serving = axum::serve(listener, service).with_graceful_shutdown(stop.clone().cancelled_owned());
-        // Streams never end by themselves, so grace has an end.
-        tokio::select! {
-            result = serving => result,
-            () = async { stop.cancelled().await; tokio::time::sleep(GRACE).await } => Ok(()),
-        }
-    }
-}
-
-/// How long requests under way may take after the order to stop. A request's own limit is longer,
-/// but whoever stops a daemon waits for it.
-const GRACE: Duration = Duration::from_secs(1);
-
 struct UnixPeers(UnixListener);
 
 struct PlainPeers(TcpListener);
 
-struct TlsPeers {
-    ready: mpsc::Receiver<(TlsStream<TcpStream>, Peer)>,
-    address: SocketAddr,
-}
+struct TlsPeers(mpsc::Receiver<(TlsStream<TcpStream>, Peer)>);
 
-/// axum hands a listener's own kind of address to the routes only for its own types and wrappers, so
-/// each of ours is named.
-macro_rules! peers_are_told {
-    ($($listener:ty),*) => {$(
-        impl Connected<IncomingStream<'_, $listener>> for Peer {
-            fn connect_info(stream: IncomingStream<'_, $listener>) -> Self {
-                stream.remote_addr().clone()
-            }
-        }
-    )*};
-}
-peers_are_told!(UnixPeers, PlainPeers, TlsPeers);
-
-impl Listener for UnixPeers {
+impl Peers for UnixPeers {
     type Io = UnixStream;
-    type Addr = Peer;
 
     async fn accept(&mut self) -> (UnixStream, Peer) {
         loop {
@@ -188,14 +159,13 @@ impl Listener for UnixPeers {
         }
     }
 
-    fn local_addr(&self) -> io::Result<Peer> {
-        Ok(Peer::Anonymous)
+    fn socket(io: &Self::Io) -> BorrowedFd<'_> {
+        io.as_fd()
     }
 }
 
-impl Listener for PlainPeers {
+impl Peers for PlainPeers {
     type Io = TcpStream;
-    type Addr = Peer;
 
     async fn accept(&mut self) -> (TcpStream, Peer) {
         loop {
@@ -209,26 +179,24 @@ impl Listener for PlainPeers {
         }
     }
 
-    fn local_addr(&self) -> io::Result<Peer> {
-        Ok(Peer::Anonymous)
+    fn socket(io: &Self::Io) -> BorrowedFd<'_> {
+        io.as_fd()
     }
 }
 
-impl Listener for TlsPeers {
+impl Peers for TlsPeers {
     type Io = TlsStream<TcpStream>;
-    type Addr = Peer;
 
     async fn accept(&mut self) -> (TlsStream<TcpStream>, Peer) {
-        match self.ready.recv().await {
+        match self.0.recv().await {
             Some(peer) => peer,
             // The accepting task has ended, so the server is stopping and nobody else will come.
             None => std::future::pending().await,
         }
     }
 
-    fn local_addr(&self) -> io::Result<Peer> {
-        tracing::trace!(address = %self.address, "asked for the listener's own address");
-        Ok(Peer::Anonymous)
+    fn socket(io: &Self::Io) -> BorrowedFd<'_> {
+        io.get_ref().0.as_fd()
     }
 }
 

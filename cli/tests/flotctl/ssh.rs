@@ -364,3 +364,44 @@ fn standard_input_and_output_are_joined_to_a_socket() {
     assert_eq!(code, Some(6), "fleetctl said 0: {err}");
     assert!(err.contains("nobody answers at /nonexistent/socket"), "{err}");
 }
+
+/// The end of each side is told to the other, and ends nothing but itself: whoever has said everything
+/// still hears the answer, and what is answered last ends the command whether more could be said or not.
+#[test]
+fn the_end_of_standard_input_ends_what_is_said_and_not_what_is_heard() {
+    use std::{
+        io::{Read as _, Write as _},
+        net::Shutdown,
+        os::unix::net::UnixListener,
+        process::Stdio,
+        thread,
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("socket");
+    let listener = UnixListener::bind(&path).unwrap();
+    let joined = || {
+        let mut forward = command(&[], &["fd-forward", path.to_str().unwrap()]);
+        forward.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap()
+    };
+    let answering = thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        let mut said = String::new();
+        stream.read_to_string(&mut said).unwrap();
+        // More than a pipe holds.
+        stream.write_all(said.repeat(50_000).as_bytes()).unwrap();
+        drop(stream);
+        let (mut stream, _) = listener.accept().unwrap();
+        stream.write_all(b"bye").unwrap();
+        stream.shutdown(Shutdown::Both).unwrap();
+    });
+    let mut child = joined();
+    child.stdin.take().unwrap().write_all(b"hello").unwrap();
+    let (code, out, err) = ended(&child.wait_with_output().unwrap());
+    assert_eq!((code, out.len()), (Some(0), 250_000), "{err}");
+    let mut child = joined();
+    let input = child.stdin.take();
+    let (code, out, err) = ended(&child.wait_with_output().unwrap());
+    assert_eq!((code, &*out), (Some(0), "bye"), "{err}");
+    drop(input);
+    answering.join().unwrap();
+}

@@ -89,6 +89,24 @@ fn every_answer_says_whose_it_is_and_connections_are_kept() {
 }
 
 #[test]
+fn whoever_shuts_its_side_after_the_question_is_answered() {
+    let world = World::new(1);
+    for (wire, base) in world.doors() {
+        let path = format!("{base}/units/last.service");
+        let options = json!([{ "section": "Service", "name": "ExecStart", "value": "/bin/sleep infinity" }]);
+        let unit = json!({ "desiredState": "launched", "options": options }).to_string();
+        wire.last(&format!("PUT {path} HTTP/1.1"), unit.as_bytes()).is_empty(201);
+        world.until("last.service to run", |world| world.runs_on("last.service") == [1]);
+        assert_eq!(wire.last(&format!("GET {path} HTTP/1.1"), b"").json()["desiredState"], "launched");
+        assert_eq!(wire.last(&format!("GET {base}/machines HTTP/1.1"), b"").status, 200);
+        // It waits for the unit to stop, whoever listens.
+        wire.last(&format!("DELETE {path} HTTP/1.1"), b"").is_empty(204);
+        assert_eq!(world.runs_on("last.service"), [0; 0]);
+        wire.last(&format!("GET {path} HTTP/1.1"), b"").refusal(404);
+    }
+}
+
+#[test]
 fn the_discovery_document_describes_what_there_is() {
     let world = World::new(0);
     let document = world.get("/discovery").json();

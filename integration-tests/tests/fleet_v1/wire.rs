@@ -4,7 +4,7 @@
 use std::{
     fmt,
     io::{BufRead, BufReader, Read, Write},
-    net::{SocketAddr, TcpStream},
+    net::{Shutdown, SocketAddr, TcpStream},
     os::unix::net::UnixStream,
     path::PathBuf,
     time::Duration,
@@ -35,8 +35,22 @@ pub struct Connection {
     reader: BufReader<Box<dyn ReadWrite>>,
 }
 
-trait ReadWrite: Read + Write {}
-impl<T: Read + Write> ReadWrite for T {}
+trait ReadWrite: Read + Write {
+    /// Ends what is said, and not what is heard.
+    fn shut(&self);
+}
+
+impl ReadWrite for UnixStream {
+    fn shut(&self) {
+        self.shutdown(Shutdown::Write).unwrap();
+    }
+}
+
+impl ReadWrite for TcpStream {
+    fn shut(&self) {
+        self.shutdown(Shutdown::Write).unwrap();
+    }
+}
 
 impl fmt::Debug for Reply {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -66,9 +80,17 @@ impl Wire {
         let mut connection = self.connect();
         let headers = [headers, &["Connection: close"]].concat();
         let reply = connection.ask(request_line, &headers, body);
-        let mut rest = Vec::new();
-        connection.reader.read_to_end(&mut rest).unwrap();
-        assert!(rest.is_empty(), "{request_line}: more than one answer: {}", String::from_utf8_lossy(&rest));
+        connection.ends(request_line);
+        reply
+    }
+
+    /// Sends one request, shuts its own side before it reads a word, and reads the answer.
+    pub fn last(&self, request_line: &str, body: &[u8]) -> Reply {
+        let mut connection = self.connect();
+        connection.write(request_line, &["Host: localhost", "Content-Type: application/json"], body);
+        connection.reader.get_ref().shut();
+        let reply = connection.answer(request_line);
+        connection.ends(request_line);
         reply
     }
 
@@ -99,6 +121,18 @@ impl Connection {
     }
 
     fn send(&mut self, request_line: &str, headers: &[&str], body: &[u8]) -> Reply {
+        self.write(request_line, headers, body);
+        self.answer(request_line)
+    }
+
+    /// Nothing comes after the answer.
+    fn ends(&mut self, of: &str) {
+        let mut rest = Vec::new();
+        self.reader.read_to_end(&mut rest).unwrap();
+        assert!(rest.is_empty(), "{of}: more than one answer: {}", String::from_utf8_lossy(&rest));
+    }
+
+    fn write(&mut self, request_line: &str, headers: &[&str], body: &[u8]) {
         let mut request = format!("{request_line}\r\n");
         for header in headers {
             request.push_str(header);
@@ -111,7 +145,6 @@ impl Connection {
         let stream = self.reader.get_mut();
         stream.write_all(&[request.as_bytes(), body].concat()).unwrap();
         stream.flush().unwrap();
-        self.answer(request_line)
     }
 
     fn line(&mut self, of: &str) -> String {
