@@ -273,7 +273,8 @@ impl Registrar {
         let (created, acknowledged) = (registered.created, registered.acknowledged.clone());
         let left = registered.left.clone();
         // Before there is a systemd its version is not known: it stays as an earlier process found it.
-        let found = left.is_some().then(|| registered.record.facts.clone()).unwrap_or_default();
+        let found =
+            if left.is_some() { registered.record.facts.clone() } else { std::collections::BTreeMap::new() };
         let mut written = None;
         let slot = &mut written;
         let moved = registered.session.hand_over(ttl, |lease, granted| {

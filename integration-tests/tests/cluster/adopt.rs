@@ -1,6 +1,6 @@
 //! Services that ran from a machine's own files become the cluster's, and do not notice.
 
-use std::{collections::BTreeMap, thread, time::Duration};
+use std::collections::BTreeMap;
 
 use flotilla_api::adopt::Adopted;
 use flotilla_integration_tests::{Cluster, LIMIT, eventually};
@@ -12,7 +12,7 @@ use crate::{SLEEPER, UNITS, alone, write_units};
 const MANY: usize = 10;
 
 /// How often flotillad is killed meanwhile.
-const KILLS: usize = 12;
+const KILLS: u32 = 12;
 
 /// Makes services with two drop-ins each, enables and starts them.
 fn make_own(machine: &Machine, names: &[String]) {
@@ -132,15 +132,11 @@ fn killed_while_it_adopts_ten(cluster: &Cluster, m1: &Machine, m2: &Machine) {
     let mut words = vec!["adopt", "m2", "--no-block"];
     words.extend(names.iter().map(String::as_str));
     cluster.ask(m1, &words).unwrap();
-    thread::scope(|scope| {
-        scope.spawn(|| {
-            for n in 0..KILLS {
-                m2.shell(kill).unwrap();
-                // Each time a little later in what it does.
-                thread::sleep(Duration::from_millis(20 * u64::try_from(n).unwrap()));
-            }
-        });
-    });
+    for n in 0..KILLS {
+        m2.shell(kill).unwrap();
+        // Each time a little later in what it does.
+        m2.run(&["sleep", &(0.02 * f64::from(n)).to_string()]).unwrap();
+    }
     eventually(LIMIT, "all of them to be the cluster's", || {
         let active = cluster.active(m1, "many*")?;
         Ok((active.len() == MANY && active.values().all(|hosts| hosts == &["m2"])).then_some(()))

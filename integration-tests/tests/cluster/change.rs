@@ -1,8 +1,6 @@
 //! New texts on their way to what runs on real machines: in place, quietly where systemd runs them alike,
 //! one instance after the other, halted by one that fails, and left for the next start where that is asked.
 
-use std::{thread, time::Duration};
-
 use flotilla_api::unit::Unit;
 use flotilla_integration_tests::{Cluster, LIMIT, eventually};
 use flotilla_lab::Machine;
@@ -102,7 +100,7 @@ fn new_texts_come_to_what_runs() {
         Ok(template(&cluster, m1)?.rollout.filter(|told| told.contains("halted")))
     })
     .unwrap();
-    thread::sleep(Duration::from_secs(3));
+    m1.run(&["sleep", "3"]).unwrap();
     let third = cluster.invocations().unwrap();
     let kept = second.iter().filter(|(place, invocation)| third.get(*place) == Some(*invocation)).count();
     assert_eq!(kept, INSTANCES - 1, "{second:?} {third:?}");
@@ -113,7 +111,7 @@ fn new_texts_come_to_what_runs() {
 
     // A good one, for the next start only; then for all.
     give(&cluster, m1, &web("Environment=V=3"), &["--replace", "--no-restart"]);
-    thread::sleep(Duration::from_secs(2));
+    m1.run(&["sleep", "2"]).unwrap();
     let fourth = cluster.invocations().unwrap();
     let kept = second.iter().filter(|(place, invocation)| fourth.get(*place) == Some(*invocation)).count();
     assert_eq!(kept, INSTANCES - 1, "what runs is left as it is");

@@ -1,7 +1,5 @@
 //! A unit's life on real machines, as `flotctl history` and the engine's journal tell it.
 
-use std::time::Duration;
-
 use flotilla_api::{
     action::{BulkUnit, BulkWrite},
     client::Client,
@@ -119,6 +117,6 @@ fn a_units_life_is_told_as_it_happened() {
 
     // Nothing is written once all is told.
     let count = history(&cluster, asked, unit).len();
-    std::thread::sleep(Duration::from_secs(3));
+    asked.run(&["sleep", "3"]).unwrap();
     assert_eq!(history(&cluster, asked, unit).len(), count);
 }

@@ -130,7 +130,7 @@ fn a_drained_machines_units_run_elsewhere_before_they_stop() {
     assert!(said.contains("pinned.service stays: ") && said.contains("host=m2"), "{said}");
     let now = cluster.wait_active(m1, "web@*", 9).unwrap();
     for (unit, host) in &foreseen {
-        assert_eq!(&now[unit], &[host.clone()], "{unit} is where it was foreseen");
+        assert_eq!(now[unit], std::slice::from_ref(host), "{unit} is where it was foreseen");
         let (started, _) = times(cluster.machine(host).unwrap(), unit);
         let (_, stopping) = times(m2, unit);
         let (started, stopping) = (started.unwrap(), stopping.unwrap());
