@@ -74,6 +74,12 @@ pub struct BulkUnit {
     /// The set of unit files that the unit is remembered to be made by, if it is made now.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub set: Option<String>,
+    /// With `set`: it becomes that set's also where it is there already, and what runs is not touched by it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub take_over: bool,
+    /// An instance that is not there is made by its template also where the action is `unload`.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub create: bool,
     /// What to do to it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub action: Option<Action>,

@@ -77,6 +77,12 @@ pub struct Unit {
     /// How far its text has come, while it is not everywhere.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rollout: Option<String>,
+    /// It is an instance with a text of its own, and does not follow its template.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub own_text: bool,
+    /// What runs of it keeps an older text until its next start.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub next_start: bool,
     /// The set of unit files (`flotctl apply --set NAME`) that it was made by.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub set: Option<String>,
@@ -176,6 +182,10 @@ pub struct UnitContent {
     /// The unit; for an instance the instance, although the text is its template's.
     #[schema(value_type = String)]
     pub name: UnitName,
+    /// The template whose text it is, if it is an instance without one of its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    pub template: Option<UnitName>,
     /// The text's SHA-256.
     #[schema(value_type = String)]
     pub hash: ContentHash,

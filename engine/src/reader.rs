@@ -90,6 +90,8 @@ pub struct UnitRow {
     pub rollout: Option<String>,
     /// Why it still has an older text somewhere, if it does.
     pub waits: Option<String>,
+    /// What runs of it keeps an older text until its next start.
+    pub next_start: bool,
 }
 
 /// One entry of a unit, with what its machine says of it.
@@ -433,7 +435,11 @@ fn unit_row(state: &ClusterState, name: &UnitName, rollouts: &mut Rollouts) -> U
     let requirements = content.and_then(|content| content.requirements(name).ok());
     let placed = state.placed(name);
     let waits = rollouts.waits(state, name, hash, &placed);
-    let owns = state.owner(name) == *name;
+    let owner = state.owner(name);
+    let owns = owner == *name;
+    let of = state.units().get(&owner).and_then(Kept::record);
+    let next_start =
+        of.is_some_and(|record| record.rollout == flotilla_registry::records::Rollout::NextStart);
     let rollout = rollouts.of(state, name).filter(|_| owns).map(ToString::to_string);
     let placements = placed
         .into_iter()
@@ -464,5 +470,6 @@ fn unit_row(state: &ClusterState, name: &UnitName, rollouts: &mut Rollouts) -> U
         versions: versions(state, name, hash),
         rollout,
         waits,
+        next_start,
     }
 }

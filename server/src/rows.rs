@@ -38,6 +38,8 @@ pub(crate) fn unit(reader: &StateReader, row: UnitRow) -> Unit {
         reason,
         versions: Versions { updated: row.versions.updated as u64, all: row.versions.all as u64 },
         set: record.and_then(|record| record.set.clone()),
+        own_text: row.name.is_instance() && record.is_some_and(|record| record.current.is_some()),
+        next_start: row.next_start,
         rollout: row.rollout,
         target: record.map_or(Target::Inactive, |record| target(record.target)),
         revision: row.written.0,

@@ -205,7 +205,10 @@ impl StateReader {
         }
         let mut followers = Vec::new();
         for template in texts.keys().filter(|name| name.is_template()) {
-            for instance in state.instances(template).filter(|name| !imagined.asked.contains(*name)) {
+            // One with a text of its own does not follow.
+            let follows =
+                |name: &&UnitName| !imagined.asked.contains(*name) && state.owner(name) == *template;
+            for instance in state.instances(template).filter(follows) {
                 followers.push((instance.clone(), subject(state, imagined, &texts, instance)?));
             }
         }
@@ -378,13 +381,25 @@ fn subject(
     unit: &UnitName,
 ) -> Result<Subject, CannotForesee> {
     let record = state.units().get(unit).and_then(Kept::record);
-    let template = unit.template();
+    // An instance that was given a text of its own has it, and not its template's.
+    let source = state.owner(unit);
+    let template = unit.template().filter(|template| *template == source);
     if template.is_some() && texts.contains_key(unit) {
         return Err(CannotForesee::InstanceWithText(unit.clone()));
     }
-    let source = template.as_ref().unwrap_or(unit);
-    let current = state.units().get(source).and_then(Kept::record).and_then(|record| record.current);
-    let (hash, content) = match texts.get(source) {
+    let was = record.map_or(Target::Inactive, |record| record.target);
+    if record.is_some() && imagined.destroyed.contains(unit) {
+        // What goes may be without a text that makes sense.
+        return Ok(Subject {
+            is_new: false,
+            has_new_text: false,
+            has_new_target: false,
+            target: was,
+            view: None,
+        });
+    }
+    let current = state.units().get(&source).and_then(Kept::record).and_then(|record| record.current);
+    let (hash, content) = match texts.get(&source) {
         Some((hash, content)) => (*hash, Some(content)),
         None => match (current, &template) {
             (Some(hash), _) => (hash, state.content(&hash)),
@@ -395,7 +410,6 @@ fn subject(
             (None, None) => return Err(CannotForesee::NoSuchUnit(unit.clone())),
         },
     };
-    let was = record.map_or(Target::Inactive, |record| record.target);
     let target = imagined.targets.get(unit).copied().unwrap_or(was);
     if unit.is_template() && target != Target::Inactive {
         return Err(CannotForesee::Template(unit.clone()));

@@ -50,7 +50,8 @@ const ATTEMPTS_MAX: u32 = 16;
 /// What a transaction does.
 #[derive(Debug, Default)]
 struct Effects {
-    units: Vec<(UnitName, Effect)>,
+    /// What each unit is afterwards; when it was written is not known before.
+    units: Vec<Written>,
     /// What becomes of the interval, up to which number.
     interval: Option<(u64, Vec<Part>)>,
 }
@@ -215,7 +216,7 @@ impl<'a> Errand<'a> {
         }
         for step in steps {
             if step.write.is_none() {
-                self.finish(&step.unit, step.effect, step.seen);
+                self.finish(step.written.clone());
             }
             packing.add(step);
         }
@@ -297,16 +298,16 @@ impl<'a> Errand<'a> {
         }
     }
 
-    fn finish(&mut self, unit: &UnitName, effect: Effect, revision: Revision) {
-        if self.wishes.remove(unit).is_some() {
-            self.done.insert(unit.clone(), Written { unit: unit.clone(), effect, revision });
+    fn finish(&mut self, written: Written) {
+        if self.wishes.remove(&written.unit).is_some() {
+            self.done.insert(written.unit.clone(), written);
         }
     }
 
     fn finish_written(&mut self, effects: Effects, revision: Revision) {
         self.transactions += 1;
-        for (unit, effect) in effects.units {
-            self.finish(&unit, effect, revision);
+        for written in effects.units {
+            self.finish(Written { revision, ..written });
         }
         if let Some((to, parts)) = effects.interval {
             self.finish_interval(to, parts, Some(revision));
@@ -320,7 +321,8 @@ impl<'a> Errand<'a> {
             let names = part.instances.filter_map(|number| range.template().with_number(number).ok());
             for unit in names.filter(|unit| !self.wishes.contains_key(unit)) {
                 let revision = revision.filter(|_| part.effect != Effect::Unchanged).unwrap_or(part.seen);
-                let written = Written { unit: unit.clone(), effect: part.effect, revision };
+                let Part { effect, generation, run, .. } = part;
+                let written = Written { revision, generation, run, ..Written::of(&unit, effect, None) };
                 self.done.entry(unit).or_insert(written);
             }
         }
@@ -342,7 +344,7 @@ impl<'a> Errand<'a> {
     fn explain(self, error: OperationError) -> OperationError {
         let mut in_doubt = Vec::new();
         for Pending { effects, .. } in self.pending {
-            let units = effects.units.into_iter().map(|(unit, _)| unit);
+            let units = effects.units.into_iter().map(|written| written.unit);
             in_doubt.extend(units.filter(|unit| self.wishes.contains_key(unit)));
             if let Some((interval, (_, parts))) = self.interval.as_ref().zip(effects.interval) {
                 let numbers = parts.into_iter().flat_map(|part| part.instances);

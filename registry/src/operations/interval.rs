@@ -39,6 +39,10 @@ pub(super) struct Part {
     pub effect: Effect,
     /// When what is said of them was last written; zero if nothing is.
     pub seen: Revision,
+    /// The generation of each afterwards.
+    pub generation: u64,
+    /// The run of each afterwards.
+    pub run: u64,
 }
 
 /// What becomes of a range of instances, or of as much of it as one transaction can change.
@@ -113,11 +117,12 @@ pub(super) fn plan(
             Some(old) if old.record == record => Effect::Unchanged,
             Some(_) => Effect::Changed,
         };
-        parts.push(Part { instances: part, effect, seen: old.map_or(Revision(0), |old| old.written) });
+        let generation = record.generation + u64::from(effect != Effect::Unchanged);
+        let (seen, run) = (old.map_or(Revision(0), |old| old.written), record.run);
+        parts.push(Part { instances: part, effect, seen, generation, run });
         if effect == Effect::Unchanged {
             return Some(record);
         }
-        let generation = record.generation + 1;
         Some(RangeRecord { generation, by: asker.by.to_owned(), at, ..record })
     });
     if let Some(number) = refused {

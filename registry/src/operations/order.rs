@@ -5,7 +5,7 @@
 use flotilla_units::{MachineId, UnitName};
 
 use crate::{
-    records::{Rollout, Target},
+    records::{Rollout, Target, UnitRecord},
     store::Revision,
 };
 
@@ -39,6 +39,8 @@ pub struct UnitOrder {
     pub create: bool,
     /// The set of unit files that it is remembered to be made by, should it be made now.
     pub set: Option<String>,
+    /// It becomes the set's also where it is there already. What runs is not touched by it.
+    pub take_over: bool,
     /// It is not in the cluster yet, runs on this machine as the machine's own, and is taken over.
     pub adopt: Option<MachineId>,
 }
@@ -89,6 +91,12 @@ pub struct Written {
     pub effect: Effect,
     /// When its record was last written: whoever waits for the effect watches from here.
     pub revision: Revision,
+    /// Its generation afterwards.
+    pub generation: u64,
+    /// Its run afterwards.
+    pub run: u64,
+    /// The machine whose own it was, if it was adopted.
+    pub adopted_from: Option<MachineId>,
 }
 
 /// What was done to a unit's record.
@@ -158,7 +166,22 @@ impl UnitOrder {
     pub(super) fn check(&self, unit: &UnitName) -> Result<(), OperationError> {
         match (&self.text, self.word) {
             (Some(_), Some(Word::Destroy)) => Err(OperationError::Contradictory(unit.clone())),
+            (_, Some(Word::Destroy)) if self.take_over => Err(OperationError::Contradictory(unit.clone())),
             _ => Ok(()),
+        }
+    }
+}
+
+impl Written {
+    /// Says what a record is afterwards, of which it is not known yet when it was written.
+    pub(super) fn of(unit: &UnitName, effect: Effect, record: Option<&UnitRecord>) -> Self {
+        Self {
+            unit: unit.clone(),
+            effect,
+            revision: Revision(0),
+            generation: record.map_or(0, |record| record.generation),
+            run: record.map_or(0, |record| record.run),
+            adopted_from: record.and_then(|record| record.adopted).map(|adopted| adopted.from),
         }
     }
 }

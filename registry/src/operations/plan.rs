@@ -15,7 +15,7 @@ use crate::{
 };
 
 use super::{
-    Asker, CONTENT_BYTES_MAX, Effect, OperationError, UnitOrder, Word,
+    Asker, CONTENT_BYTES_MAX, Effect, OperationError, UnitOrder, Word, Written,
     interval::Said,
     ranges::{Piece, RANGES_MAX},
 };
@@ -31,6 +31,8 @@ pub(super) struct Wish {
     pub create: bool,
     /// The set that a unit which is made now is of.
     pub set: Option<String>,
+    /// The unit becomes the set's also where it is there.
+    pub take_over: bool,
     /// It is new, and taken over from this machine.
     pub adopt: Option<MachineId>,
 }
@@ -62,10 +64,8 @@ pub(super) struct Sight {
 /// What becomes of one unit.
 #[derive(Debug)]
 pub(super) struct Step {
-    pub unit: UnitName,
-    pub effect: Effect,
-    /// When the record was last written, as seen; zero if it is absent.
-    pub seen: Revision,
+    /// What it is afterwards, and when the record was last written, as seen; zero if it is absent.
+    pub written: Written,
     /// `None` when it is as asked already.
     pub write: Option<Write>,
 }
@@ -112,6 +112,7 @@ pub(super) fn plan(
                 (Some(_), Some(_)) => return Err(OperationError::NameTaken(name.clone())),
                 _ => all_of(sight, wishes, name, wish, (existing, before.as_ref()))?,
             };
+            let write = take_over(name, wish, before.as_ref(), write);
             let effect = match (&write, &before) {
                 (None, _) => Effect::Unchanged,
                 (Some(_), None) => Effect::Created,
@@ -147,9 +148,38 @@ pub(super) fn plan(
             // What is as asked already is so since its record, or its range's, was written.
             let of = if write.is_some() { existing } else { before.as_ref() };
             let seen = of.map_or(Revision(0), |stored| stored.written);
-            Ok(Step { unit: name.clone(), effect, seen, write })
+            let after = write.as_ref().map(|write| &write.record).or(before.as_ref().map(|it| &it.record));
+            let written = Written { revision: seen, ..Written::of(name, effect, after) };
+            Ok(Step { written, write })
         })
         .collect()
+}
+
+/// Makes a unit that there is the set's, if it is to be.
+fn take_over(
+    name: &UnitName,
+    wish: &Wish,
+    before: Option<&Stored<UnitRecord>>,
+    write: Option<Write>,
+) -> Option<Write> {
+    let (Some(set), Some(before)) = (wish.set.as_ref().filter(|_| wish.take_over), before) else {
+        return write;
+    };
+    if before.record.set.as_ref() == Some(set) || before.record.deleting {
+        return write;
+    }
+    let from = before.record.set.as_ref().map(|owner| format!("from the set `{owner}` "));
+    let why = format!("{}to the set `{set}`", from.unwrap_or_default());
+    let change = change("set-changed", name, Some(why));
+    let mut write = match write {
+        None => Write::new(before.record.clone(), change),
+        Some(mut write) => {
+            write.changes.push(change);
+            write
+        }
+    };
+    write.record.set = Some(set.clone());
+    Some(write)
 }
 
 /// Tells whether a unit was taken over already as it is wished.
@@ -171,7 +201,15 @@ fn all_of(
         Some(text) => submit(sight, name, before, text)?,
         None => None,
     };
-    let Some(word) = wish.word else { return Ok(with_text) };
+    let Some(word) = wish.word else {
+        return match before {
+            // Only whose it is.
+            _ if wish.text.is_some() => Ok(with_text),
+            None => Err(OperationError::NoSuchUnit(name.clone())),
+            Some(stored) if stored.record.deleting => Err(OperationError::BeingDestroyed(name.clone())),
+            Some(_) => Ok(None),
+        };
+    };
     let submitted = with_text.as_ref().map(|write| {
         let written = existing.map_or(Revision(0), |stored| stored.written);
         Stored { record: write.record.clone(), created: written, written, lease: None }
@@ -206,6 +244,7 @@ impl From<&UnitOrder> for Wish {
             expected: order.expected,
             create: order.create,
             set: order.set.clone(),
+            take_over: order.take_over,
             adopt: order.adopt,
         }
     }
@@ -276,7 +315,8 @@ fn submit(
     existing: Option<&Stored<UnitRecord>>,
     new: &Text,
 ) -> Result<Option<Write>, OperationError> {
-    if let Some(template) = name.template().filter(|_| !new.own) {
+    let has_own = existing.is_some_and(|stored| stored.record.current.is_some());
+    if let Some(template) = name.template().filter(|_| !new.own && !has_own) {
         return Err(OperationError::InstanceSubmitted { instance: name.clone(), template });
     }
     if new.text.len() > CONTENT_BYTES_MAX {

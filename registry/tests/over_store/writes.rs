@@ -210,6 +210,10 @@ async fn an_instance_may_have_a_text_of_its_own_and_needs_no_template_then() {
     assert_eq!((now.current, now.target, now.run), (Some(ContentHash::of(b"two")), Target::Launched, 1));
     let why = events(&store).await.pop().unwrap().changes.remove(0).why;
     assert_eq!(why.as_deref(), Some("it has a text of its own, and no longer its template's"));
+    // Whoever replaces its text now means its own: there is no other.
+    operations.write(&[with("web@2.service", NewText::replacing("three"))], true, "ann").await.unwrap();
+    assert_eq!(record(&operations, "web@2.service").await.current, Some(ContentHash::of(b"three")));
+    assert_eq!(record(&operations, "web@.service").await.current, Some(ContentHash::of(b"shared")));
 
     // Neither keeps the template.
     operations.destroy(&[name("web@.service")], "ann").await.unwrap();
@@ -232,4 +236,74 @@ async fn an_instance_of_which_nothing_is_wanted_is_made_only_where_that_is_asked
     assert_eq!((now.current, now.target, now.generation), (None, Target::Inactive, 1));
     let again = operations.write(&order("web@1.service"), true, "ann").await.unwrap();
     assert_eq!(again.written[0].effect, Effect::Unchanged);
+}
+
+#[tokio::test(start_paused = true)]
+async fn whose_a_unit_is_changes_without_touching_what_is_wanted_of_it() {
+    let (store, _) = store(28);
+    let operations = operations(&store);
+    let of = |unit: &str, set: &str| UnitOrder {
+        set: Some(set.to_owned()),
+        take_over: true,
+        ..with(unit, NewText::first("one")).1
+    };
+    let only = |unit: &str, set: &str| [(name(unit), UnitOrder { text: None, ..of(unit, set) })];
+    let refused = operations.write(&only("a.service", "shop"), true, "ann").await;
+    assert!(matches!(refused, Err(OperationError::NoSuchUnit(_))), "{refused:?}");
+    let made = [(name("a.service"), UnitOrder { word: Some(START), ..of("a.service", "shop") })];
+    operations.write(&made, true, "ann").await.unwrap();
+    let before = record(&operations, "a.service").await;
+    assert_eq!((before.set.as_deref(), before.run), (Some("shop"), 1));
+
+    // Without being told so, a set keeps what it made.
+    let keeps = [(name("a.service"), UnitOrder { take_over: false, ..of("a.service", "till") })];
+    let kept = operations.write(&keeps, true, "ben").await.unwrap();
+    assert_eq!(kept.written[0].effect, Effect::Unchanged);
+    let taken = operations.write(&only("a.service", "till"), true, "ben").await.unwrap();
+    assert_eq!((taken.written[0].effect, taken.written[0].run), (Effect::Changed, 1));
+    let after = record(&operations, "a.service").await;
+    let expected = UnitRecord {
+        set: Some("till".to_owned()),
+        generation: before.generation + 1,
+        by: "ben".to_owned(),
+        at: after.at,
+        ..before
+    };
+    assert_eq!(after, expected);
+    let change = events(&store).await.pop().unwrap().changes.remove(0);
+    assert_eq!(change.kind, "set-changed");
+    assert_eq!(change.why.as_deref(), Some("from the set `shop` to the set `till`"));
+    let again = operations.write(&only("a.service", "till"), true, "ben").await.unwrap();
+    assert_eq!(again.written[0].effect, Effect::Unchanged);
+
+    // An instance that only a range speaks for gets a record that says the same.
+    operations.write(&[with("web@.service", NewText::first("web"))], true, "ann").await.unwrap();
+    let range = flotilla_units::UnitRange::new(name("web@.service"), 1, 9).unwrap();
+    let said = operations.set_target_in(&range, Target::Launched, false, "ann").await.unwrap();
+    assert_eq!((said[0].generation, said[0].run), (1, 1));
+    let taken = operations.write(&only("web@3.service", "till"), true, "ann").await.unwrap();
+    assert_eq!(taken.written[0].run, 1);
+    let now = record(&operations, "web@3.service").await;
+    assert_eq!((now.target, now.run, now.set.as_deref()), (Target::Launched, 1, Some("till")));
+
+    operations.destroy(&[name("a.service")], "ann").await.unwrap();
+    let refused = operations.write(&only("a.service", "shop"), true, "ann").await;
+    assert!(matches!(refused, Err(OperationError::BeingDestroyed(_))), "{refused:?}");
+}
+
+/// What a write answers is of the write, also where it is the third of three.
+#[tokio::test(start_paused = true)]
+async fn a_write_says_which_run_and_generation_it_made() {
+    let (store, _) = store(29);
+    let operations = operations(&store);
+    operations.write(&[with("a.service", NewText::first("one"))], true, "ann").await.unwrap();
+    let unit = [name("a.service")];
+    for n in 1..=3 {
+        let written = operations.restart(&unit, "ann").await.unwrap().remove(0);
+        assert_eq!((written.run, written.generation), (n, n + 1));
+        let stored = operations.registry().unit(&unit[0]).await.unwrap().unwrap();
+        assert_eq!((stored.record.run, stored.written), (written.run, written.revision));
+    }
+    let same = operations.set_target(&unit, Target::Launched, false, "ann").await.unwrap().remove(0);
+    assert_eq!((same.effect, same.run, same.generation), (Effect::Unchanged, 3, 4));
 }

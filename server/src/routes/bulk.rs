@@ -128,9 +128,14 @@ fn order(reader: &StateReader, unit: &BulkUnit) -> Result<(UnitName, UnitOrder),
     let (replace, rollout) = (unit.replace, rollout(unit.no_restart));
     let text = text.map(|text| NewText { replace, rollout, ..NewText::first(text) });
     let word = unit.action.map(|action| word(reader, &name, action));
-    if text.is_none() && word.is_none() {
+    if unit.take_over && unit.set.is_none() {
         return Err(ApiError::bad_request(format!(
-            "nothing is asked of `{name}`: expected `text`, `action` or both"
+            "`{name}` is to be taken over and not by whom: expected `set`"
+        )));
+    }
+    if text.is_none() && word.is_none() && !unit.take_over {
+        return Err(ApiError::bad_request(format!(
+            "nothing is asked of `{name}`: expected `text`, `action` or both, or `take_over`"
         )));
     }
     Ok((
@@ -140,6 +145,8 @@ fn order(reader: &StateReader, unit: &BulkUnit) -> Result<(UnitName, UnitOrder),
             word,
             expected: unit.if_match.map(Revision),
             set: unit.set.clone(),
+            take_over: unit.take_over,
+            create: unit.create,
             ..UnitOrder::default()
         },
     ))

@@ -59,11 +59,7 @@ pub(super) async fn order(
         }
     }
     let written = if order.dry_run {
-        let at = reader.revision();
-        units
-            .iter()
-            .map(|unit| Written { unit: unit.clone(), effect: Effect::Unchanged, revision: at })
-            .collect()
+        units.iter().map(|unit| as_it_is(&reader, unit)).collect()
     } else {
         carry_out(&node, &reader, order.action, &units, asked.asker()?).await?
     };
@@ -128,9 +124,7 @@ pub(crate) async fn carry_out(
                 let record = reader.unit(unit).0.and_then(|row| row.record);
                 record.is_some_and(|record| record.target == Target::Inactive)
             });
-            let at = reader.revision();
-            let unchanged = |unit| Written { unit, effect: Effect::Unchanged, revision: at };
-            let mut written: Vec<Written> = resting.into_iter().map(unchanged).collect();
+            let mut written: Vec<Written> = resting.iter().map(|unit| as_it_is(reader, unit)).collect();
             let (running, placed): (Vec<_>, Vec<_>) = placed
                 .into_iter()
                 .partition(|unit| reader.unit(unit).0.is_some_and(|row| runs_though_loaded(&row)));
@@ -156,6 +150,19 @@ pub(crate) async fn carry_out(
             }
             Ok(written)
         }
+    }
+}
+
+/// Says of a unit to which nothing is done what it is.
+fn as_it_is(reader: &StateReader, unit: &UnitName) -> Written {
+    let record = reader.unit(unit).0.and_then(|row| row.record);
+    Written {
+        unit: unit.clone(),
+        effect: Effect::Unchanged,
+        revision: reader.revision(),
+        generation: record.as_ref().map_or(0, |record| record.generation),
+        run: record.as_ref().map_or(0, |record| record.run),
+        adopted_from: record.and_then(|record| record.adopted).map(|adopted| adopted.from),
     }
 }
 

@@ -17,6 +17,8 @@ use flotilla_api::{
 use flotilla_engine::{PAGE_MAX, StateReader, UnitRow};
 use flotilla_registry::{
     operations::{Effect, NewText, UnitOrder, Written},
+    reads::Stored,
+    records::UnitRecord,
     store::Revision,
 };
 use flotilla_units::{SourceName, UnitFile, UnitName};
@@ -115,8 +117,18 @@ pub(super) async fn get_content(
     let row = find(&reader, &name)?;
     // A seat may be a moment behind the store: text and revision have to be of one record. While the store
     // is away the seat's text is as good as any, and nothing can be changed anyway.
-    let owner = row.name.template().unwrap_or_else(|| row.name.clone());
-    let stored = node.operations.registry().unit(&owner).await.ok().flatten();
+    let read = async |name: &UnitName| node.operations.registry().unit(name).await.ok().flatten();
+    let has_text = |stored: &Stored<UnitRecord>| stored.record.current.is_some();
+    let seen_own = row.record.as_ref().is_some_and(|record| record.current.is_some());
+    let (template, stored) = match row.name.template() {
+        None => (None, read(&row.name).await),
+        // An instance has its template's, unless it was given one of its own.
+        Some(template) => match read(&row.name).await {
+            Some(own) if has_text(&own) => (None, Some(own)),
+            None if seen_own => (None, None),
+            _ => (Some(template.clone()), read(&template).await),
+        },
+    };
     let revision = stored.as_ref().map(|stored| stored.written.0);
     let hash = stored.and_then(|stored| stored.record.current).or(row.hash);
     let hash = hash.ok_or_else(|| ApiError::not_found(format!("the content of {} is missing", row.name)))?;
@@ -130,7 +142,7 @@ pub(super) async fn get_content(
             .ok_or_else(|| ApiError::not_found(format!("the content {hash} is missing")))?,
     };
     let tag = etag(revision.map_or(row.written, Revision));
-    Ok((tag, Json(UnitContent { name: row.name, hash, text, revision })).into_response())
+    Ok((tag, Json(UnitContent { name: row.name, template, hash, text, revision })).into_response())
 }
 
 /// Gives a unit that there is another text. Where it runs it is started anew with it, on the same machine;
@@ -226,20 +238,16 @@ pub(crate) fn no_such_unit(name: &UnitName) -> ApiError {
 /// Says what was written, once the seat shows it.
 pub(super) async fn outcome(node: &Node, written: Vec<Written>) -> Outcome {
     let revision = written.iter().map(|one| one.revision).max().unwrap_or(Revision(0));
-    let reader = node.reader();
-    if let Some(reader) = &reader {
-        // Late is not wrong: then the answer shows the units as they were.
+    if let Some(reader) = &node.reader() {
+        // Late is not wrong: whoever asks next may see the units as they were, and the answer is of the write.
         let _in_time = tokio::time::timeout(OWN_WRITE_TIMEOUT, reader.reached(revision)).await;
     }
-    let units = written.into_iter().map(|one| {
-        let record = reader.as_ref().and_then(|reader| reader.unit(&one.unit).0).and_then(|row| row.record);
-        UnitOutcome {
-            unit: one.unit,
-            changed: one.effect != Effect::Unchanged,
-            generation: record.as_ref().map_or(0, |record| record.generation),
-            run: record.as_ref().map_or(0, |record| record.run),
-            adopted_from: record.and_then(|record| record.adopted).map(|adopted| adopted.from),
-        }
+    let units = written.into_iter().map(|one| UnitOutcome {
+        unit: one.unit,
+        changed: one.effect != Effect::Unchanged,
+        generation: one.generation,
+        run: one.run,
+        adopted_from: one.adopted_from,
     });
     Outcome { revision: revision.0, units: units.collect() }
 }

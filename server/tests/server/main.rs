@@ -8,4 +8,5 @@ mod native;
 mod plans;
 mod seats;
 mod streams;
+mod texts;
 mod world;

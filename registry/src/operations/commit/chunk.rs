@@ -107,7 +107,7 @@ impl<'a> Packing<'a> {
     /// Adds a step to the last chunk, or begins one with it.
     pub(super) fn add(&mut self, step: Step) {
         let Some(write) = step.write else { return };
-        let parts = self.parts(&step.unit, step.seen, &write);
+        let parts = self.parts(&step.written.unit, step.written.revision, &write);
         let mut chunk = match self.chunks.pop() {
             Some(chunk) if chunk.has_room_for(&parts, self.in_doubt) => chunk,
             full => {
@@ -130,7 +130,7 @@ impl<'a> Packing<'a> {
         chunk.contents.extend(parts.content);
         chunk.puts.push(parts.put);
         chunk.changes.extend(write.changes);
-        chunk.effects.units.push((step.unit, step.effect));
+        chunk.effects.units.push(step.written);
         self.chunks.push(chunk);
     }
 
