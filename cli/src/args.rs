@@ -12,7 +12,7 @@ use crate::{commands, fleetctl, ssh::SshOptions};
 // `list-m` is `list-machines`, as long as no other command begins so; also below `cluster` and others.
 #[command(infer_subcommands = true)]
 #[command(after_help = "Exit status: 0 done; 1 failed; 2 usage; 3 unit not active; 4 no such unit or \
-machine; 5 cannot be placed; 6 cluster unreachable; 124 timed out.")]
+machine; 5 cannot be placed; 6 cluster unreachable; 7 differs (diff --exit-code); 124 timed out.")]
 pub(crate) struct Cli {
     /// Print version
     #[arg(long, short = 'V', short_alias = 'v', action = ArgAction::Version)]

@@ -30,23 +30,35 @@ const UNFINISHED: [ErrorKind; 3] = [
     ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand,
 ];
 
-/// Splits a line into words as a shell does, as far as these pages quote; a comment, a pipe or a
-/// second command ends it.
-fn words(line: &str) -> Vec<String> {
-    let mut words = vec![String::new()];
-    let mut quote = None;
+/// Splits a line into commands, and these into words, as a shell does, as far as these pages quote. A comment
+/// ends the line, and what a command's output goes to ends the command.
+fn commands(line: &str) -> Vec<Vec<String>> {
+    let mut commands = vec![vec![String::new()]];
+    let (mut quote, mut redirected) = (None, false);
     for c in line.chars() {
+        let words = commands.last_mut().unwrap();
         match (quote, c) {
             (Some(open), c) if c == open => quote = None,
-            (Some(_), c) => words.last_mut().unwrap().push(c),
             (None, '\'' | '"') => quote = Some(c),
-            (None, '#' | '|' | ';' | '>' | '&') => break,
+            (None, '#') => break,
+            (None, '|' | ';' | '&') => {
+                commands.push(vec![String::new()]);
+                redirected = false;
+            }
+            (None, '>') => redirected = true,
             (None, ' ') => words.push(String::new()),
-            (None, c) => words.last_mut().unwrap().push(c),
+            (_, c) if !redirected => words.last_mut().unwrap().push(c),
+            _ => {}
         }
     }
-    words.retain(|word| !word.is_empty());
-    words
+    commands.iter_mut().for_each(|words| words.retain(|word| !word.is_empty()));
+    commands.retain(|words| !words.is_empty());
+    commands
+}
+
+/// Returns the first command of a line.
+fn words(line: &str) -> Vec<String> {
+    commands(line).swap_remove(0)
 }
 
 /// Returns what stands between backquotes on a line.
@@ -65,6 +77,13 @@ fn refused(words: &[String], may_lack: &[ErrorKind]) -> Option<String> {
 }
 
 #[test]
+fn every_command_of_a_line_is_looked_at() {
+    let line = "flotctl diff 'a;b' >x || flotctl apply --prune shop/; cat y & flotctl status # flotctl none";
+    let read: Vec<String> = commands(line).iter().map(|words| words.join(" ")).collect();
+    assert_eq!(read, ["flotctl diff a;b", "flotctl apply --prune shop/", "cat y", "flotctl status"]);
+}
+
+#[test]
 fn every_command_of_the_documents_is_taken() {
     let (mut typed, mut told) = (0, 0);
     for (page, text) in PAGES {
@@ -74,9 +93,9 @@ fn every_command_of_the_documents_is_taken() {
             if line.starts_with("```") {
                 fenced = !fenced;
             } else if let Some(command) = line.strip_prefix("$ ").filter(|_| fenced) {
-                for command in command.split("; ").filter(|command| command.starts_with("flotctl ")) {
+                for words in commands(command).iter().filter(|words| words[0] == "flotctl") {
                     typed += 1;
-                    assert_eq!(refused(&words(command), &[]), None, "{place}");
+                    assert_eq!(refused(words, &[]), None, "{place}");
                 }
             } else if !fenced {
                 for command in quoted(line).filter(|text| text.starts_with("flotctl ")) {

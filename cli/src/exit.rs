@@ -23,6 +23,8 @@ pub(crate) enum Exit {
     CannotBePlaced,
     /// The cluster could not be reached.
     Unreachable,
+    /// The folder and the cluster differ, and whoever asks wanted to know.
+    Differs,
     /// It took too long.
     TimedOut,
     /// Somebody ended it, as a shell says it: 128 and the number of SIGINT.
@@ -50,6 +52,7 @@ impl Exit {
             Self::NoSuch => 4,
             Self::CannotBePlaced => 5,
             Self::Unreachable => 6,
+            Self::Differs => 7,
             Self::TimedOut => 124,
             Self::Interrupted => 130,
             Self::Passed(status) => status,

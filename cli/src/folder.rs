@@ -1,8 +1,8 @@
 //! A folder of unit files, as it lies in git: what the cluster should have.
 //!
 //! Owns what the folder's files mean (`read.rs`), what is wanted of the units (`targets.rs`), and what has
-//! to be done for the cluster to agree (`difference.rs`, pure). `flotctl diff` and `flotctl apply` call
-//! it; it never talks to the cluster.
+//! to be done for the cluster to agree (`difference.rs`, pure), and whether it may take anything away
+//! (`prune.rs`). `flotctl diff` and `flotctl apply` call it; it never talks to the cluster.
 //!
 //! ```text
 //!   shop/
@@ -14,6 +14,7 @@
 //! ```
 
 pub(crate) mod difference;
+mod prune;
 mod read;
 mod targets;
 
@@ -33,6 +34,8 @@ use flotilla_units::{ContentHash, UnitName};
 pub(crate) struct Folder {
     /// The name under which an apply remembers what it made.
     pub(crate) set: String,
+    /// The set was named by a person, and not by what the folder is called.
+    pub(crate) set_is_named: bool,
     /// The unit files, drop-ins included; those of templates too.
     pub(crate) files: BTreeMap<UnitName, File>,
     /// What is wanted of each unit and instance; templates are not in it.
@@ -65,7 +68,10 @@ pub(crate) fn read(path: &Path, set: Option<&str>) -> anyhow::Result<Folder> {
     let found = read::walk(path)?;
     let units = read::units(&found)?;
     let config = targets::read(path)?;
-    let set = targets::set(path, &config, set)?;
+    let (set, set_is_named) = targets::set(path, &config, set)?;
     let targets = targets::targets(path, &config, &units)?;
-    Ok(Folder { set, files: units.files, targets, ignored: found.ignored })
+    for instance in targets.keys() {
+        read::check_instance(instance, &units)?;
+    }
+    Ok(Folder { set, set_is_named, files: units.files, targets, ignored: found.ignored })
 }

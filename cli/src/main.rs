@@ -47,7 +47,9 @@ fn main() -> ExitCode {
         Ok(runtime) => runtime,
         Err(e) => return exit::report(&anyhow::Error::new(e).context("cannot start")),
     };
-    let has_tunnel = cli.global.ssh.tunnel.is_some();
+    // An edit takes signals itself, to tell where the text is.
+    let takes = matches!(cli.command, args::Command::Edit(_));
+    let has_tunnel = cli.global.ssh.tunnel.is_some() && !takes;
     let ended = runtime.block_on(async {
         tokio::select! {
             ended = commands::run(cli) => ended,

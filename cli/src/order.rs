@@ -28,105 +28,196 @@ pub(crate) enum Verdict {
     },
     /// No machine may run it.
     CannotBePlaced(String),
+    /// It does not get its new text, because another of its template is not well with it.
+    Held(String),
 }
 
-/// The units of an order that is being waited for.
-#[derive(Debug)]
+/// What is to be true of a unit.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Expected {
+    /// What was ordered, or would have made it what it is to be.
+    pub(crate) action: Action,
+    /// It was ordered. Of what was not, it is only looked at whether it is as it should be.
+    pub(crate) ordered: bool,
+    /// Something was done that may disturb it: it is watched for an early death.
+    pub(crate) touched: bool,
+    /// It has come true only with the text that the unit has now.
+    pub(crate) updated: bool,
+    /// Not before its record is of this generation.
+    pub(crate) generation: u64,
+    /// Not by an earlier run.
+    pub(crate) run: u64,
+}
+
+/// Units that are being waited for.
+#[derive(Debug, Default)]
 pub(crate) struct Waiting {
-    action: Action,
     units: BTreeMap<UnitName, Waited>,
-    /// It has come true only with the text that the units have now.
-    updated: bool,
 }
 
 #[derive(Debug)]
 struct Waited {
-    generation: u64,
-    run: u64,
+    expected: Expected,
     verdict: Verdict,
+    /// It has an older text than it is to have.
+    behind: bool,
 }
 
 impl Verdict {
     fn failed(machine: String, why: impl Into<String>) -> Self {
         Self::Failed { machine, why: why.into(), result: None, exit_status: None }
     }
+
+    /// Tells whether it is other news than another verdict. The reasons why a unit cannot be placed change
+    /// with whatever else goes on in the cluster.
+    pub(crate) fn is_news_after(&self, before: &Self) -> bool {
+        match (self, before) {
+            (Self::CannotBePlaced(_), Self::CannotBePlaced(_)) => false,
+            (now, before) => now != before,
+        }
+    }
+}
+
+impl Expected {
+    /// What an order is to come to, by the answer to it.
+    pub(crate) fn of(action: Action, outcome: &UnitOutcome) -> Self {
+        let UnitOutcome { generation, run, .. } = *outcome;
+        Self { action, ordered: true, touched: true, updated: false, generation, run }
+    }
 }
 
 impl Waiting {
     /// Begins to wait for an order's outcome.
     pub(crate) fn new(action: Action, units: &[UnitOutcome]) -> Self {
-        let wait = |unit: &UnitOutcome| {
-            let verdict = Verdict::Pending("waiting for the engine".to_owned());
-            (unit.unit.clone(), Waited { generation: unit.generation, run: unit.run, verdict })
-        };
-        Self { action, units: units.iter().map(wait).collect(), updated: false }
+        units.iter().map(|unit| (unit.unit.clone(), Expected::of(action, unit))).collect()
     }
 
     /// Waits also until the units run the texts that they have now, if those were replaced.
-    pub(crate) fn until_updated(self, updated: bool) -> Self {
-        Self { updated, ..self }
+    pub(crate) fn until_updated(mut self, updated: bool) -> Self {
+        self.units.values_mut().for_each(|waited| waited.expected.updated = updated);
+        self
     }
 
-    /// Takes in a unit's state. Returns its verdict if that changed.
-    pub(crate) fn see(&mut self, unit: &Unit) -> Option<&Verdict> {
-        let (action, updated) = (self.action, self.updated);
+    /// Takes in a unit's state. Returns its verdict if that is another, and whether it is news.
+    pub(crate) fn see(&mut self, unit: &Unit) -> Option<(&Verdict, bool)> {
         let waited = self.units.get_mut(&unit.name)?;
-        let verdict = match judge(action, unit, waited.generation, waited.run) {
-            Verdict::Done(_) if updated && is_behind(unit) => Verdict::Pending(match &unit.reason {
-                Some(why) => format!("to be updated: {why}"),
-                None => "to be updated".to_owned(),
-            }),
+        waited.behind = waited.expected.updated && is_behind(unit);
+        let verdict = match judge(&waited.expected, unit) {
+            // How it is with its old text says nothing of the new one.
+            Verdict::Done(_) | Verdict::Failed { .. }
+                if waited.behind && !fails_with_its_text(&waited.expected, unit) =>
+            {
+                Verdict::Pending(match &unit.reason {
+                    Some(why) => format!("to be updated: {why}"),
+                    None => "to be updated".to_owned(),
+                })
+            }
             verdict => verdict,
         };
-        if verdict == waited.verdict {
-            return None;
-        }
-        waited.verdict = verdict;
-        Some(&waited.verdict)
+        waited.become_(verdict)
     }
 
     /// Takes in that a unit is gone.
-    pub(crate) fn gone(&mut self, name: &UnitName) -> Option<&Verdict> {
+    pub(crate) fn gone(&mut self, name: &UnitName) -> Option<(&Verdict, bool)> {
         let waited = self.units.get_mut(name)?;
-        waited.verdict = match self.action {
+        waited.behind = false;
+        let verdict = match waited.expected.action {
             Action::Destroy => Verdict::Done("destroyed".to_owned()),
+            // One that was not even made is on no machine either.
+            Action::Unload if !waited.expected.ordered => Verdict::Done("unloaded".to_owned()),
             _ => Verdict::failed(String::new(), "it was destroyed meanwhile"),
         };
-        Some(&waited.verdict)
+        waited.become_(verdict)
     }
 
-    /// Takes in that a unit was not among everything that there is.
-    pub(crate) fn absent(&mut self, seen: impl Fn(&UnitName) -> bool) -> Vec<UnitName> {
+    /// Takes in that a unit was not among everything that there is. Tells whether that is news.
+    pub(crate) fn absent(&mut self, seen: impl Fn(&UnitName) -> bool) -> bool {
         let names: Vec<UnitName> = self.units.keys().filter(|name| !seen(name)).cloned().collect();
+        let mut news = false;
         for name in &names {
-            self.gone(name);
+            news |= self.gone(name).is_some_and(|(_, news)| news);
         }
-        names
-    }
-
-    /// Returns what was ordered.
-    pub(crate) const fn action(&self) -> Action {
-        self.action
+        news
     }
 
     /// Returns the verdicts, by name.
-    pub(crate) fn verdicts(&self) -> impl Iterator<Item = (&UnitName, &Verdict)> {
-        self.units.iter().map(|(name, waited)| (name, &waited.verdict))
+    pub(crate) fn verdicts(&self) -> impl Iterator<Item = (&UnitName, Verdict)> {
+        self.units.iter().map(|(name, waited)| {
+            let verdict = match &waited.verdict {
+                Verdict::Pending(why) if self.is_held(name, waited) => Verdict::Held(why.clone()),
+                verdict => verdict.clone(),
+            };
+            (name, verdict)
+        })
+    }
+
+    /// Returns the names.
+    pub(crate) fn names(&self) -> impl Iterator<Item = &UnitName> {
+        self.units.keys()
+    }
+
+    /// Tells whether something was done to a unit.
+    pub(crate) fn is_touched(&self, unit: &UnitName) -> bool {
+        self.units.get(unit).is_some_and(|waited| waited.expected.touched)
+    }
+
+    /// Tells whether one of them is up that may be gone in a moment.
+    pub(crate) fn has_just_started(&self) -> bool {
+        self.units.values().any(|waited| {
+            let starts = matches!(waited.expected.action, Action::Start | Action::Restart);
+            starts && waited.expected.touched && matches!(waited.verdict, Verdict::Done(_))
+        })
     }
 
     /// Counts the units that are still being waited for.
     pub(crate) fn pending(&self) -> usize {
-        self.units.values().filter(|waited| matches!(waited.verdict, Verdict::Pending(_))).count()
+        let pending = |(name, waited): &(&UnitName, &Waited)| {
+            matches!(waited.verdict, Verdict::Pending(_)) && !self.is_held(name, waited)
+        };
+        self.units.iter().filter(pending).count()
     }
 
     /// Counts all units.
     pub(crate) fn len(&self) -> usize {
         self.units.len()
     }
+
+    /// Tells whether a unit waits for a text with which another of its template has failed: no other gets it
+    /// before that one is well.
+    fn is_held(&self, name: &UnitName, waited: &Waited) -> bool {
+        let Some(template) = name.template().filter(|_| waited.behind) else { return false };
+        self.units.iter().any(|(other, it)| {
+            let failed = matches!(it.verdict, Verdict::Failed { .. });
+            failed && it.expected.updated && other.template().as_ref() == Some(&template)
+        })
+    }
+}
+
+impl FromIterator<(UnitName, Expected)> for Waiting {
+    fn from_iter<T: IntoIterator<Item = (UnitName, Expected)>>(units: T) -> Self {
+        let waited = |expected| Waited {
+            expected,
+            verdict: Verdict::Pending("waiting for the engine".to_owned()),
+            behind: false,
+        };
+        Self { units: units.into_iter().map(|(unit, expected)| (unit, waited(expected))).collect() }
+    }
+}
+
+impl Waited {
+    fn become_(&mut self, verdict: Verdict) -> Option<(&Verdict, bool)> {
+        if verdict == self.verdict {
+            return None;
+        }
+        let news = verdict.is_news_after(&self.verdict);
+        self.verdict = verdict;
+        Some((&self.verdict, news))
+    }
 }
 
 /// Judges one unit.
-fn judge(action: Action, unit: &Unit, generation: u64, run: u64) -> Verdict {
+fn judge(expected: &Expected, unit: &Unit) -> Verdict {
+    let Expected { action, generation, run, .. } = *expected;
     // Its record has gone: what a lost machine may still have of it is stopped when that is back.
     let alive = || unit.placements.iter().any(|placement| placement.machine_alive);
     if action == Action::Destroy && unit.generation == 0 && !alive() {
@@ -138,6 +229,8 @@ fn judge(action: Action, unit: &Unit, generation: u64, run: u64) -> Verdict {
     match action {
         Action::Destroy => leaving(unit),
         Action::Unload => unloaded(unit),
+        // A timer or a socket may be running it just now.
+        Action::Load if !expected.ordered => placed(unit, held),
         Action::Load => placed(unit, stopped),
         Action::Stop if !unit.placements.iter().any(stays) => leftover(unit),
         Action::Stop => placed(unit, stopped),
@@ -148,6 +241,13 @@ fn judge(action: Action, unit: &Unit, generation: u64, run: u64) -> Verdict {
 /// Tells whether a unit still has an older text on a machine that lives.
 fn is_behind(unit: &Unit) -> bool {
     unit.placements.iter().any(|placement| stays(placement) && placement.hash != unit.hash)
+}
+
+/// Tells whether a unit has failed where it has the text that it is to have: it gets no further with it.
+fn fails_with_its_text(expected: &Expected, unit: &Unit) -> bool {
+    let mut with = unit.clone();
+    with.placements.retain(|placement| placement.hash == unit.hash);
+    matches!(judge(expected, &with), Verdict::Failed { .. })
 }
 
 /// Tells whether a placement is one by which an order is judged: of a lost machine nothing will be heard,
@@ -235,6 +335,16 @@ fn stopped(placement: &Placement) -> Verdict {
     }
 }
 
+/// Judges a unit that is to be loaded and of which nothing was ordered: whatever runs it may run it.
+fn held(placement: &Placement) -> Verdict {
+    let on = machine(placement);
+    match placement.state.as_ref().filter(|state| state.token.is_none_or(|token| token == placement.token)) {
+        Some(UnitState { problem: Some(problem), .. }) => Verdict::failed(on, problem),
+        Some(_) => Verdict::Done(format!("loaded on {on}")),
+        None => Verdict::Pending(format!("waiting for {on}")),
+    }
+}
+
 fn started(placement: &Placement, run: u64) -> Verdict {
     let on = machine(placement);
     let current = placement.state.as_ref().filter(|_| placement.run >= run);
@@ -254,6 +364,9 @@ fn started(placement: &Placement, run: u64) -> Verdict {
         ("active" | "reloading", _) => Verdict::Done(format!("active on {on}")),
         // Between two tries of systemd's own Restart=: it has died already.
         ("failed", _) | ("activating", "auto-restart" | "auto-restart-queued") => died(on),
+        ("inactive", _) if state.stopped_locally => {
+            Verdict::failed(on, "it was stopped on the machine itself")
+        }
         // A oneshot without RemainAfterExit= is inactive once it has succeeded.
         ("inactive", _) if state.result.is_none() => Verdict::Done(format!("finished on {on}")),
         ("inactive", _) => died(on),
@@ -285,229 +398,4 @@ pub(crate) fn machine(placement: &Placement) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use flotilla_api::unit::UnitState;
-    use jiff::Timestamp;
-
-    use super::*;
-
-    fn state(active: &str, sub: &str) -> UnitState {
-        UnitState {
-            load: "loaded".to_owned(),
-            active: active.to_owned(),
-            sub: sub.to_owned(),
-            since: None,
-            token: Some(7),
-            run: 2,
-            hash: None,
-            invocation: None,
-            result: None,
-            exit_status: None,
-            restarts: 0,
-            stray: false,
-            stopped_locally: false,
-            problem: None,
-        }
-    }
-
-    fn unit(states: &[UnitState]) -> Unit {
-        let place = |state: &UnitState| Placement {
-            machine: "113f16a7a0f84c4c8a3f9e3b2f4d6c01".parse().expect("valid"),
-            host: Some("m1".to_owned()),
-            machine_alive: true,
-            token: 7,
-            run: 2,
-            departing: None,
-            moving: None,
-            hash: None,
-            current: Target::Launched,
-            state: Some(state.clone()),
-        };
-        Unit {
-            name: "a.service".parse().expect("valid"),
-            target: Target::Launched,
-            revision: 9,
-            generation: 3,
-            run: 2,
-            hash: None,
-            template: None,
-            description: None,
-            global: false,
-            deleting: false,
-            by: "tester".to_owned(),
-            at: Timestamp::UNIX_EPOCH,
-            placements: states.iter().map(place).collect(),
-            unplaced: None,
-            current: Target::Launched,
-            reason: None,
-            versions: flotilla_api::unit::Versions::default(),
-            rollout: None,
-            set: None,
-        }
-    }
-
-    fn start(unit: &Unit) -> Verdict {
-        judge(Action::Start, unit, 3, 2)
-    }
-
-    fn exited_with_3() -> Verdict {
-        Verdict::Failed {
-            machine: "m1".to_owned(),
-            why: "result exit-code, exit status 3".to_owned(),
-            result: Some("exit-code".to_owned()),
-            exit_status: Some(3),
-        }
-    }
-
-    #[test]
-    fn a_start_is_done_when_this_run_of_this_placement_is_active() {
-        assert_eq!(start(&unit(&[state("active", "running")])), Verdict::Done("active on m1".to_owned()));
-        assert!(matches!(start(&unit(&[state("activating", "start")])), Verdict::Pending(_)));
-        let mut earlier = state("active", "running");
-        earlier.run = 1;
-        assert!(matches!(start(&unit(&[earlier])), Verdict::Pending(_)), "an earlier run proves nothing");
-        let mut other = state("active", "running");
-        other.token = Some(6);
-        assert!(matches!(start(&unit(&[other])), Verdict::Pending(_)), "nor an earlier placement");
-        assert_eq!(judge(Action::Start, &unit(&[state("active", "running")]), 4, 2), {
-            Verdict::Pending("waiting for the engine".to_owned())
-        });
-    }
-
-    #[test]
-    fn a_replaced_unit_is_waited_for_until_it_has_its_new_text() {
-        let mut behind = unit(&[state("active", "running")]);
-        behind.hash = Some(flotilla_units::ContentHash::of(b"new"));
-        behind.reason = Some("web@1.service is updated first".to_owned());
-        let outcome = [UnitOutcome {
-            unit: behind.name.clone(),
-            changed: true,
-            generation: 3,
-            run: 2,
-            adopted_from: None,
-        }];
-        let mut waiting = Waiting::new(Action::Start, &outcome);
-        assert!(matches!(waiting.see(&behind), Some(Verdict::Done(_))), "nobody asked for it");
-        let mut waiting = Waiting::new(Action::Start, &outcome).until_updated(true);
-        let pending = "to be updated: web@1.service is updated first".to_owned();
-        assert_eq!(waiting.see(&behind), Some(&Verdict::Pending(pending)));
-        behind.placements[0].hash = behind.hash;
-        assert!(matches!(waiting.see(&behind), Some(Verdict::Done(_))));
-    }
-
-    #[test]
-    fn a_unit_that_died_says_how() {
-        let mut dead = state("failed", "failed");
-        (dead.result, dead.exit_status) = (Some("exit-code".to_owned()), Some(3));
-        assert_eq!(start(&unit(std::slice::from_ref(&dead))), exited_with_3());
-        dead.problem = Some("its start job ended in `failed`".to_owned());
-        let Verdict::Failed { why, exit_status, .. } = start(&unit(std::slice::from_ref(&dead))) else {
-            panic!("it died")
-        };
-        assert_eq!(why, "result exit-code, exit status 3; its start job ended in `failed`");
-        assert_eq!(exit_status, Some(3));
-        dead.problem = None;
-        (dead.active, dead.sub) = ("activating".to_owned(), "auto-restart".to_owned());
-        assert_eq!(start(&unit(&[dead])), exited_with_3());
-        assert_eq!(
-            start(&unit(&[state("inactive", "dead")])),
-            Verdict::Done("finished on m1".to_owned()),
-            "a oneshot that succeeded"
-        );
-    }
-
-    #[test]
-    fn the_worst_placement_of_a_global_unit_counts() {
-        let mixed = unit(&[state("active", "running"), state("activating", "start")]);
-        assert!(matches!(start(&mixed), Verdict::Pending(_)));
-        let mixed = unit(&[state("active", "running"), state("failed", "failed")]);
-        assert!(matches!(start(&mixed), Verdict::Failed { .. }));
-    }
-
-    #[test]
-    fn a_unit_on_no_machine_says_why() {
-        let mut nowhere = unit(&[]);
-        assert!(matches!(start(&nowhere), Verdict::Pending(_)));
-        nowhere.unplaced = Some("no machine has zone=b".to_owned());
-        assert_eq!(start(&nowhere), Verdict::CannotBePlaced("no machine has zone=b".to_owned()));
-    }
-
-    #[test]
-    fn what_is_on_no_machine_is_stopped() {
-        let stop = |unit: &Unit| judge(Action::Stop, unit, 3, 2);
-        let not_running = Verdict::Done("not running".to_owned());
-        let mut nowhere = unit(&[]);
-        assert_eq!(stop(&nowhere), not_running, "it waited for a place");
-        nowhere.unplaced = Some("no machine has zone=b".to_owned());
-        assert_eq!(stop(&nowhere), not_running, "it had no possible place");
-        nowhere.target = Target::Inactive;
-        assert_eq!(stop(&nowhere), not_running, "it was never loaded");
-        let unloaded = Verdict::failed(String::new(), "it was unloaded meanwhile");
-        assert_eq!(judge(Action::Load, &nowhere, 3, 2), unloaded);
-
-        let mut moving = unit(&[state("active", "running")]);
-        moving.placements[0].departing = Some("moved".to_owned());
-        assert_eq!(stop(&moving), Verdict::Pending("stopping on m1".to_owned()));
-        moving.placements[0].machine_alive = false;
-        assert_eq!(stop(&moving), not_running, "nobody can say more of a lost machine");
-    }
-
-    #[test]
-    fn nobody_waits_for_a_machine_that_is_lost() {
-        let lose = |unit: &mut Unit, n: usize| {
-            (unit.placements[n].machine_alive, unit.placements[n].state) = (false, None);
-        };
-        let running = state("active", "running");
-        let mut global = unit(&[running.clone(), running.clone()]);
-        lose(&mut global, 1);
-        global.placements[1].host = Some("m2".to_owned());
-        assert_eq!(start(&global), Verdict::Done("active on m1; m2 is lost".to_owned()));
-        global.placements[1].departing = Some("its machine was lost".to_owned());
-        assert_eq!(start(&global), Verdict::Done("active on m1".to_owned()), "it has moved");
-
-        let mut bound = unit(&[running]);
-        lose(&mut bound, 0);
-        for action in [Action::Start, Action::Load, Action::Restart] {
-            let judge = |unit: &Unit| judge(action, unit, 3, 2);
-            bound.unplaced = None;
-            assert_eq!(judge(&bound), Verdict::Pending("waiting to be placed".to_owned()), "it may move");
-            bound.unplaced = Some("m1 is lost; 2 machines: no".to_owned());
-            assert_eq!(judge(&bound), Verdict::CannotBePlaced("m1 is lost; 2 machines: no".to_owned()));
-        }
-        let done = |action, unit: &Unit| match judge(action, unit, 3, 2) {
-            Verdict::Done(text) => text,
-            other => panic!("{other:?}"),
-        };
-        assert_eq!(done(Action::Stop, &bound), "not running; m1 is lost");
-        let mut destroyed = bound.clone();
-        destroyed.generation = 0;
-        assert_eq!(done(Action::Destroy, &destroyed), "destroyed; m1 is lost", "its record has gone");
-        bound.target = Target::Inactive;
-        let order = Verdict::Pending("waiting for the engine".to_owned());
-        assert_eq!(judge(Action::Unload, &bound, 3, 2), order, "the engine has not heard of it");
-        bound.placements[0].departing = Some("unloaded".to_owned());
-        assert_eq!(done(Action::Unload, &bound), "unloaded; m1 is lost");
-    }
-
-    #[test]
-    fn stopping_and_leaving() {
-        let running = unit(&[state("active", "running")]);
-        let stopped = unit(&[state("inactive", "dead")]);
-        assert!(matches!(judge(Action::Stop, &running, 3, 2), Verdict::Pending(_)));
-        assert_eq!(judge(Action::Stop, &stopped, 3, 2), Verdict::Done("loaded on m1".to_owned()));
-        assert!(matches!(judge(Action::Unload, &stopped, 3, 2), Verdict::Pending(_)));
-        assert_eq!(judge(Action::Unload, &unit(&[]), 3, 2), Verdict::Done("unloaded".to_owned()));
-        assert!(matches!(judge(Action::Destroy, &unit(&[]), 3, 2), Verdict::Pending(_)));
-        let outcome = UnitOutcome {
-            unit: "a.service".parse().expect("valid"),
-            changed: true,
-            generation: 3,
-            run: 2,
-            adopted_from: None,
-        };
-        let mut waiting = Waiting::new(Action::Destroy, &[outcome]);
-        assert_eq!(waiting.pending(), 1);
-        waiting.gone(&"a.service".parse().expect("valid"));
-        assert_eq!((waiting.pending(), waiting.len()), (0, 1));
-    }
-}
+mod tests;

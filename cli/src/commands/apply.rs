@@ -2,12 +2,13 @@
 
 mod carry_out;
 mod differ;
+mod foresee;
+mod report;
 
 use std::{collections::BTreeMap, path::PathBuf};
 
 use flotilla_api::unit::Unit;
 use flotilla_units::UnitName;
-use serde::Serialize;
 use tokio::time::Instant;
 
 use super::all_pages;
@@ -17,9 +18,9 @@ use crate::{
     exit::{Exit, Failure},
     folder::{
         self, Folder,
-        difference::{Known, Step, difference},
+        difference::{Known, May, Step, difference},
     },
-    paint, print, text,
+    print, text,
 };
 
 /// Makes the cluster have what a folder says.
@@ -54,7 +55,7 @@ pub(crate) struct DiffArgs {
     #[arg(long)]
     prune: bool,
 
-    /// Exit with 1 if they differ
+    /// Exit with 7 if they differ
     #[arg(long)]
     exit_code: bool,
 }
@@ -69,6 +70,10 @@ struct Source {
     /// The name under which is remembered what an apply made [default: flotilla.toml's, else the folder's]
     #[arg(long, value_name = "NAME")]
     set: Option<String>,
+
+    /// Make this set's what another set's apply, or somebody by hand, made
+    #[arg(long)]
+    take_over: bool,
 }
 
 /// What is to be done, and what is known of the units that it is about.
@@ -76,14 +81,6 @@ struct Work {
     folder: Folder,
     steps: BTreeMap<UnitName, Step>,
     units: BTreeMap<UnitName, Unit>,
-}
-
-/// One step, as it is printed.
-#[derive(Debug, Serialize)]
-struct Row<'a> {
-    unit: &'a UnitName,
-    change: &'static str,
-    detail: String,
 }
 
 /// Runs `apply`, whose time began at `begun`.
@@ -94,25 +91,26 @@ pub(crate) async fn run(
     begun: Instant,
 ) -> anyhow::Result<Exit> {
     let work = compare(cluster, &args.source, args.prune).await?;
+    let foreseen = foresee::foresee(cluster, &work).await?;
     if args.plan {
-        return carry_out::foresee(cluster, &work, output).await;
+        report::print(&work, &foreseen, output)?;
+        let nowhere = foreseen.units.iter().any(|unit| unit.unplaced.is_some());
+        return Ok(if nowhere { Exit::CannotBePlaced } else { Exit::Done });
     }
     if output != Output::Json {
-        tell(&work)?;
+        report::print(&work, &foreseen, output)?;
     }
-    carry_out::carry_out(cluster, &work, args, output, begun).await
+    carry_out::carry_out(cluster, &work, &foreseen, args, output, begun).await
 }
 
 /// Runs `diff`.
 pub(crate) async fn run_diff(cluster: &Cluster, args: &DiffArgs, output: Output) -> anyhow::Result<Exit> {
     let work = compare(cluster, &args.source, args.prune).await?;
-    if output == Output::Json {
-        print::json(&rows(&work))?;
-    } else {
-        tell(&work)?;
+    report::print(&work, &foresee::foresee(cluster, &work).await?, output)?;
+    if output != Output::Json {
         differ::print(cluster, &work).await?;
     }
-    Ok(if args.exit_code && !work.steps.is_empty() { Exit::Failed } else { Exit::Done })
+    Ok(if args.exit_code && !work.steps.is_empty() { Exit::Differs } else { Exit::Done })
 }
 
 /// Reads the folder and what the cluster has of it. Nothing is asked of the cluster before the folder
@@ -125,6 +123,10 @@ async fn compare(cluster: &Cluster, source: &Source, prune: bool) -> anyhow::Res
             text::one_line(&path.display().to_string())
         ));
     }
+    if prune {
+        let exit = if folder.set_is_named { Exit::Failed } else { Exit::Usage };
+        folder.may_prune(&source.folder).map_err(|why| Failure::error(exit, why.to_string()))?;
+    }
     let all = all_pages(cluster, &[], async |client, query| client.units(query).await).await?;
     let units: BTreeMap<UnitName, Unit> = all.into_iter().map(|unit| (unit.name.clone(), unit)).collect();
     let known: BTreeMap<UnitName, Known> = units
@@ -134,64 +136,13 @@ async fn compare(cluster: &Cluster, source: &Source, prune: bool) -> anyhow::Res
                 hash: unit.hash,
                 target: unit.target,
                 set: unit.set.clone(),
+                own_text: unit.own_text,
                 deleting: unit.deleting,
             };
             (name.clone(), known)
         })
         .collect();
-    let steps = difference(&folder, &known, prune)
+    let steps = difference(&folder, &known, May { prune, take_over: source.take_over })
         .map_err(|conflict| Failure::error(Exit::Failed, conflict.to_string()))?;
     Ok(Work { folder, steps, units })
-}
-
-/// Prints the steps, and counts them.
-fn tell(work: &Work) -> anyhow::Result<()> {
-    let rows = rows(work);
-    if rows.is_empty() {
-        print::line(format_args!("nothing to do: the cluster has what {} says", work.folder.set))?;
-        return Ok(());
-    }
-    let (names, changes) = (widest(rows.iter().map(|row| row.unit.as_str())), "retarget".len());
-    for row in &rows {
-        let change = format!("{:<changes$}", row.change);
-        let change = match row.change {
-            "create" => paint::good(&change).to_string(),
-            "remove" => paint::bad(&change).to_string(),
-            _ => change,
-        };
-        print::line(format_args!("{:<names$}  {change}  {}", row.unit.as_str(), row.detail))?;
-    }
-    Ok(())
-}
-
-fn widest<'a>(names: impl Iterator<Item = &'a str>) -> usize {
-    names.map(str::len).max().unwrap_or(0)
-}
-
-fn rows(work: &Work) -> Vec<Row<'_>> {
-    work.steps.iter().map(|(unit, step)| row(work, unit, step)).collect()
-}
-
-fn row<'a>(work: &Work, unit: &'a UnitName, step: &Step) -> Row<'a> {
-    let (change, detail) = match step {
-        Step::Create { .. } if unit.is_template() => ("create", "template".to_owned()),
-        Step::Create { target } => ("create", target.to_string()),
-        Step::Update { from, target } => {
-            let short = |hash: Option<flotilla_units::ContentHash>| {
-                hash.map_or_else(|| "no text".to_owned(), |hash| hash.short())
-            };
-            let to = work.folder.files.get(unit).map(folder::File::hash);
-            let target = target.map(|(from, to)| format!(", {from} -> {to}")).unwrap_or_default();
-            let instances = work.units.values().filter(|it| it.template.as_ref() == Some(unit)).count();
-            let follow = match instances {
-                0 => String::new(),
-                1 => ", 1 instance follows".to_owned(),
-                many => format!(", {many} instances follow"),
-            };
-            ("update", format!("{} -> {}{target}{follow}", short(*from), short(to)))
-        }
-        Step::Retarget { from, to } => ("retarget", format!("{from} -> {to}")),
-        Step::Remove => ("remove", "not in the folder any more".to_owned()),
-    };
-    Row { unit, change, detail }
 }

@@ -1,21 +1,18 @@
 //! `flotctl start`, `stop`, `load`, `restart`, `unload`, `destroy`: orders, and the wait
-//! until they have come true (`wait.rs`).
+//! until they have come true (`wait.rs`), and what became of each unit (`report.rs`).
 
 mod known;
+mod report;
 mod wait;
 
 use std::path::{Path, PathBuf};
 
-use flotilla_api::{
-    action::{Action, Order, Outcome},
-    journal::JournalLine,
-};
+use flotilla_api::action::{Action, Order, Outcome};
 use flotilla_units::UnitName;
-use serde::Serialize;
 use tokio::time::{Instant, timeout_at};
 
 use super::{
-    Missing, end_missing, status,
+    Missing, end_missing,
     submit::{self, Replacing},
 };
 use crate::{
@@ -23,11 +20,12 @@ use crate::{
     connection::Cluster,
     exit::{Exit, Failure},
     fleetctl::Signing,
-    order::{Verdict, Waiting},
-    paint, print,
+    order::Waiting,
+    print,
     selector::{Selector, mangle},
-    text,
 };
+
+pub(super) use report::{Report, print as print_reports, reports};
 
 /// Changes units, which may be created by it, and waits until it is true.
 #[derive(Debug, clap::Args)]
@@ -96,26 +94,6 @@ impl Args {
     }
 }
 
-/// What is printed with `-o json`.
-#[derive(Serialize)]
-struct Report<'a> {
-    unit: &'a UnitName,
-    outcome: &'static str,
-    detail: String,
-    /// Where it failed, by host name or id.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    machine: Option<&'a str>,
-    /// systemd's `Result`.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    result: Option<&'a str>,
-    /// The main process's exit status, or the signal that ended it.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    exit_status: Option<i32>,
-    /// The last lines of its journal, when it failed.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    journal: Vec<JournalLine>,
-}
-
 /// Runs the command, whose time began at `begun`.
 pub(crate) async fn run(
     cluster: &Cluster,
@@ -163,11 +141,30 @@ pub(super) async fn until_true(
     output: Output,
     end: Instant,
 ) -> anyhow::Result<Exit> {
-    let action = waiting.action();
-    // Nothing to wait for when nothing that was named is there.
-    let timed_out = waiting.len() > 0
-        && !wait::Wait::new(cluster, outcome, action, output).run(&mut waiting, end).await?;
-    finish(cluster, &waiting, timed_out, output).await
+    let timed_out = !watch(cluster, Some(outcome.revision), &mut waiting, output, end).await?;
+    let (exit, reports) = reports(cluster, &waiting, timed_out, output).await;
+    if output == Output::Json {
+        print::json(&reports)?;
+    } else {
+        report::print(cluster, &reports).await?;
+    }
+    Ok(exit)
+}
+
+/// Watches units until they are as they should be; false when the time ran out first. `after` is the revision
+/// of the order, where there was one.
+pub(super) async fn watch(
+    cluster: &Cluster,
+    after: Option<i64>,
+    waiting: &mut Waiting,
+    output: Output,
+    end: Instant,
+) -> anyhow::Result<bool> {
+    if waiting.len() == 0 {
+        // Nothing that was named is there.
+        return Ok(true);
+    }
+    wait::Wait::new(cluster, after, waiting, output).run(waiting, end).await
 }
 
 /// Says where the files of units are that were a machine's own before they were the cluster's.
@@ -251,7 +248,7 @@ pub(super) fn named(arguments: &[String]) -> anyhow::Result<Named> {
     Ok(Named { files, units: if units.is_empty() { templates } else { units } })
 }
 
-pub(super) fn no_block(action: Action, outcome: &Outcome, output: Output) -> anyhow::Result<Exit> {
+fn no_block(action: Action, outcome: &Outcome, output: Output) -> anyhow::Result<Exit> {
     if output == Output::Json {
         print::json(outcome)?;
         return Ok(Exit::Done);
@@ -260,72 +257,6 @@ pub(super) fn no_block(action: Action, outcome: &Outcome, output: Output) -> any
         print::line(format_args!("{} {action} ordered", unit.unit))?;
     }
     Ok(Exit::Done)
-}
-
-/// Prints what became of each unit and returns the exit status: that of the worst.
-async fn finish(
-    cluster: &Cluster,
-    waiting: &Waiting,
-    timed_out: bool,
-    output: Output,
-) -> anyhow::Result<Exit> {
-    let mut worst = Exit::Done;
-    let mut reports = Vec::new();
-    for (unit, verdict) in waiting.verdicts() {
-        let (exit, mut report) = report(unit, verdict, timed_out);
-        worst = worst.max(exit);
-        if output == Output::Json {
-            if exit == Exit::NotActive {
-                report.journal = status::last_lines(cluster, unit).await.unwrap_or_default();
-            }
-            reports.push(report);
-            continue;
-        }
-        let Report { detail, machine, .. } = &report;
-        let on = machine.map(|machine| format!(" (on {machine})")).unwrap_or_default();
-        let detail = text::one_line(detail);
-        match exit {
-            Exit::Done => print::line(format_args!("{unit} {detail}"))?,
-            Exit::NotActive => {
-                print::tell(format_args!("{unit} {}: {detail}{on}", paint::bad("failed")));
-                status::tell_last_lines(cluster, unit).await;
-            }
-            Exit::CannotBePlaced => {
-                print::tell(format_args!("{unit} {}: {detail}", paint::bad("cannot be placed")));
-                print::tell(format_args!("`flotctl why {unit}` shows what each machine lacks."));
-            }
-            _ => print::tell(format_args!("{unit} {}: still {detail}", paint::bad("timed out"))),
-        }
-    }
-    if output == Output::Json {
-        print::json(&reports)?;
-    }
-    Ok(worst)
-}
-
-fn report<'a>(unit: &'a UnitName, verdict: &'a Verdict, timed_out: bool) -> (Exit, Report<'a>) {
-    let plain = |outcome, detail: &str| Report {
-        unit,
-        outcome,
-        detail: detail.to_owned(),
-        machine: None,
-        result: None,
-        exit_status: None,
-        journal: Vec::new(),
-    };
-    match verdict {
-        Verdict::Done(text) => (Exit::Done, plain("done", text)),
-        Verdict::Pending(text) => {
-            (if timed_out { Exit::TimedOut } else { Exit::Failed }, plain("timed-out", text))
-        }
-        Verdict::CannotBePlaced(why) => (Exit::CannotBePlaced, plain("cannot-be-placed", why)),
-        Verdict::Failed { machine, why, result, exit_status } => {
-            let mut report = plain("failed", why);
-            report.machine = Some(machine.as_str()).filter(|machine| !machine.is_empty());
-            (report.result, report.exit_status) = (result.as_deref(), *exit_status);
-            (Exit::NotActive, report)
-        }
-    }
 }
 
 #[cfg(test)]

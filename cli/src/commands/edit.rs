@@ -14,8 +14,9 @@ use std::{
 };
 
 use anyhow::Context as _;
-use flotilla_api::{error::ErrorKind, unit::UnitContent};
+use flotilla_api::{action::Outcome, client::ClientError, error::ErrorKind, unit::UnitContent};
 use flotilla_units::{UnitFile, UnitName};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::{
     args::Output,
@@ -33,7 +34,7 @@ const LAST_EDITOR: &str = "$(command -v editor || command -v vi)";
 /// Changes a unit's file.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// The unit; of an instance, its template is edited
+    /// The unit; of an instance without a text of its own, its template is edited
     #[arg(value_name = "UNIT", add = crate::complete::unit_files())]
     unit: String,
 
@@ -55,12 +56,13 @@ pub(crate) async fn run(cluster: &Cluster, args: &Args, output: Output) -> anyho
     if is_glob(&args.unit) {
         return Err(Failure::error(Exit::Usage, "edit takes one unit, no pattern"));
     }
-    let name = owner(&mangle(&args.unit))?;
-    let before = cluster.read(async |client| client.content(name.as_str()).await).await?;
+    let before = content(cluster, &mangle(&args.unit)).await?;
+    let name = before.name.clone();
+    let mut signals = Signals::new()?;
     let draft = Draft::new(&name, &before.text)?;
     let asks = !args.yes && io::stdin().is_terminal();
     loop {
-        draft.open_editor()?;
+        draft.edit(&mut signals).await?;
         let bytes = fs::read(&draft.path).with_context(|| format!("cannot read {}", draft.path.display()))?;
         if bytes == before.text.as_bytes() {
             draft.remove();
@@ -80,7 +82,7 @@ pub(crate) async fn run(cluster: &Cluster, args: &Args, output: Output) -> anyho
             }
         };
         let answer = match &text {
-            _ if asks => ask(question, text.is_some())?,
+            _ if asks => draft.unless_ended(&mut signals, ask(question, text.is_some())).await??,
             Some(_) if args.yes => Answer::Apply,
             Some(_) => {
                 let why = "there is nobody to ask whether it is meant; --yes says so";
@@ -89,19 +91,32 @@ pub(crate) async fn run(cluster: &Cluster, args: &Args, output: Output) -> anyho
             None => return Err(draft.kept(Exit::Failed, "the unit file is not valid")),
         };
         match (answer, text) {
-            (Answer::Apply, Some(text)) => return apply(cluster, draft, &before, text, output).await,
+            (Answer::Apply, Some(text)) => {
+                let given = cluster.client().replace_content(before.name.as_str(), &text, before.revision);
+                let given = draft.unless_ended(&mut signals, given).await?;
+                return answered(draft, &before, given, output);
+            }
             (Answer::Edit, _) | (Answer::Apply, None) => {}
             (Answer::Leave, _) => return Err(draft.kept(Exit::Failed, "nothing was changed")),
         }
     }
 }
 
-/// Returns the unit that has the text: an instance's is its template's.
-fn owner(word: &str) -> anyhow::Result<UnitName> {
+/// Returns a unit's text under the name of the unit that has it: an instance's is its template's, unless it was
+/// given one of its own.
+async fn content(cluster: &Cluster, word: &str) -> anyhow::Result<UnitContent> {
     let name: UnitName = word.parse().map_err(|e| Failure::error(Exit::Usage, format!("{e}")))?;
-    let Some(template) = name.template() else { return Ok(name) };
+    let read = async |name: UnitName| cluster.read(async |client| client.content(name.as_str()).await).await;
+    let found = match (read(name.clone()).await, name.template()) {
+        // An instance that was never made has no text, and its template may be there.
+        (Err(e), Some(template)) if e.kind() == Some(ErrorKind::NotFound) => {
+            UnitContent { template: Some(template.clone()), ..read(template).await? }
+        }
+        (found, _) => found?,
+    };
+    let Some(template) = found.template.clone() else { return Ok(found) };
     print::tell(format_args!("{name} has its text from {template}, which all its instances follow"));
-    Ok(template)
+    Ok(UnitContent { name: template, template: None, ..found })
 }
 
 /// Checks what was written as the cluster does, with the unit's name in the findings' places.
@@ -113,15 +128,14 @@ fn check(name: &UnitName, bytes: &[u8]) -> Result<String, String> {
     Ok(file.text().to_owned())
 }
 
-async fn apply(
-    cluster: &Cluster,
+/// Tells what became of a text that was given to the cluster.
+fn answered(
     draft: Draft,
     before: &UnitContent,
-    text: String,
+    given: Result<Outcome, ClientError>,
     output: Output,
 ) -> anyhow::Result<Exit> {
-    let written = cluster.client().replace_content(before.name.as_str(), &text, before.revision).await;
-    let outcome = match written {
+    let outcome = match given {
         Ok(outcome) => outcome,
         Err(e) if e.kind() == Some(ErrorKind::RevisionDiffers) => {
             let why = format!("{} was changed by somebody else meanwhile, and not by this edit", before.name);
@@ -144,19 +158,73 @@ async fn apply(
 }
 
 /// Asks on the terminal. Nothing said means the safe thing: to go on writing what is not valid, and to
-/// leave alone what is.
-fn ask(question: &str, is_valid: bool) -> anyhow::Result<Answer> {
-    let mut err = anstream::stderr().lock();
-    write!(err, "{question}")?;
-    err.flush()?;
-    let mut line = String::new();
-    let ended = io::stdin().lock().read_line(&mut line)? == 0;
-    Ok(match (line.trim().to_ascii_lowercase().as_str(), is_valid) {
-        _ if ended => Answer::Leave,
-        ("y" | "yes", true) => Answer::Apply,
-        ("e" | "edit", _) | ("y" | "yes" | "", false) => Answer::Edit,
-        _ => Answer::Leave,
-    })
+/// leave alone what is. The answer is awaited on a thread of its own, which nobody waits for if it never comes.
+async fn ask(question: &'static str, is_valid: bool) -> anyhow::Result<Answer> {
+    let read = move || {
+        let mut err = anstream::stderr().lock();
+        write!(err, "{question}")?;
+        err.flush()?;
+        drop(err);
+        let mut line = String::new();
+        let ended = io::stdin().lock().read_line(&mut line)? == 0;
+        io::Result::Ok(match (line.trim().to_ascii_lowercase().as_str(), is_valid) {
+            _ if ended => Answer::Leave,
+            ("y" | "yes", true) => Answer::Apply,
+            ("e" | "edit", _) | ("y" | "yes" | "", false) => Answer::Edit,
+            _ => Answer::Leave,
+        })
+    };
+    Ok(on_a_thread(read).await?)
+}
+
+/// Does what blocks, while signals are heard.
+async fn on_a_thread<T: Send + 'static>(
+    blocks: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> io::Result<T> {
+    let (tell, told) = tokio::sync::oneshot::channel();
+    std::thread::Builder::new().spawn(move || {
+        // Whoever was to be told has ended.
+        let _nobody_listens = tell.send(blocks());
+    })?;
+    told.await.unwrap_or_else(|_| Err(io::Error::other("the thread that was asked ended")))
+}
+
+/// The signals that end a program, taken so that nobody is left without a word about what they wrote.
+struct Signals {
+    interrupt: Signal,
+    others: [Signal; 2],
+}
+
+impl Signals {
+    fn new() -> io::Result<Self> {
+        let others = [signal(SignalKind::terminate())?, signal(SignalKind::hangup())?];
+        Ok(Self { interrupt: signal(SignalKind::interrupt())?, others })
+    }
+
+    /// Waits for a signal that is not meant for the editor.
+    async fn ended(&mut self) {
+        let [terminate, hangup] = &mut self.others;
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = hangup.recv() => {}
+        }
+    }
+
+    /// Waits for any.
+    async fn any(&mut self) {
+        let [terminate, hangup] = &mut self.others;
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = terminate.recv() => {}
+            _ = hangup.recv() => {}
+        }
+    }
+
+    /// Forgets what was pressed in the editor.
+    fn forget(&mut self) {
+        let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+        while self.interrupt.poll_recv(&mut context).is_ready() {}
+    }
 }
 
 /// What a person is writing, in a folder that nobody else may look into.
@@ -177,12 +245,19 @@ impl Draft {
         Ok(Self { folder, path })
     }
 
-    /// Runs the editor until it ends. A shell does it: an editor may have options of its own.
-    fn open_editor(&self) -> anyhow::Result<()> {
+    /// Runs the editor until it ends. A shell does it: an editor may have options of its own. Ctrl-C is the
+    /// editor's affair, though the terminal sends it to both.
+    async fn edit(&self, signals: &mut Signals) -> anyhow::Result<()> {
         let chosen = EDITORS.iter().filter_map(std::env::var_os).find(|editor| !editor.is_empty());
         let mut line = chosen.unwrap_or_else(|| OsString::from(LAST_EDITOR));
         line.push(" \"$1\"");
-        let status = Command::new("sh").arg("-c").arg(&line).arg("sh").arg(&self.path).status();
+        let mut shell = Command::new("sh");
+        shell.arg("-c").arg(&line).arg("sh").arg(&self.path);
+        let status = tokio::select! {
+            status = on_a_thread(move || shell.status()) => status,
+            () = signals.ended() => return Err(self.kept(Exit::Interrupted, "ended by a signal")),
+        };
+        signals.forget();
         let status = status.context("cannot run a shell for the editor")?;
         if status.success() {
             return Ok(());
@@ -190,6 +265,18 @@ impl Draft {
         let shown = Path::new(&line).display().to_string();
         let why = format!("the editor ended with {status} ({shown}); nothing was changed, set EDITOR to one");
         Err(self.kept(Exit::Failed, &why))
+    }
+
+    /// Waits for something, unless a signal comes first.
+    async fn unless_ended<T>(
+        &self,
+        signals: &mut Signals,
+        comes: impl Future<Output = T>,
+    ) -> anyhow::Result<T> {
+        tokio::select! {
+            it = comes => Ok(it),
+            () = signals.any() => Err(self.kept(Exit::Interrupted, "interrupted")),
+        }
     }
 
     /// An error that tells where the text is.

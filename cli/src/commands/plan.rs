@@ -1,10 +1,10 @@
 //! `flotctl plan`: what would come of starting units, foreseen by the engine from the live state.
 
-use std::{fs, io::Write as _, path::Path};
+use std::{collections::BTreeSet, fs, io::Write as _, path::Path};
 
 use anyhow::Context as _;
 use flotilla_api::{
-    plan::{PlanOutcome, PlanRequest, PlanUnit, PlannedChange, PlannedUnit},
+    plan::{PlanOutcome, PlanRequest, PlanUnit, PlannedChange, PlannedMove, PlannedPlace, PlannedUnit},
     unit::Target,
 };
 
@@ -21,16 +21,8 @@ pub(crate) struct Args {
 
 /// Runs the command. The exit status is 5 when one of the units would be nowhere.
 pub(crate) async fn run(cluster: &Cluster, args: &Args, output: Output) -> anyhow::Result<Exit> {
-    foresee(cluster, &request(&args.units)?, output).await
-}
-
-/// Prints what the engine foresees, with the exit status 5 when one of the units would be nowhere.
-pub(super) async fn foresee(
-    cluster: &Cluster,
-    request: &PlanRequest,
-    output: Output,
-) -> anyhow::Result<Exit> {
-    let plan = cluster.read(async |client| client.plan(request).await).await?;
+    let request = request(&args.units)?;
+    let plan = cluster.read(async |client| client.plan(&request).await).await?;
     let nowhere = plan.units.iter().any(|unit| unit.unplaced.is_some());
     if output == Output::Json {
         print::json(&plan)?;
@@ -70,21 +62,12 @@ fn describe(plan: &PlanOutcome) -> anyhow::Result<()> {
     let mut out = print::out();
     for unit in &plan.units {
         writeln!(out, "{}", line(unit))?;
-        let width = unit.rejected.iter().map(|machine| machine.host.len()).max().unwrap_or(0);
-        for machine in &unit.rejected {
-            let (host, rule) = (text::one_line(&machine.host), machine.rule.as_deref().unwrap_or("no"));
-            let reason = text::one_line(machine.reason.as_deref().unwrap_or_default()).into_owned();
-            writeln!(out, "  {host:width$}  {}: {reason}", paint::pending(rule))?;
+        for against in against(unit) {
+            writeln!(out, "{against}")?;
         }
     }
     for it in &plan.moves {
-        let list =
-            |places: &std::collections::BTreeSet<_>| places.iter().map(place).collect::<Vec<_>>().join(", ");
-        match (it.from.is_empty(), it.to.is_empty()) {
-            (false, false) => writeln!(out, "{} moves from {} to {}", it.unit, list(&it.from), list(&it.to))?,
-            (false, true) => writeln!(out, "{} leaves {}", it.unit, list(&it.from))?,
-            _ => writeln!(out, "{} comes to {}", it.unit, list(&it.to))?,
-        }
+        writeln!(out, "{}", moved(it))?;
     }
     Ok(())
 }
@@ -98,14 +81,37 @@ fn line(unit: &PlannedUnit) -> String {
         PlannedChange::Unchanged => "unchanged",
         PlannedChange::Destroy => "destroy",
     };
+    let whereto = whereto(unit).map(|place| format!("  {place}")).unwrap_or_default();
+    format!("{change:9} {}{whereto}", unit.unit)
+}
+
+/// Says where a unit would be, or why it would be nowhere, if it should be somewhere.
+pub(super) fn whereto(unit: &PlannedUnit) -> Option<String> {
     if let Some(why) = &unit.unplaced {
-        return format!("{change:9} {}  {}: {}", unit.unit, paint::bad("nowhere"), text::one_line(why));
+        return Some(format!("{}: {}", paint::bad("nowhere"), text::one_line(why)));
     }
     let places: Vec<String> = unit.machines.iter().map(place).collect();
-    if places.is_empty() {
-        return format!("{change:9} {}", unit.unit);
-    }
     let stays = unit.machines.iter().all(|place| place.here);
     let verb = if stays { "stays on" } else { "on" };
-    format!("{change:9} {}  {verb} {}", unit.unit, places.join(", "))
+    (!places.is_empty()).then(|| format!("{verb} {}", places.join(", ")))
+}
+
+/// Says of a unit that would be nowhere what speaks against each machine, a line each.
+pub(super) fn against(unit: &PlannedUnit) -> impl Iterator<Item = String> {
+    let width = unit.rejected.iter().map(|machine| machine.host.len()).max().unwrap_or(0);
+    unit.rejected.iter().map(move |machine| {
+        let (host, rule) = (text::one_line(&machine.host), machine.rule.as_deref().unwrap_or("no"));
+        let reason = text::one_line(machine.reason.as_deref().unwrap_or_default()).into_owned();
+        format!("  {host:width$}  {}: {reason}", paint::pending(rule))
+    })
+}
+
+/// Says how a unit that was not asked about would move.
+pub(super) fn moved(it: &PlannedMove) -> String {
+    let list = |places: &BTreeSet<PlannedPlace>| places.iter().map(place).collect::<Vec<_>>().join(", ");
+    match (it.from.is_empty(), it.to.is_empty()) {
+        (false, false) => format!("{} moves from {} to {}", it.unit, list(&it.from), list(&it.to)),
+        (false, true) => format!("{} leaves {}", it.unit, list(&it.from)),
+        _ => format!("{} comes to {}", it.unit, list(&it.to)),
+    }
 }

@@ -187,6 +187,16 @@ fn text_of(path: &Path) -> anyhow::Result<String> {
     Ok(UnitFile::parse(&shown, &bytes).map_err(refuse)?.text().to_owned())
 }
 
+/// Checks a template's text as the text of an instance that is wanted: what an option comes to may hang on the
+/// instance's name.
+pub(super) fn check_instance(instance: &UnitName, units: &Units) -> anyhow::Result<()> {
+    let template = instance.template().and_then(|template| units.files.get(&template));
+    template.map_or(Ok(()), |file| {
+        check(instance, file)
+            .with_context(|| format!("{instance} is wanted, and cannot be made of its template"))
+    })
+}
+
 /// Checks what the cluster will check, so that nothing is changed because of a folder with a mistake.
 fn check(name: &UnitName, file: &File) -> anyhow::Result<()> {
     let shown: Vec<String> = file.of.iter().map(|path| path.display().to_string()).collect();

@@ -40,13 +40,15 @@ pub(super) fn read(folder: &Path) -> anyhow::Result<Config> {
     toml::from_str(&text).with_context(|| format!("{} makes no sense", path.display()))
 }
 
-/// Returns the set's name.
-pub(super) fn set(folder: &Path, config: &Config, given: Option<&str>) -> anyhow::Result<String> {
+/// Returns the set's name, and whether a person said it.
+pub(super) fn set(folder: &Path, config: &Config, given: Option<&str>) -> anyhow::Result<(String, bool)> {
     let of_folder = || {
         let whole = fs::canonicalize(folder).ok()?;
         Some(whole.file_name()?.to_str()?.to_owned())
     };
-    let Some(set) = given.map(str::to_owned).or_else(|| config.set.clone()).or_else(of_folder) else {
+    let named = given.map(str::to_owned).or_else(|| config.set.clone());
+    let is_named = named.is_some();
+    let Some(set) = named.or_else(of_folder) else {
         bail!("{} has no name that could be its set's; expected --set NAME", folder.display());
     };
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
@@ -56,7 +58,7 @@ pub(super) fn set(folder: &Path, config: &Config, given: Option<&str>) -> anyhow
              {SET_BYTES_MAX}; --set gives one"
         );
     }
-    Ok(set)
+    Ok((set, is_named))
 }
 
 /// Returns what is wanted of each unit and instance. The most exact line holds: a name or a range before

@@ -3,10 +3,12 @@ use std::{fs, os::unix::fs::symlink};
 use tempfile::TempDir;
 
 use super::{
-    difference::{Conflict, Known, Step, difference},
+    difference::{Conflict, Known, May, Step, difference},
+    prune::CannotPrune,
     *,
 };
 
+const PRUNE: May = May { prune: true, take_over: false };
 const SERVICE: &str = "[Service]\nExecStart=/bin/true\n";
 
 /// A folder with these files.
@@ -167,6 +169,7 @@ fn applied(folder: &Folder) -> BTreeMap<UnitName, Known> {
         hash: folder.files.get(&unit.template().unwrap_or_else(|| unit.clone())).map(File::hash),
         target: folder.targets.get(unit).copied().unwrap_or(Target::Inactive),
         set: Some(folder.set.clone()),
+        own_text: false,
         deleting: false,
     };
     names.map(|unit| (unit.clone(), known(unit))).collect()
@@ -181,19 +184,19 @@ fn a_second_apply_changes_nothing_and_each_change_is_one_step() {
         ("flotilla.toml", "[targets]\n'web@{1..2}.service' = 'launched'\n"),
     ])
     .unwrap();
-    let nothing = difference(&before, &BTreeMap::new(), true).unwrap();
+    let nothing = difference(&before, &BTreeMap::new(), PRUNE).unwrap();
     assert_eq!(nothing.len(), 5);
     assert_eq!(nothing[&name("web@.service")], Step::Create { target: Target::Inactive });
     assert_eq!(nothing[&name("web@2.service")], Step::Create { target: Target::Launched });
     let known = applied(&before);
-    assert_eq!(difference(&before, &known, true), Ok(BTreeMap::new()));
+    assert_eq!(difference(&before, &known, PRUNE), Ok(BTreeMap::new()));
     let after = read_all(&[
         ("web@.service", "[Service]\nExecStart=/bin/false\n"),
         ("b.service", SERVICE),
         ("flotilla.toml", "[targets]\n'web@{1..1}.service' = 'launched'\n'b.service' = 'loaded'\n"),
     ])
     .unwrap();
-    let steps = difference(&after, &known, false).unwrap();
+    let steps = difference(&after, &known, May::default()).unwrap();
     let from = known[&name("web@.service")].hash;
     assert_eq!(
         steps,
@@ -202,7 +205,7 @@ fn a_second_apply_changes_nothing_and_each_change_is_one_step() {
             (name("web@.service"), Step::Update { from, target: None }),
         ])
     );
-    let pruned = difference(&after, &known, true).unwrap();
+    let pruned = difference(&after, &known, PRUNE).unwrap();
     let removed: Vec<_> =
         pruned.iter().filter(|(_, step)| **step == Step::Remove).map(|(unit, _)| unit).collect();
     assert_eq!(removed, [&name("a.service"), &name("web@2.service")]);
@@ -217,20 +220,84 @@ fn an_apply_leaves_alone_what_others_made() {
         hash,
         target: Target::Launched,
         set: set.map(str::to_owned),
+        own_text: false,
         deleting: false,
     };
-    // Equal: nothing to do, whoever made it.
-    known.insert(a.clone(), other(Some("other"), known[&a].hash));
     known.insert(name("b.service"), other(Some("other"), None));
     known.insert(name("c.service"), other(None, None));
-    assert_eq!(difference(&folder, &known, true), Ok(BTreeMap::new()));
+    assert_eq!(difference(&folder, &known, PRUNE), Ok(BTreeMap::new()));
     known.insert(a.clone(), other(Some("other"), None));
-    let conflict = Conflict::AnotherSet { unit: a.clone(), owner: "other".to_owned() };
-    assert_eq!(difference(&folder, &known, true), Err(conflict));
+    let conflict =
+        Conflict::AnotherSet { unit: a.clone(), owner: "other".to_owned(), set: "shop".to_owned() };
+    assert_eq!(difference(&folder, &known, PRUNE), Err(conflict));
     // What somebody made by hand is updated, and stays theirs: no prune takes it away.
     known.insert(a.clone(), other(None, None));
-    let steps = difference(&folder, &known, true).unwrap();
+    let steps = difference(&folder, &known, PRUNE).unwrap();
     assert_eq!(steps, BTreeMap::from([(a.clone(), Step::Update { from: None, target: None })]));
+    known.insert(a.clone(), Known { own_text: true, ..other(None, None) });
+    assert_eq!(difference(&folder, &known, PRUNE), Err(Conflict::OwnText(a.clone())));
     known.insert(a.clone(), Known { deleting: true, ..other(Some("shop"), None) });
-    assert_eq!(difference(&folder, &known, true), Err(Conflict::BeingDestroyed(a)));
+    assert_eq!(difference(&folder, &known, PRUNE), Err(Conflict::BeingDestroyed(a)));
+}
+
+/// A unit that moves from one folder to another keeps its text: the set that it came from must not destroy it.
+#[test]
+fn an_equal_unit_of_another_set_is_handed_over_or_refused() {
+    let folder = read_all(&[
+        ("web@.service", SERVICE),
+        ("a.service", SERVICE),
+        ("flotilla.toml", "[targets]\n'web@{1..1}.service' = 'launched'\n"),
+    ])
+    .unwrap();
+    let a = name("a.service");
+    let of = |set: Option<&str>| {
+        let mut known = applied(&folder);
+        known.get_mut(&a).unwrap().set = set.map(str::to_owned);
+        known
+    };
+    let conflict = Conflict::AnotherSet { unit: a.clone(), owner: "old".to_owned(), set: "shop".to_owned() };
+    let why = conflict.to_string();
+    assert!(why.contains("the set `old`") && why.contains("--take-over makes it the set `shop`'s"), "{why}");
+    assert_eq!(difference(&folder, &of(Some("old")), May::default()), Err(conflict));
+    let take_over = May { prune: true, take_over: true };
+    let taken = BTreeMap::from([(a.clone(), Step::TakeOver)]);
+    assert_eq!(difference(&folder, &of(Some("old")), take_over), Ok(taken.clone()));
+    assert_eq!(difference(&folder, &of(None), take_over), Ok(taken), "made by hand");
+    assert_eq!(difference(&folder, &of(Some("shop")), take_over), Ok(BTreeMap::new()));
+}
+
+/// Two checkouts of which each has its units in a folder `units` must not prune each other.
+#[test]
+fn what_is_missing_is_destroyed_only_where_the_folder_is_certain() {
+    let may = |files: &[(&str, &str)], set| {
+        let directory = folder(files);
+        read(directory.path(), set).unwrap().may_prune(directory.path())
+    };
+    let web = ("web.service", SERVICE);
+    assert_eq!(may(&[web], Some("shop")), Ok(()));
+    assert_eq!(may(&[web, ("flotilla.toml", "set = 'shop'\n"), ("README.md", "x")], None), Ok(()));
+    // A folder's own name is plain here.
+    let directory = folder(&[("units/web.service", SERVICE)]);
+    let path = directory.path().join("units");
+    let unnamed = read(&path, None).unwrap().may_prune(&path).unwrap_err();
+    assert!(matches!(unnamed, CannotPrune::Unnamed { .. }), "{unnamed}");
+    assert!(unnamed.to_string().contains("expected `set = \"NAME\"`"), "{unnamed}");
+    let empty = may(&[("README.md", "x"), ("flotilla.toml", "set = 'shop'\n")], None).unwrap_err();
+    assert!(matches!(empty, CannotPrune::Empty { .. }), "{empty}");
+    for mistyped in ["a.sevice", "a.service.orig", "a"] {
+        let refused = may(&[web, (mistyped, "# a\n[Unit]\n")], Some("shop")).unwrap_err();
+        assert!(matches!(refused, CannotPrune::LooksLikeUnit(_)), "{refused}");
+        assert!(refused.to_string().contains(mistyped), "{refused}");
+    }
+}
+
+/// What an option comes to hangs on the instance's name: the cluster would take the template, and refuse the
+/// instance later.
+#[test]
+fn a_template_is_checked_as_each_instance_that_is_wanted() {
+    let template = "[Service]\nExecStart=/bin/true\n[X-Flotilla]\nReservePort=80%i\n";
+    let with = |line: &str| read_all(&[("web@.service", template), ("flotilla.toml", line)]);
+    with("[targets]\n'web@{1..3}.service' = 'launched'\n").unwrap();
+    let why = format!("{:#}", with("[targets]\n'web@a.service' = 'launched'\n").unwrap_err());
+    assert!(why.contains("web@a.service is wanted") && why.contains("ReservePort"), "{why}");
 }

@@ -34,6 +34,8 @@ pub(crate) enum Answer {
     Events(Vec<Value>),
     /// These events, and then nothing more as long as the client stays.
     Lasting(Vec<Value>),
+    /// These events, and then these others again and again, every few milliseconds, as long as the client stays.
+    Restless(Vec<Value>, Vec<Value>),
     /// These events, and then a connection that breaks.
     Broken(Vec<Value>),
     /// Nothing, ever.
@@ -156,6 +158,16 @@ fn serve(
         Answer::Lasting(list) => {
             stream_of(&events(&list), 1)?;
             let _end = reader.read(&mut [0; 1])?;
+            Ok(())
+        }
+        Answer::Restless(list, again) => {
+            stream_of(&events(&list), 1 << 30)?;
+            // The client goes when it has seen enough, and the write fails.
+            for event in again.iter().cycle() {
+                write!(stream, "{}", events(std::slice::from_ref(event)))?;
+                #[expect(clippy::disallowed_methods, reason = "a plain thread of a test")]
+                std::thread::sleep(std::time::Duration::from_millis(5));
+            }
             Ok(())
         }
         Answer::Silence => {

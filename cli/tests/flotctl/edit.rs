@@ -20,6 +20,14 @@ fn cluster(request: &Request) -> Answer {
         "GET /readyz" => ready(),
         "GET /v1/units/a.service/content" => content("a.service"),
         "GET /v1/units/web@.service/content" => content("web@.service"),
+        "GET /v1/units/web@1.service/content" => Answer::Json(json!({
+            "name": "web@1.service", "template": "web@.service", "hash": "0".repeat(64), "text": TEXT, "revision": 7,
+        })),
+        "GET /v1/units/web@2.service/content" => {
+            Answer::Refusal(404, "not-found", "there is no unit web@2.service")
+        }
+        "GET /v1/units/own@1.service/content" => content("own@1.service"),
+        "PUT /v1/units/own@1.service/content" => outcome(&["own@1.service"]),
         "PUT /v1/units/a.service/content" => outcome(&["a.service"]),
         "PUT /v1/units/web@.service/content" => outcome(&["web@.service"]),
         "GET /v1/units/nobody.service/content" => {
@@ -56,8 +64,8 @@ fn edit(api: &Api, editor: &str, words: &[&str]) -> Edited {
     let text = |bytes| String::from_utf8(bytes).unwrap();
     let left = fs::read_dir(&temporary).unwrap().map(|entry| entry.unwrap().path()).collect();
     let (out, err) = (text(stdout), text(stderr));
-    let given =
-        ["a.service", "web@.service"].map(|name| api.bodies(&format!("PUT /v1/units/{name}/content")));
+    let given = ["a.service", "web@.service", "own@1.service"]
+        .map(|name| api.bodies(&format!("PUT /v1/units/{name}/content")));
     Edited { code: status.code(), out, err, given: given.concat(), left, _folder: folder }
 }
 
@@ -86,6 +94,72 @@ fn an_instances_text_is_its_templates() {
     assert_eq!(edited.code, Some(0), "{}", edited.err);
     assert!(edited.err.contains("web@1.service has its text from web@.service"), "{}", edited.err);
     assert_eq!(edited.given.len(), 1);
+    // Also of one that was never made.
+    let edited = edit(&Api::new(cluster), "echo Nice=5 >>\"$1\"", &["web@2", "-y"]);
+    assert_eq!((edited.code, edited.given.len()), (Some(0), 1), "{}", edited.err);
+}
+
+/// A client of fleet's API gave it one: the template, and what follows that, is left alone.
+#[test]
+fn an_instance_with_a_text_of_its_own_is_edited_alone() {
+    let api = Api::new(cluster);
+    let edited = edit(&api, "echo Nice=5 >>\"$1\"", &["own@1", "-y"]);
+    assert_eq!((edited.code, edited.given.len()), (Some(0), 1), "{}", edited.err);
+    assert!(edited.out.ends_with("own@1.service updated\n"), "{}", edited.out);
+    assert_eq!(api.bodies("PUT /v1/units/own@1.service/content").len(), 1);
+}
+
+/// The terminal sends Ctrl-C to the editor and to flotctl. The editor may have its own use for it; at a question
+/// it ends the edit, and where the text is is told.
+#[test]
+fn ctrl_c_loses_nothing() {
+    let run = |editor: &str, keys: Option<(&str, &[u8])>| {
+        let api = Api::new(cluster);
+        let folder = tempfile::tempdir().unwrap();
+        let script = folder.path().join("editor");
+        fs::write(&script, format!("#!/bin/sh\n{editor}\n")).unwrap();
+        let flotctl = command(&[&api], &[]);
+        let line = format!("{} edit a", flotctl.get_program().display());
+        let mut terminal = std::process::Command::new("script");
+        terminal.args(["--quiet", "--return", "--command", &line, "/dev/null"]);
+        for (name, value) in flotctl.get_envs() {
+            match value {
+                Some(value) => terminal.env(name, value),
+                None => terminal.env_remove(name),
+            };
+        }
+        terminal.env("EDITOR", format!("sh {}", script.display())).env_remove("VISUAL");
+        terminal.env("TMPDIR", folder.path());
+        terminal.stdin(std::process::Stdio::piped()).stdout(std::process::Stdio::piped());
+        let mut child = terminal.spawn().unwrap();
+        let mut input = child.stdin.take().unwrap();
+        let mut shown = Vec::new();
+        let mut output = child.stdout.take().unwrap();
+        if let Some((after, keys)) = keys {
+            let mut some = [0; 1024];
+            while !String::from_utf8_lossy(&shown).contains(after) {
+                let read = std::io::Read::read(&mut output, &mut some).unwrap();
+                assert!(read > 0, "{}", String::from_utf8_lossy(&shown));
+                shown.extend(&some[..read]);
+            }
+            std::io::Write::write_all(&mut input, keys).unwrap();
+        }
+        std::io::Read::read_to_end(&mut output, &mut shown).unwrap();
+        drop(input);
+        let code = child.wait().unwrap().code();
+        let kept =
+            fs::read_dir(folder.path()).unwrap().filter(|entry| entry.as_ref().unwrap().path().is_dir());
+        (code, String::from_utf8_lossy(&shown).into_owned(), kept.count(), api.asked())
+    };
+    let editor =
+        "p=$PPID; grep -q flotctl /proc/$p/comm || p=$(awk '{print $4}' /proc/$p/stat); kill -INT $p";
+    let (code, shown, kept, _) = run(editor, None);
+    assert_eq!((code, kept), (Some(0), 0), "{shown}");
+    assert!(shown.contains("a.service unchanged"), "{shown}");
+    let (code, shown, kept, asked) = run("echo Nice=5 >>\"$1\"", Some(("Give it to the cluster?", b"\x03")));
+    assert_eq!((code, kept), (Some(130), 1), "{shown}");
+    assert!(shown.contains("interrupted; what you wrote is in"), "{shown}");
+    assert!(!asked.iter().any(|what| what.starts_with("PUT")), "{asked:?}");
 }
 
 /// Each is kept where it can be found again, and the cluster is not asked.

@@ -56,6 +56,32 @@ fn a_wait_goes_on_at_the_next_endpoint() {
     }
 }
 
+/// A unit that crashes again and again, elsewhere in the cluster, is nobody's business here.
+#[test]
+fn a_wait_ends_whatever_else_goes_on() {
+    let noise = |waited: &[Value]| {
+        let others =
+            [placed("loop.service", "active", "running"), placed("loop.service", "failed", "failed")];
+        let events = others.iter().chain(waited).map(|unit| json!({ "type": "unit", "unit": unit }));
+        events.collect::<Vec<_>>()
+    };
+    let active = placed("a.service", "active", "running");
+    let api = Api::new(starting(Answer::Restless(everything(&[active]), noise(&[]))));
+    let ended = flotctl(&[&api], &["start", "a", "--timeout=20s"]);
+    assert_eq!((ended.code, ended.out.as_str()), (Some(0), "a.service active on m1\n"), "{ended:?}");
+    // It fits nowhere, and why changes with what the others take.
+    let nowhere = |why: &str| {
+        let mut unit = unit("a.service");
+        unit["target"] = json!("launched");
+        unit["unplaced"] = json!(why);
+        unit
+    };
+    let (some, more) = (nowhere("2 machines: 1 GiB is free"), nowhere("2 machines: 2 GiB is free"));
+    let told = Answer::Restless(everything(std::slice::from_ref(&some)), noise(&[some, more]));
+    let ended = flotctl(&[&Api::new(starting(told))], &["start", "a", "--timeout=20s"]);
+    assert_eq!(ended.code, Some(5), "{ended:?}");
+}
+
 #[test]
 fn a_journal_goes_on_at_the_next_endpoint() {
     let line = |n: u32| {

@@ -53,7 +53,7 @@ fn a_folder_is_applied_and_applied_again() {
         assert!(line.contains("create") && line.contains(" on m"), "{plan}");
     }
     assert_eq!(revision(&cluster), before);
-    assert!(!cluster.flotctl(m1, &["diff", "--exit-code", &shop]).unwrap().status.success());
+    assert_eq!(cluster.flotctl(m1, &["diff", "--exit-code", &shop]).unwrap().status.code(), Some(7));
 
     cluster.ask(m1, &["apply", &shop]).unwrap();
     let active = cluster.wait_active(m1, "*", 5).unwrap();
@@ -96,6 +96,51 @@ fn a_folder_is_applied_and_applied_again() {
     let why = String::from_utf8_lossy(&refused.stderr).into_owned();
     assert_eq!(refused.status.code(), Some(1), "{why}");
     assert!(why.contains("made by the set `shop`"), "{why}");
+    // A unit that moves to another folder is handed over as it runs, and the old set's prune leaves it alone.
+    let till = folder(m1, "till", &[("flotilla.toml", "set = \"till\"\n".to_owned())]);
+    m1.write_file(&format!("{shop}/moves.service"), SLEEPER).unwrap();
+    cluster.ask(m1, &["apply", &shop]).unwrap();
+    m1.shell(&format!("mv {shop}/moves.service {till}/")).unwrap();
+    let refused = cluster.flotctl(m1, &["apply", &till]).unwrap();
+    let why = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(refused.status.code() == Some(1) && why.contains("--take-over"), "{why}");
+    let invocations = cluster.invocations().unwrap();
+    let taken = cluster.ask(m1, &["apply", "--take-over", &till]).unwrap();
+    assert!(taken.contains("moves.service  take over"), "{taken}");
+    m1.shell(&format!("touch {shop}/moves.sevice")).unwrap();
+    let refused = cluster.flotctl(m1, &["apply", "--prune", &shop]).unwrap();
+    assert_eq!(refused.status.code(), Some(1), "one is mistyped");
+    m1.shell(&format!("rm {shop}/moves.sevice")).unwrap();
+    cluster.ask(m1, &["apply", "--prune", &shop]).unwrap();
+    assert_eq!(cluster.invocations().unwrap(), invocations);
+
+    // An instance of which nothing is wanted is made too.
+    let idle = folder(
+        m1,
+        "idle",
+        &[
+            ("flotilla.toml", "[targets]\n\"idle@1.service\" = \"inactive\"\n".to_owned()),
+            ("idle@.service", SLEEPER.to_owned()),
+        ],
+    );
+    cluster.ask(m1, &["apply", &idle]).unwrap();
+    let listed =
+        cluster.ask(m1, &["list-unit-files", "--no-legend", "--fields=unit,target", "idle@1"]).unwrap();
+    assert_eq!(listed.trim(), "idle@1.service  inactive");
+    let again = cluster.ask(m1, &["apply", &idle]).unwrap();
+    assert!(again.contains("nothing to do"), "{again}");
+
+    // What was deployed and failed fails the same apply again, until it is well.
+    let fails = folder(m1, "fails", &[("fails.service", "[Service]\nExecStart=/bin/false\n".to_owned())]);
+    for _ in 0..2 {
+        let failed = cluster.flotctl(m1, &["apply", &fails]).unwrap();
+        let why = String::from_utf8_lossy(&failed.stderr).into_owned();
+        assert!(failed.status.code() == Some(3) && why.contains("fails.service failed"), "{why}");
+    }
+    cluster.ask(m1, &["diff", "--exit-code", &fails]).unwrap();
+    m1.write_file(&format!("{fails}/fails.service"), SLEEPER).unwrap();
+    cluster.ask(m1, &["apply", &fails]).unwrap();
+
     // A mistake in one file changes nothing.
     let broken = folder(
         m1,

@@ -70,6 +70,12 @@ fn an_instance_with_options_of_its_own_keeps_them() {
     assert_eq!(world.unit("own@1.service")["options"], options("first"));
     world.put("own@3.service", json!({ "desiredState": "launched" })).is_empty(201);
     assert_eq!(world.unit("own@3.service")["options"], options("third"));
+    // Neither is it shown, planned or taken for theirs.
+    assert_eq!(text_of(&world, "own@1.service"), "[Service]\nExecStart=/bin/echo first %i\n");
+    let shown = world.unix.get("/v1/units/own@1.service/content").json();
+    assert!(shown.get("template").is_none(), "{shown}");
+    let shown = world.unix.get("/v1/units/own@3.service/content").json();
+    assert_eq!(shown["template"], "own@.service");
     // It is replaced alone.
     world.put("own@2.service", json!({ "options": options("other") })).is_empty(201);
     world.until("it to run anew", |world| world.starts("own@2.service") == 2);

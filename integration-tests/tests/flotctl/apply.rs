@@ -27,18 +27,20 @@ fn diff(world: &World) {
     has(
         "diff",
         &told,
-        &["shelf.service  create    launched", "+++ folder/shelf.service", "+Description=first"],
+        &["shelf.service  create     launched, on m1", "+++ folder/shelf.service", "+Description=first"],
     );
-    world.expect(1, &["diff", "--exit-code", SHOP]);
-    let rows: Value = world.json(&["diff", SHOP]);
-    assert_eq!((&rows[0]["unit"], &rows[0]["change"]), (&"shelf.service".into(), &"create".into()), "{rows}");
+    world.expect(7, &["diff", "--exit-code", SHOP]);
+    let told: Value = world.json(&["diff", SHOP]);
+    let row = &told["units"][0];
+    assert_eq!((&row["unit"], &row["change"]), (&"shelf.service".into(), &"create".into()), "{told}");
+    assert_eq!(row["machines"][0]["host"], "m1", "{told}");
     assert_eq!(listed(world, "shelf"), "", "nothing is changed");
     world.expect(1, &["diff", "/root/no-such-folder"]).complains(&["/root/no-such-folder"]);
 }
 
 fn apply(world: &World) {
     let runs = || (world.show("shelf.service", "Description"), world.show("shelf.service", "InvocationID"));
-    assert_eq!(world.ask(&["apply", "--plan", SHOP]), "create    shelf.service  on m1\n");
+    assert_eq!(world.ask(&["apply", "--plan", SHOP]), "shelf.service  create     launched, on m1\n");
     assert_eq!(listed(world, "shelf"), "", "a plan changes nothing");
     has("apply", &world.ask(&["apply", "--timeout=1min", SHOP]), &["shelf.service active on m1"]);
     let first = runs();
@@ -65,9 +67,33 @@ fn apply(world: &World) {
     let refused = world.expect(1, &["apply", "--set=other", SHOP]);
     refused.complains(&["till.service", "made by the set `shop`"]);
     world.expect(1, &["diff", "--set=other", SHOP]).complains(&["made by the set `shop`"]);
-    has("diff", &world.ask(&["diff", "--prune", SHOP]), &["shelf.service  remove", "-Description=third"]);
-    has("apply", &world.ask(&["apply", "--prune", SHOP]), &["shelf.service destroyed"]);
+    for command in ["diff", "apply"] {
+        world.expect(2, &[command, "--prune", SHOP]).complains(&["expected `set = \"NAME\"`"]);
+    }
+    let prune = |command| world.ask(&[command, "--prune", "--set=shop", SHOP]);
+    has("diff", &prune("diff"), &["shelf.service  remove", "-Description=third"]);
+    has("apply", &prune("apply"), &["shelf.service destroyed"]);
     assert_eq!(listed(world, "shelf"), "");
     assert_eq!(listed(world, "till"), "till.service  launched\n");
+
+    // It is another's from now on, as it runs; and a folder without units takes nothing away.
+    let runs = || world.show("till.service", "InvocationID");
+    let before = runs();
+    let told = world.ask(&["apply", "--take-over", "--set=other", SHOP]);
+    has("apply", &told, &["till.service  take over  as it is, from the set `shop`"]);
+    world.expect(1, &["apply", SHOP]).complains(&["made by the set `other`"]);
+    world.machine().run(&["rm", &format!("{SHOP}/till.service")]).unwrap();
+    let refused = world.expect(1, &["apply", "--prune", "--set=other", SHOP]);
+    refused.complains(&["there is no unit file in"]);
+    assert_eq!(runs(), before);
     world.ask(&["destroy", "till"]);
+
+    // What was deployed and failed is not well because it was written.
+    let broken = "[Service]\nExecStart=/bin/false\n";
+    world.machine().write_file(&format!("{SHOP}/broken.service"), broken).unwrap();
+    for _ in 0..2 {
+        world.expect(3, &["apply", SHOP]).complains(&["broken.service", "exit status 1"]);
+    }
+    world.ask(&["diff", "--exit-code", SHOP]);
+    world.ask(&["destroy", "broken"]);
 }

@@ -1,79 +1,91 @@
 //! Gives the cluster what a folder says, and waits until it is true.
 
-use std::collections::BTreeMap;
-
 use flotilla_api::{
-    action::{Action, BulkUnit, BulkWrite, Outcome, UnitOutcome},
-    plan::{PlanRequest, PlanUnit},
-    unit::Target,
+    action::{Action, BulkOutcome, BulkUnit, BulkWrite, UnitOutcome},
+    plan::PlanOutcome,
+    unit::{Target, Unit},
 };
 use flotilla_units::UnitName;
 use tokio::time::{Instant, timeout_at};
 
-use super::{Args, Work};
+use super::{Args, Work, report};
 use crate::{
     args::Output,
-    commands::{change, plan},
+    commands::change,
     connection::Cluster,
     exit::{Exit, Failure},
     folder::difference::Step,
-    order::Waiting,
+    order::{Expected, Waiting},
     print,
 };
 
-/// Writes all steps, and waits until they have come true.
+/// Writes all steps, and waits until every unit of the folder is as it should be, also where nothing was
+/// to be done: what an earlier apply left failed is not well because it was written.
 pub(super) async fn carry_out(
     cluster: &Cluster,
     work: &Work,
+    foreseen: &PlanOutcome,
     args: &Args,
     output: Output,
     begun: Instant,
 ) -> anyhow::Result<Exit> {
-    if work.steps.is_empty() {
+    let end = begun + args.wait.timeout();
+    let written = if work.steps.is_empty() { None } else { Some(write(cluster, work, args, end).await?) };
+    let revision = written.as_ref().map(|written| written.revision);
+    if args.wait.no_block {
         if output == Output::Json {
-            print::json(&Vec::<UnitOutcome>::new())?;
+            print::json(&report::document(work, foreseen, revision, Vec::new()))?;
+        } else {
+            report::ordered(work)?;
         }
         return Ok(Exit::Done);
     }
-    let end = begun + args.wait.timeout();
-    let write = BulkWrite { units: orders(work, args.no_restart), whole: false };
+    let outcomes = written.map(|written| written.units).unwrap_or_default();
+    let mut waiting = expected(work, args.no_restart, &outcomes);
+    let timed_out = !change::watch(cluster, revision, &mut waiting, output, end).await?;
+    let (exit, mut reports) = change::reports(cluster, &waiting, timed_out, output).await;
+    if output == Output::Json {
+        print::json(&report::document(work, foreseen, revision, reports))?;
+    } else {
+        // Nobody needs to be told that what is as it was is well.
+        reports.retain(|report| waiting.is_touched(&report.unit) || !report.is_done());
+        change::print_reports(cluster, &reports).await?;
+    }
+    Ok(exit)
+}
+
+async fn write(cluster: &Cluster, work: &Work, args: &Args, end: Instant) -> anyhow::Result<BulkOutcome> {
+    let write = BulkWrite { units: orders(work, args), whole: false };
     let give = async { anyhow::Ok(cluster.client().bulk(&write).await?) };
-    let written = timeout_at(end, give).await.map_err(|_| {
+    timeout_at(end, give).await.map_err(|_| {
         let why = "the time ran out before the cluster acknowledged the changes; the same apply again does what \
                    is left of them";
         Failure::error(Exit::TimedOut, why)
-    })??;
-    let outcome = Outcome { revision: written.revision, units: written.units };
-    if args.wait.no_block {
-        return change::no_block(Action::Start, &outcome, output);
-    }
-    let mut worst = Exit::Done;
-    for ((action, updated), units) in by_action(work, args.no_restart, outcome.units) {
-        let outcome = Outcome { revision: outcome.revision, units };
-        let waiting = Waiting::new(action, &outcome.units).until_updated(updated);
-        worst = worst.max(change::until_true(cluster, &outcome, waiting, output, end).await?);
-    }
-    Ok(worst)
+    })?
 }
 
 /// What is asked of the cluster, each unit only if it is as it was seen: whoever changed it meanwhile
 /// is not overruled unseen.
-fn orders(work: &Work, no_restart: bool) -> Vec<BulkUnit> {
+fn orders(work: &Work, args: &Args) -> Vec<BulkUnit> {
     let order = |(unit, step): (&UnitName, &Step)| {
         let text = match step {
             Step::Create { .. } | Step::Update { .. } => {
                 work.folder.files.get(unit).map(|file| file.text.clone())
             }
-            Step::Retarget { .. } | Step::Remove => None,
+            Step::Retarget { .. } | Step::TakeOver | Step::Remove => None,
         };
         let seen = work.units.get(unit);
+        let take_over = args.source.take_over && seen.is_some() && *step != Step::Remove;
+        let creates = matches!(step, Step::Create { .. });
         BulkUnit {
             name: unit.to_string(),
             replace: text.is_some() && seen.is_some(),
-            no_restart: text.is_some() && no_restart,
+            no_restart: text.is_some() && args.no_restart,
             text,
             action: action(unit, step),
-            set: matches!(step, Step::Create { .. }).then(|| work.folder.set.clone()),
+            create: creates,
+            set: (creates || take_over).then(|| work.folder.set.clone()),
+            take_over,
             if_match: Some(seen.map_or(0, |unit| unit.revision)),
         }
     };
@@ -81,13 +93,13 @@ fn orders(work: &Work, no_restart: bool) -> Vec<BulkUnit> {
 }
 
 /// What is to become of a unit besides its text.
-fn action(unit: &UnitName, step: &Step) -> Option<Action> {
+pub(super) fn action(unit: &UnitName, step: &Step) -> Option<Action> {
     let target = match step {
         Step::Remove => return Some(Action::Destroy),
         Step::Create { .. } if unit.is_template() => return None,
         Step::Create { target } => *target,
         Step::Retarget { to, .. } | Step::Update { target: Some((_, to)), .. } => *to,
-        Step::Update { target: None, .. } => return None,
+        Step::Update { target: None, .. } | Step::TakeOver => return None,
     };
     Some(action_for(target))
 }
@@ -100,67 +112,51 @@ const fn action_for(target: Target) -> Action {
     }
 }
 
-/// Sorts what was written by what is waited for, and whether until it has its new text: an updated unit
-/// is waited for until it is again what is wanted of it.
-fn by_action(
-    work: &Work,
-    no_restart: bool,
-    units: Vec<UnitOutcome>,
-) -> BTreeMap<(Action, bool), Vec<UnitOutcome>> {
-    let mut sorted: BTreeMap<(Action, bool), Vec<UnitOutcome>> = BTreeMap::new();
-    for outcome in units {
-        let Some(step) = work.steps.get(&outcome.unit) else { continue };
+/// What is to be true: of what was written, of the instances that follow a template's new text, and of all
+/// the rest of the folder.
+fn expected(work: &Work, no_restart: bool, written: &[UnitOutcome]) -> Waiting {
+    let of_steps = written.iter().filter_map(|outcome| {
+        let step = work.steps.get(&outcome.unit)?;
         let wanted = work.folder.targets.get(&outcome.unit).copied();
-        let Some(action) = action(&outcome.unit, step).or(wanted.map(action_for)) else { continue };
+        let ordered = action(&outcome.unit, step);
+        let expected = Expected::of(ordered.or(wanted.map(action_for))?, outcome);
         let updated = is_updated(work, &outcome.unit, step) && !no_restart;
-        sorted.entry((action, updated)).or_default().push(outcome);
-    }
-    // Instances follow a template's new text although nothing was ordered of them.
-    let followers = work.units.values().filter(|unit| {
-        let template = unit.template.as_ref().and_then(|template| work.steps.get(template));
-        !no_restart
-            && !unit.deleting
-            && matches!(template, Some(Step::Update { .. }))
-            && !work.steps.contains_key(&unit.name)
+        let touched = *step != Step::TakeOver;
+        let expected = Expected { ordered: ordered.is_some(), touched, updated, ..expected };
+        Some((outcome.unit.clone(), expected))
     });
-    for unit in followers {
-        let outcome = UnitOutcome {
-            unit: unit.name.clone(),
-            changed: false,
-            generation: unit.generation,
-            run: unit.run,
-            adopted_from: None,
-        };
-        sorted.entry((action_for(unit.target), true)).or_default().push(outcome);
+    let rest = work.units.values().filter(|unit| !work.steps.contains_key(&unit.name) && !unit.deleting);
+    let rest = rest.filter_map(|unit| {
+        let follows = !no_restart && follows(work, &unit.name);
+        if !follows && !work.folder.targets.contains_key(&unit.name) {
+            return None;
+        }
+        Some((unit.name.clone(), as_it_should_be(unit, follows, no_restart)))
+    });
+    of_steps.chain(rest).collect()
+}
+
+fn as_it_should_be(unit: &Unit, follows: bool, no_restart: bool) -> Expected {
+    Expected {
+        action: action_for(unit.target),
+        ordered: false,
+        touched: follows,
+        // What was said to be left until its next start is not waited for.
+        updated: follows || !(no_restart || unit.next_start),
+        generation: unit.generation,
+        run: unit.run,
     }
-    sorted
+}
+
+/// Tells whether an instance follows a template that gets another text, although nothing was ordered of it.
+pub(super) fn follows(work: &Work, unit: &UnitName) -> bool {
+    let known = work.units.get(unit).filter(|unit| !unit.own_text && !unit.deleting);
+    let template = known.and_then(|unit| work.steps.get(unit.template.as_ref()?));
+    matches!(template, Some(Step::Update { .. })) && !work.steps.contains_key(unit)
 }
 
 /// Tells whether a unit, or the template that it follows, gets another text.
 fn is_updated(work: &Work, unit: &UnitName, step: &Step) -> bool {
     let template = unit.template().and_then(|template| work.steps.get(&template));
     [Some(step), template].into_iter().flatten().any(|step| matches!(step, Step::Update { .. }))
-}
-
-/// Prints what would be done, and where the engine would place it.
-pub(super) async fn foresee(cluster: &Cluster, work: &Work, output: Output) -> anyhow::Result<Exit> {
-    let imagined = |(unit, step): (&UnitName, &Step)| {
-        let target = match step {
-            Step::Create { target } => Some(*target),
-            Step::Update { target, .. } => target.map(|(_, to)| to),
-            Step::Retarget { to, .. } => Some(*to),
-            Step::Remove => None,
-        };
-        PlanUnit {
-            name: unit.to_string(),
-            text: work.folder.files.get(unit).filter(|_| *step != Step::Remove).map(|file| file.text.clone()),
-            target: target.filter(|_| !unit.is_template()),
-            destroy: *step == Step::Remove,
-        }
-    };
-    let request = PlanRequest { units: work.steps.iter().map(imagined).collect() };
-    if request.units.is_empty() {
-        return super::tell(work).map(|()| Exit::Done);
-    }
-    plan::foresee(cluster, &request, output).await
 }

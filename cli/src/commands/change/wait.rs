@@ -4,7 +4,6 @@
 use std::{collections::HashSet, time::Duration};
 
 use flotilla_api::{
-    action::{Action, Outcome},
     client::SseStream,
     watch::{WatchEvent, WatchQuery},
 };
@@ -44,23 +43,22 @@ const ROUNDS_MAX: u32 = 30;
 pub(super) struct Wait<'a> {
     cluster: &'a Cluster,
     query: WatchQuery,
-    action: Action,
     output: Output,
     bar: ProgressBar,
 }
 
 impl<'a> Wait<'a> {
-    /// Prepares to wait for what comes of an order.
-    pub(super) fn new(cluster: &'a Cluster, outcome: &Outcome, action: Action, output: Output) -> Self {
-        let names: Vec<&str> = outcome.units.iter().map(|unit| unit.unit.as_str()).collect();
+    /// Prepares to wait for units to be as they should be, from a revision on if something was ordered.
+    pub(super) fn new(cluster: &'a Cluster, after: Option<i64>, waiting: &Waiting, output: Output) -> Self {
+        let names: Vec<&str> = waiting.names().map(UnitName::as_str).collect();
         // A unit name has no character that a glob would read as a wildcard.
         let pattern = (names.len() <= WATCHED_NAMES_MAX).then(|| names.join(","));
         let bar = ProgressBar::with_draw_target(Some(names.len() as u64), ProgressDrawTarget::stderr());
         if let Ok(style) = ProgressStyle::with_template("{spinner} {pos}/{len} {wide_msg}") {
             bar.set_style(style);
         }
-        let query = WatchQuery { pattern, after: Some(outcome.revision), ..WatchQuery::default() };
-        Self { cluster, query, action, output, bar }
+        let query = WatchQuery { pattern, after, ..WatchQuery::default() };
+        Self { cluster, query, output, bar }
     }
 
     /// Watches until nothing is pending; `false` when the time ran out first.
@@ -106,7 +104,7 @@ impl<'a> Wait<'a> {
                 Some(at) => end.min(at),
                 None => end,
             };
-            match timeout_at(until, stream.next()).await {
+            let news = match timeout_at(until, stream.next()).await {
                 Err(_) if quiet.is_some_and(|at| at <= end) => return Ok(true),
                 Err(_) => return Ok(false),
                 Ok(Ok(Some(event))) => self.take(event.data, waiting, &mut seen),
@@ -114,53 +112,48 @@ impl<'a> Wait<'a> {
                     return Err(exit::Failure::error(Exit::Unreachable, "the watch ended"));
                 }
                 Ok(Err(e)) => return Err(e.into()),
-            }
-            quiet = if seen.is_some() || waiting.pending() > 0 {
-                None
-            } else {
-                let Some(wait) = self.final_after(waiting) else { return Ok(true) };
-                Some(Instant::now() + wait)
+            };
+            quiet = match quiet {
+                _ if seen.is_some() || waiting.pending() > 0 => None,
+                // Whatever else goes on in the cluster changes nothing.
+                Some(at) if !news && Instant::now() < at => Some(at),
+                Some(_) if !news => return Ok(true),
+                _ => {
+                    let Some(wait) = final_after(waiting) else { return Ok(true) };
+                    Some(Instant::now() + wait)
+                }
             };
         }
     }
 
-    /// Says how long the verdicts, none of them pending, have to last to be believed.
-    fn final_after(&self, waiting: &Waiting) -> Option<Duration> {
-        let any = |test: fn(&Verdict) -> bool| waiting.verdicts().any(|(_, verdict)| test(verdict));
-        if any(|verdict| matches!(verdict, Verdict::CannotBePlaced(_))) {
-            Some(CANNOT_BE_PLACED_AFTER)
-        } else if matches!(self.action, Action::Start | Action::Restart)
-            && any(|verdict| matches!(verdict, Verdict::Done(_)))
-        {
-            Some(SETTLE)
-        } else {
-            None
-        }
-    }
-
-    fn take(&self, event: WatchEvent, waiting: &mut Waiting, seen: &mut Option<HashSet<UnitName>>) {
-        match event {
-            WatchEvent::Reset => *seen = Some(HashSet::new()),
+    /// Takes an event in. Tells whether it is news of what is waited for.
+    fn take(&self, event: WatchEvent, waiting: &mut Waiting, seen: &mut Option<HashSet<UnitName>>) -> bool {
+        let told = |name: &UnitName, verdict: Option<(&Verdict, bool)>| match verdict {
+            Some((verdict, news)) => {
+                self.tell(name, verdict);
+                news
+            }
+            None => false,
+        };
+        let news = match event {
+            WatchEvent::Reset => {
+                *seen = Some(HashSet::new());
+                false
+            }
             WatchEvent::Unit { unit } => {
                 if let Some(seen) = seen {
                     seen.insert(unit.name.clone());
                 }
-                if let Some(verdict) = waiting.see(&unit) {
-                    self.tell(&unit.name, verdict);
-                }
+                told(&unit.name, waiting.see(&unit))
             }
-            WatchEvent::Gone { name } => {
-                if let Some(verdict) = waiting.gone(&name) {
-                    self.tell(&name, verdict);
-                }
-            }
+            WatchEvent::Gone { name } => told(&name, waiting.gone(&name)),
             WatchEvent::Synced { .. } => {
-                if let Some(seen) = seen.take() {
-                    waiting.absent(|name| seen.contains(name));
-                }
+                let seen = seen.take();
+                seen.is_some_and(|seen| waiting.absent(|name| seen.contains(name)))
             }
-        }
+        };
         self.bar.set_position((waiting.len() - waiting.pending()) as u64);
+        news
     }
 
     fn tell(&self, name: &UnitName, verdict: &Verdict) {
@@ -168,5 +161,14 @@ impl<'a> Wait<'a> {
         if self.output != Output::Json {
             self.bar.set_message(format!("{name}: {}", text::one_line(text)));
         }
+    }
+}
+
+/// Says how long the verdicts, none of them pending, have to last to be believed.
+fn final_after(waiting: &Waiting) -> Option<Duration> {
+    if waiting.verdicts().any(|(_, verdict)| matches!(verdict, Verdict::CannotBePlaced(_))) {
+        Some(CANNOT_BE_PLACED_AFTER)
+    } else {
+        waiting.has_just_started().then_some(SETTLE)
     }
 }
