@@ -146,7 +146,8 @@ impl Model {
             host: machine.known().map_or_else(|| id.short(), |record| record.host.clone()),
             metadata: machine.metadata(),
             schedulable: !closed,
-            draining: machine.life() != Life::Lost && machine.draining(),
+            // Where nobody hears the order to stop, what is started elsewhere would run twice until somebody does.
+            draining: machine.life() == Life::Present && machine.draining(),
             capacity: machine.known().map(|record| record.capacity.clone()).unwrap_or_default(),
         };
         self.core.set_machine(id, view);

@@ -65,6 +65,13 @@ pub const REFUSED_RETRY: Duration = Duration::from_secs(30);
 /// operations, and each transaction writes only one.
 const EVENTS_COLLECTED: usize = 5;
 
+/// How many events more than may be kept wait for a transaction of the leader to go with. A thousand: a few
+/// hundred kilobytes, and hours of an operator's commands; past it they get one of their own.
+const EVENTS_LEFT_MAX: usize = 1_000;
+
+/// How many old events a transaction collects that does nothing else.
+const EVENTS_COLLECTED_ALONE: usize = 100;
+
 /// Now, as the leader is told.
 #[derive(Debug, Clone, Copy)]
 pub struct Now {
@@ -245,14 +252,14 @@ impl Memory {
         self.tokens.skip(cluster);
     }
 
-    /// Dresses a transaction: fence, the cluster's mod revision, event, collection of old events.
+    /// Dresses a transaction: fence, the cluster's mod revision, event, deletion of old events.
     fn ready(
         &mut self,
         state: &ClusterState,
         cluster_at: Revision,
         of: Transaction,
         now: Now,
-        collect: bool,
+        old: &[String],
     ) -> Ready {
         let keys = state.keys();
         let mut when = vec![self.fence.clone(), Compare::ModRevision(keys.spell(&Key::Cluster), cluster_at)];
@@ -275,10 +282,7 @@ impl Memory {
             let key = Key::Event { writer: self.term.clone(), sequence: self.sequence };
             then.push(Operation::Put { key: keys.spell(&key), value: record.encode(), lease: None });
         }
-        if collect {
-            let old = old_events(state, now.wall);
-            then.extend(old.into_iter().map(|key| Operation::Delete(KeyRange::key(key))));
-        }
+        then.extend(old.iter().map(|key| Operation::Delete(KeyRange::key(key.clone()))));
         let or_else = when.iter().map(|compare| Operation::Get(KeyRange::key(compared(compare)))).collect();
         Ready { txn: Txn { when, then, or_else }, of, event }
     }
@@ -400,9 +404,17 @@ pub fn step(
     let times = [out.wake_at, ends, memory.retry_at, aside, memory.news.due(), rollouts];
     out.wake_at = times.into_iter().flatten().min();
     memory.texts.collect(state, &mut transactions);
-    // Old events go with the first transaction: for the others they are gone already.
-    out.transactions = (transactions.into_iter().enumerate())
-        .map(|(at, of)| memory.ready(state, cluster_at, of, now, at == 0))
+    let mut old = old_events(state, now.wall, transactions.len() * EVENTS_COLLECTED);
+    let mut each = EVENTS_COLLECTED;
+    if transactions.is_empty() && state.events().len() > events_max(state) + EVENTS_LEFT_MAX {
+        // Others write events too, which need not lead to anything that the leader writes.
+        each = EVENTS_COLLECTED_ALONE;
+        old = old_events(state, now.wall, each);
+        transactions.push(Transaction::default());
+    }
+    let mut old = old.chunks(each);
+    out.transactions = (transactions.into_iter())
+        .map(|of| memory.ready(state, cluster_at, of, now, old.next().unwrap_or_default()))
         .collect();
     out
 }
@@ -488,8 +500,13 @@ pub fn settings(state: &ClusterState) -> Option<ClusterSettings> {
     }
 }
 
-/// Returns the oldest events that are too old or too many, at most [`EVENTS_COLLECTED`].
-fn old_events(state: &ClusterState, now: Timestamp) -> Vec<String> {
+/// Returns how many events may be kept.
+fn events_max(state: &ClusterState) -> usize {
+    settings(state).map_or(usize::MAX - EVENTS_LEFT_MAX, |settings| settings.events_max)
+}
+
+/// Returns the oldest events that are too old or too many, so many at most.
+fn old_events(state: &ClusterState, now: Timestamp, most: usize) -> Vec<String> {
     let Some(settings) = settings(state) else { return Vec::new() };
     let too_many = state.events().len().saturating_sub(settings.events_max);
     let kept = i64::try_from(settings.events_kept_s).unwrap_or(i64::MAX);
@@ -498,7 +515,7 @@ fn old_events(state: &ClusterState, now: Timestamp) -> Vec<String> {
     };
     let old = state.events().values().enumerate();
     old.take_while(|(at, event)| *at < too_many || is_old(&event.record))
-        .take(EVENTS_COLLECTED)
+        .take(most)
         .map(|(_, event)| event.key.clone())
         .collect()
 }

@@ -50,6 +50,10 @@ pub(super) struct Usage {
     ports: FxHashMap<u16, u32>,
 }
 
+/// The most that one unit counts for of anything. 2^48, 256 TiB of memory: more than any machine has, and so little
+/// that the sum of all units of a machine fits into 64 bits.
+const AMOUNT_MAX: u64 = 1 << 48;
+
 impl Names {
     pub(super) fn number(&mut self, name: &str) -> usize {
         if let Some(number) = self.numbers.get(name) {
@@ -62,9 +66,11 @@ impl Names {
 
     pub(super) fn amount(&mut self, reserve: &Reservation) -> Amount {
         Amount {
-            cpu: reserve.cpu_milli,
-            memory: reserve.memory_bytes,
-            named: reserve.named.iter().map(|(name, count)| (self.number(name), *count)).collect(),
+            cpu: reserve.cpu_milli.min(AMOUNT_MAX),
+            memory: reserve.memory_bytes.min(AMOUNT_MAX),
+            named: (reserve.named.iter())
+                .map(|(name, count)| (self.number(name), (*count).min(AMOUNT_MAX)))
+                .collect(),
             ports: reserve.ports.iter().copied().collect(),
         }
     }

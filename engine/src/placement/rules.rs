@@ -332,15 +332,23 @@ impl Placement {
         matched.filter_map(|pattern| Some((*pattern, self.patterns.get(*pattern).cap()?)))
     }
 
-    /// Tells whether more of a unit's template are on a machine than may be.
+    /// How many of its template a unit itself wants on a machine at most. Another's wish keeps new ones away and
+    /// makes none leave: each gets a new text in its turn.
+    fn own_cap(&self, unit: UnitIx) -> Option<(PatternIx, u32)> {
+        let it = self.unit(unit);
+        it.siblings.zip(self.classes.get(it.class).requirements.max_per_machine)
+    }
+
+    /// Tells whether more of a unit's template are on a machine than it wants there.
     fn is_crowded(&self, unit: UnitIx, slot: Slot) -> bool {
-        self.caps(unit).any(|(siblings, most)| self.patterns.get(siblings).matched.count(slot) > most)
+        let cap = self.own_cap(unit);
+        cap.is_some_and(|(siblings, most)| self.patterns.get(siblings).matched.count(slot) > most)
     }
 
     /// Says why a unit has to make room for others of its template that have precedence.
     pub(super) fn crowded_out(&self, unit: UnitIx, slot: Slot) -> Option<Reason> {
         let key = self.precedence(unit);
-        self.caps(unit).find_map(|(siblings, most)| {
+        self.own_cap(unit).and_then(|(siblings, most)| {
             if self.patterns.get(siblings).matched.count(slot) <= most {
                 return None;
             }

@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use flotilla_registry::{
     keys::{Bucket, Key},
-    records::{EventChange, MachineSettings, Record as _, ReportBucket, VERSION},
+    records::{
+        ClusterSettings, EventChange, EventRecord, MachineSettings, Record as _, ReportBucket, VERSION,
+    },
 };
 
 use crate::{Cluster, id, unit};
@@ -116,4 +118,27 @@ async fn failures_are_told_once_and_a_crash_loop_costs_six_events_an_hour() {
     assert_eq!(cluster.times_told("leader-elected"), 2);
     let elected = why(&cluster, "leader-elected", None).unwrap();
     assert!(elected.starts_with("after "), "{elected}");
+}
+
+/// Commands on machines write events that lead to nothing that the leader writes.
+#[tokio::test(start_paused = true)]
+async fn events_that_others_write_are_bounded_too() {
+    let mut cluster = Cluster::start(1, 1).await;
+    let settings = ClusterSettings { events_max: 100, ..ClusterSettings::default() };
+    cluster.put(&Key::Settings, settings.encode()).await;
+    let change = EventChange { kind: "exec".to_owned(), ..EventChange::default() };
+    let record = EventRecord {
+        v: VERSION,
+        at: jiff::Timestamp::now(),
+        by: "test".to_owned(),
+        request: None,
+        changes: vec![change],
+    };
+    for sequence in 1..=1_300 {
+        cluster.put(&Key::Event { writer: "api-test".to_owned(), sequence }, record.encode()).await;
+    }
+    cluster.until("they are collected", |it| it.checker.state.events().len() <= 1_100).await;
+    cluster.pass(Duration::from_secs(5)).await;
+    let left = cluster.checker.state.events().len();
+    assert!((1_000..=1_100).contains(&left), "{left}");
 }

@@ -259,3 +259,22 @@ async fn a_text_with_other_options_reaches_a_unit_on_a_cordoned_machine() {
     cluster.until("all have it", |it| it.have(&names, two) == 2).await;
     assert_eq!((cluster.places(&names), cluster.told("rollout-halted")), (before, false));
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_text_that_wants_fewer_on_a_machine_moves_instances_one_at_a_time() {
+    let mut cluster = Cluster::start(1, 1).await;
+    let names = cluster.instances(3, &text("one", "")).await;
+    cluster.boot(2, &[]);
+    cluster.boot(3, &[]);
+    cluster.starts_take(Duration::from_millis(700)).await;
+    let two = cluster.replace(TEMPLATE, &text("one", "MaxPerMachine=1"), Rollout::OneByOne).await;
+    cluster
+        .until("each has a machine of its own", |it| {
+            let up = names.iter().filter(|name| it.runs_on(name).is_some()).count();
+            assert!(up + 1 >= names.len(), "{up} run");
+            let on: std::collections::BTreeSet<_> =
+                names.iter().filter_map(|name| it.runs_on(name)).collect();
+            on.len() == 3 && it.have(&names, two) == 3
+        })
+        .await;
+}

@@ -295,7 +295,8 @@ impl Plain {
             .iter()
             .filter(|(other, it)| is_sibling(unit, other) && it.placed.contains(&machine) && first(other));
         let before = before.count();
-        let crowded = self.cap(unit).is_some_and(|most| before >= most as usize);
+        let own = asks.max_per_machine.filter(|_| unit.template().is_some());
+        let crowded = own.is_some_and(|most| before >= most as usize);
         if !self.pushers(unit, machine).is_empty() {
             Some(Departure::Replaced)
         } else if loses || crowded {

@@ -273,7 +273,9 @@ impl Pair {
         let back = matches!(next, Some(Decision::Stay { unit: other, .. }) if other == unit);
         let drained = why == Departure::Drained && self.plain.drains(&machine);
         let over = why == Departure::TakenBack && !it.moving.iter().all(|id| self.plain.drains(id));
-        assert!(back && (drained || over), "{unit} leaves {machine} without need: {why:?}");
+        // Or who has to be with it finds no way.
+        let held = why == Departure::TakenBack && it.moving.iter().any(|id| self.plain.is_needed(unit, *id));
+        assert!(back && (drained || over || held), "{unit} leaves {machine} without need: {why:?}");
     }
 
     fn check_move(&self, unit: &UnitName, from: MachineId, to: MachineId, bundle: &BTreeSet<UnitName>) {

@@ -235,3 +235,35 @@ fn preemption_spares_the_sticky_those_it_follows_and_what_does_not_help() {
     world.want("p.service", &format!("{push} zone=x"));
     assert_eq!(world.run(), "", "not only room is missing");
 }
+
+#[test]
+fn a_cap_makes_only_those_leave_that_ask_for_it() {
+    let mut world = World::new(&["", ""]);
+    world.machine(2, MachineView { schedulable: false, ..looks("") });
+    for n in 1..=3 {
+        world.want(&format!("w@{n}.service"), "Max=3");
+    }
+    assert_eq!(world.run(), "w@1+1 w@2+1 w@3+1");
+    world.machine(2, looks(""));
+    world.want("w@2.service", "Max=1");
+    assert_eq!(world.run(), "w@2-1", "the others have their turn later");
+    world.gone("w@2.service", 1);
+    assert_eq!(world.run(), "w@2+2");
+    world.want("w@4.service", "Max=3");
+    assert_eq!(world.run(), "", "a new one goes by the least of all");
+}
+
+#[test]
+fn sums_of_what_is_reserved_never_overflow() {
+    let most = u64::MAX.to_string();
+    let mut world = World::new(&[&format!("Memory:{most}")]);
+    for n in 1..=40 {
+        world.want(&format!("u{n:02}.service"), "");
+    }
+    world.run();
+    for n in 1..=40 {
+        world.want(&format!("u{n:02}.service"), &format!("Memory={most}"));
+    }
+    let _decisions = world.run();
+    assert!(world.0.dominant_share(machine(1)) > 0);
+}
