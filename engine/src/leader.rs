@@ -54,6 +54,8 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, warn};
 
+pub(crate) use self::step::Released;
+
 use self::{
     compaction::Compaction,
     news::News,
@@ -90,8 +92,8 @@ pub(crate) struct Term<'a> {
     pub shared: &'a Shared,
     pub leadership: &'a Leadership,
     pub timing: &'a Timing,
-    /// Counts how often an operator ended a mass-loss hold.
-    pub release: &'a watch::Sender<u64>,
+    /// The last word of an operator that ended a mass-loss hold.
+    pub release: &'a watch::Sender<Option<Released>>,
 }
 
 /// What became of a step's writes.
@@ -151,6 +153,7 @@ impl Term<'_> {
             memory.rebalance = order.as_ref().map(Asked::from);
             let found = self.step(&mut memory, release);
             release = false;
+            memory.released = None;
             let written = self.write(&mut memory, &found).await;
             if let Some(order) = order {
                 answer(order, &found, &written);
@@ -190,7 +193,10 @@ impl Term<'_> {
                     // The seat is lost: `stop` is cancelled.
                     std::future::pending::<()>().await;
                 },
-                _ = releases.changed() => release = true,
+                _ = releases.changed() => {
+                    release = true;
+                    memory.released = releases.borrow_and_update().clone();
+                }
                 _ = orders.changed() => {}
                 () = until(wake_at) => {}
             }

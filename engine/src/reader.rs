@@ -323,32 +323,20 @@ impl StateReader {
         }
     }
 
-    /// Returns the newest event records up to a revision, newest first, of which `wanted` counts the
-    /// changes that are asked for: as many as have at least `limit` of them.
+    /// Returns the events up to a revision, newest first, at most [`PAGE_MAX`]: where there are so many, ask
+    /// again before the last of them.
     #[must_use]
-    pub fn events(
-        &self,
-        until: Revision,
-        limit: usize,
-        wanted: impl Fn(&EventRecord) -> usize,
-    ) -> Vec<(Revision, Arc<EventRecord>)> {
+    pub fn events_until(&self, revision: Revision) -> Vec<(Revision, Arc<EventRecord>)> {
         let hot = self.shared.read();
-        let mut found = Vec::new();
-        let mut count = 0;
-        for (at, event) in hot.state.events().range(..=until).rev() {
-            if count >= limit {
-                break;
-            }
-            let Some(record) = event.record.record() else { continue };
-            match wanted(record) {
-                0 => {}
-                more => {
-                    count += more;
-                    found.push((*at, Arc::clone(record)));
-                }
-            }
-        }
-        found
+        let older = hot.state.events().range(..=revision).rev();
+        let readable = older.filter_map(|(at, event)| Some((*at, Arc::clone(event.record.record()?))));
+        readable.take(PAGE_MAX).collect()
+    }
+
+    /// Returns the revision up to which events may have been collected.
+    #[must_use]
+    pub fn events_gone(&self) -> Revision {
+        self.shared.read().state.events_gone()
     }
 
     /// Returns the events after a revision, oldest first, at most [`PAGE_MAX`]: where there are so

@@ -36,7 +36,7 @@ use tracing::{error, warn};
 
 use crate::{
     hot::Shared,
-    leader::{Term, TermEnd},
+    leader::{Released, Term, TermEnd},
     reader::StateReader,
 };
 
@@ -75,20 +75,21 @@ pub struct EngineConfig {
 #[derive(Debug)]
 pub struct Engine {
     reader: watch::Receiver<Option<StateReader>>,
-    release: watch::Sender<u64>,
+    release: watch::Sender<Option<Released>>,
     progress: watch::Receiver<u64>,
     task: JoinHandle<()>,
 }
 
 /// The operator's word that ends a mass-loss hold.
 #[derive(Debug, Clone)]
-pub struct HoldRelease(watch::Sender<u64>);
+pub struct HoldRelease(watch::Sender<Option<Released>>);
 
 impl HoldRelease {
-    /// Ends the hold, if the engine leads and holds.
-    pub fn release(&self) {
+    /// Ends the hold, if the engine leads and holds. The event of it says who did, by which request.
+    pub fn release(&self, by: &str, request: Option<&str>) {
+        let word = Released { by: by.to_owned(), request: request.map(ToOwned::to_owned) };
         // Remembered for a leader that is just writing, and for no later one.
-        self.0.send_modify(|times| *times += 1);
+        self.0.send_replace(Some(word));
     }
 }
 
@@ -130,7 +131,7 @@ impl Engine {
 #[must_use]
 pub fn run(config: EngineConfig, stop: CancellationToken) -> Engine {
     let (tell, reader) = watch::channel(None);
-    let release = watch::Sender::new(0);
+    let release = watch::Sender::new(None);
     let (turns, progress) = watch::channel(0);
     let seated = Seated { config, release: release.clone(), tell, started: Instant::now() };
     // Counted in the task that does everything else: whatever blocks that stops the count too.
@@ -160,7 +161,7 @@ async fn count(turns: &watch::Sender<u64>) {
 
 struct Seated {
     config: EngineConfig,
-    release: watch::Sender<u64>,
+    release: watch::Sender<Option<Released>>,
     tell: watch::Sender<Option<StateReader>>,
     started: Instant,
 }

@@ -75,6 +75,8 @@ pub struct ClusterState {
     hidden: BTreeMap<Bucket, BTreeSet<MachineId>>,
     events: BTreeMap<Revision, Event>,
     event_revisions: HashMap<String, Revision>,
+    /// Up to here events may have been collected.
+    events_gone: Revision,
     /// The store was seen to have gone back: why.
     went_back: Option<WentBack>,
 }
@@ -146,6 +148,7 @@ impl ClusterState {
             hidden: BTreeMap::new(),
             events: BTreeMap::new(),
             event_revisions: HashMap::new(),
+            events_gone: Revision(0),
             went_back: None,
         }
     }
@@ -166,6 +169,8 @@ impl ClusterState {
             }
         }
         self.revision = revision;
+        // What was collected before this listing left no trace.
+        self.events_gone = self.events.keys().next().map_or(revision, |first| Revision(first.0 - 1));
         self.check_all_tokens();
         changes.extend(self.everything());
         changes
@@ -274,6 +279,12 @@ impl ClusterState {
     #[must_use]
     pub const fn events(&self) -> &BTreeMap<Revision, Event> {
         &self.events
+    }
+
+    /// Returns the revision up to which events may have been collected: after it, all that were are here.
+    #[must_use]
+    pub const fn events_gone(&self) -> Revision {
+        self.events_gone
     }
 
     /// Returns all entries of a unit that can be read, by machine and then token.

@@ -10,7 +10,7 @@ use axum::{
 use flotilla_api::error::ErrorKind;
 use flotilla_engine::StateReader;
 use flotilla_registry::{
-    operations::{Asker, OperationError},
+    operations::{Asker, OperationError, UnitOrder},
     store::Revision,
 };
 use flotilla_units::UnitName;
@@ -101,21 +101,11 @@ impl Condition {
         }
     }
 
-    /// Returns the revision to compare for a unit, as the seat shows it.
-    ///
-    /// # Errors
-    /// The unit has to be there, and is not.
-    pub(crate) fn expected(
-        self,
-        reader: &StateReader,
-        unit: &UnitName,
-    ) -> Result<Option<Revision>, ApiError> {
-        let there = || reader.unit(unit).0.is_some_and(|row| row.written > Revision(0));
-        if self == Self::There && !there() {
-            let why = format!("`{unit}` is not in the cluster, and If-Match: * asks that it is");
-            return Err(ApiError::new(ErrorKind::RevisionDiffers, why));
-        }
-        Ok(self.revision())
+    /// Makes an order about a unit hold under this condition only. It is the store's record that decides: a
+    /// seat may be a moment behind it.
+    pub(crate) fn on(self, order: UnitOrder) -> UnitOrder {
+        let must_exist = order.must_exist || self == Self::There;
+        UnitOrder { expected: self.revision(), must_exist, ..order }
     }
 
     /// Compares a unit's revision as the seat shows it, for a request that writes nothing.
@@ -123,13 +113,37 @@ impl Condition {
     /// # Errors
     /// The unit is at another one.
     pub(crate) fn check(self, reader: &StateReader, unit: &UnitName) -> Result<(), ApiError> {
-        let expected = self.expected(reader, unit)?;
         let found = reader.unit(unit).0.map_or(Revision(0), |row| row.written);
-        match expected.filter(|expected| *expected != found) {
+        if self == Self::There && found == Revision(0) {
+            return Err(not_there(unit));
+        }
+        match self.revision().filter(|expected| *expected != found) {
             Some(expected) => {
                 Err(OperationError::RevisionDiffers { unit: unit.clone(), expected, found }.into())
             }
             None => Ok(()),
+        }
+    }
+
+    /// Refuses a condition of a request that is about nothing with a revision: `why` says so.
+    ///
+    /// # Errors
+    /// There is one.
+    pub(crate) fn refuse(self, why: &str) -> Result<(), ApiError> {
+        match self {
+            Self::Any => Ok(()),
+            Self::There | Self::At(_) => Err(ApiError::bad_request(format!(
+                "If-Match and If-None-Match have no meaning here: {why}; leave them out"
+            ))),
+        }
+    }
+
+    /// Says what a refusal of a write under this condition means: that it is not there is what
+    /// `If-Match: *` asked to be told of.
+    pub(crate) fn judge(self, error: OperationError) -> ApiError {
+        match error {
+            OperationError::NoSuchUnit(unit) if self == Self::There => not_there(&unit),
+            other => other.into(),
         }
     }
 
@@ -146,6 +160,11 @@ impl Condition {
             ))),
         }
     }
+}
+
+fn not_there(unit: &UnitName) -> ApiError {
+    let why = format!("`{unit}` is not in the cluster, and If-Match: * asks that it is");
+    ApiError::new(ErrorKind::RevisionDiffers, why)
 }
 
 /// Writes the `ETag` of a revision.

@@ -16,11 +16,14 @@ use flotilla_api::{
 };
 use flotilla_engine::{NoSuchMachine, NotRebalanced};
 use flotilla_registry::{
-    operations::{MachineError, OperationError},
+    operations::{MachineError, OperationError, Written},
     reads::ReadError,
     store::StoreError,
 };
 use flotilla_units::{NameError, Problems};
+
+/// How many units an answer names that were written before the rest failed. A thousand: a page.
+const WRITTEN_NAMED: usize = 1_000;
 
 /// An answer that is not a success.
 #[derive(Debug)]
@@ -124,8 +127,18 @@ fn of_operation(error: &OperationError) -> ErrorKind {
 
 impl From<OperationError> for ApiError {
     fn from(error: OperationError) -> Self {
-        Self::new(of_operation(&error), chain(&error))
+        let mut refused = Self::new(of_operation(&error), chain(&error));
+        if let OperationError::Incomplete { written, .. } = &error {
+            refused.0.details = written.iter().take(WRITTEN_NAMED).map(was_written).collect();
+            let more = written.len().saturating_sub(WRITTEN_NAMED);
+            refused.0.details.extend((more > 0).then(|| format!("and {more} more were written")));
+        }
+        refused
     }
+}
+
+fn was_written(written: &Written) -> String {
+    format!("{} was written at revision {}", written.unit, written.revision.0)
 }
 
 impl From<MachineError> for ApiError {
@@ -156,7 +169,7 @@ impl From<NotRebalanced> for ApiError {
 impl From<NoSuchMachine> for ApiError {
     fn from(error: NoSuchMachine) -> Self {
         let kind = match &error {
-            NoSuchMachine::Unknown(_) => ErrorKind::NotFound,
+            NoSuchMachine::Unknown(_) | NoSuchMachine::TooShort { .. } => ErrorKind::NotFound,
             NoSuchMachine::Several { .. } => ErrorKind::Conflict,
         };
         Self::new(kind, error.to_string())

@@ -10,7 +10,6 @@ use flotilla_api::{
     unit::{Placement, Target, Unit},
     watch::{Event, EventsQuery},
 };
-use flotilla_registry::records::{EventChange, EventRecord};
 use flotilla_units::{Glob, MachineId, Selector as MetadataTerm, UnitFile, UnitName};
 use jiff::Timestamp;
 
@@ -234,17 +233,6 @@ impl Events {
             kinds: globs(query.kind.as_deref())?,
             since: query.since,
         })
-    }
-
-    /// Counts the changes of a record that may be wanted: host names of machines are not looked at.
-    pub(crate) fn count(&self, record: &EventRecord) -> usize {
-        let wanted = |change: &&EventChange| {
-            (self.names.is_empty() || change.unit.as_ref().is_some_and(|it| any_selects(&self.names, it)))
-                && (self.machines.all() || change.machine.is_some())
-                && (self.kinds.is_empty() || self.kinds.iter().any(|kind| kind.matches(&change.kind)))
-        };
-        let recent = self.since.is_none_or(|since| record.at >= since);
-        if recent { record.changes.iter().filter(wanted).count() } else { 0 }
     }
 
     /// Tells whether an event is wanted.

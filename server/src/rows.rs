@@ -266,9 +266,7 @@ pub(crate) fn cluster(row: ClusterRow, store: Result<StoreStatus, String>) -> Cl
 
 /// Writes an event record: one event for each change in it.
 pub(crate) fn events(reader: &StateReader, revision: Revision, record: &EventRecord) -> Vec<Event> {
-    let host = |machine: Option<_>| {
-        machine.and_then(|id| reader.machine(id)).and_then(|row| row.record).map(|record| record.host.clone())
-    };
+    let host = |machine: Option<_>| machine.and_then(|id| reader.host(id));
     let changes = record.changes.iter().map(|change| Event {
         at: record.at,
         revision: revision.0,

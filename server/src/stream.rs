@@ -2,15 +2,21 @@
 
 use std::{convert::Infallible, time::Duration};
 
-use axum::response::{
-    IntoResponse, Response,
-    sse::{Event, KeepAlive, Sse},
+use axum::{
+    http::HeaderMap,
+    response::{
+        IntoResponse, Response,
+        sse::{Event, KeepAlive, Sse},
+    },
 };
 use flotilla_api::error::ErrorBody;
+use flotilla_registry::store::Revision;
 use futures_util::StreamExt as _;
 use serde::Serialize;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
+
+use crate::error::ApiError;
 
 /// How many events wait for a slow reader before its feed waits for it.
 const QUEUE: usize = 64;
@@ -18,6 +24,9 @@ const QUEUE: usize = 64;
 /// How often a stream that has nothing to say shows that it lives: proxies cut idle connections
 /// after a minute or so.
 const SIGN_OF_LIFE: Duration = Duration::from_secs(20);
+
+/// Where a client says what it has read.
+const LAST_EVENT_ID: &str = "last-event-id";
 
 /// The feeding end of a stream.
 #[derive(Debug, Clone)]
@@ -73,6 +82,18 @@ impl Feed {
     pub(crate) async fn gone(&self) {
         self.0.closed().await;
     }
+}
+
+/// Reads from which revision a client goes on: the id of the last event that it has read.
+///
+/// # Errors
+/// It is no revision.
+pub(crate) fn last_revision(headers: &HeaderMap) -> Result<Option<Revision>, ApiError> {
+    let Some(id) = headers.get(LAST_EVENT_ID) else { return Ok(None) };
+    let revision = id.to_str().ok().and_then(|id| id.trim().parse().ok()).filter(|revision| *revision >= 0);
+    revision.map(|revision| Some(Revision(revision))).ok_or_else(|| {
+        ApiError::bad_request("Last-Event-ID is not a revision; send the id of the last event that was read")
+    })
 }
 
 /// Answers with a stream that `feed` fills. The feed ends when it returns, or when its reader goes.

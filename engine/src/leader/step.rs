@@ -114,6 +114,8 @@ pub struct Memory {
     pub rebalance: Option<Asked>,
     /// The last such word that was followed.
     rebalanced: Option<Asked>,
+    /// Who ended a mass-loss hold, for the next step.
+    pub released: Option<Released>,
 }
 
 /// What a step found to do.
@@ -147,6 +149,15 @@ impl From<&RebalanceOrder> for Asked {
     fn from(order: &RebalanceOrder) -> Self {
         Self { budget: order.budget, by: order.by.clone(), request: order.request.clone() }
     }
+}
+
+/// Who ended a mass-loss hold, and by which request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Released {
+    /// The operator.
+    pub by: String,
+    /// The request.
+    pub request: Option<String>,
 }
 
 /// A transaction with all that it needs.
@@ -188,6 +199,7 @@ impl Memory {
             alone: BTreeSet::new(),
             rebalance: None,
             rebalanced: None,
+            released: None,
             aside: BTreeMap::new(),
         }
     }
@@ -340,13 +352,16 @@ pub fn step(
     memory.untold.extend(look.changes);
     memory.todo.extend(look.units.iter().map(|unit| (unit.clone(), Decided::default())));
     model.sync(state, &Changes { units: look.units, ..Changes::default() });
-    if out.brake.is_some() {
-        memory.untold.extend(out.brake.map(|change| EventChange {
+    memory.untold.extend(out.brake.map(|change| {
+        let released = memory.released.take().filter(|_| change == BrakeChange::Released);
+        let by = released.as_ref().map(|released| format!("by {}: ", released.by)).unwrap_or_default();
+        EventChange {
             kind: change.kind().to_owned(),
-            why: Some(change.why()),
+            why: Some(by + &change.why()),
+            request: released.and_then(|released| released.request),
             ..EventChange::default()
-        }));
-    }
+        }
+    }));
     memory.untold.extend(memory.news.take(now.mono));
     if !memory.untold.is_empty() {
         let changes = mem::take(&mut memory.untold);

@@ -11,6 +11,13 @@ use flotilla_units::{MachineId, Reservation, UnitName, UnitRequirements};
 use super::{PAGE_MAX, Page, StateReader};
 use crate::state::{ClusterState, Kept, Life, Machine};
 
+/// How many digits of an id name a machine that is only looked at: as many as filters take.
+const DIGITS_TO_READ: usize = 4;
+
+/// How many digits of an id name a machine that something is changed of: as many as `MachineID=` takes. Few
+/// host names are eight hexadecimal digits.
+const DIGITS_TO_CHANGE: usize = 8;
+
 /// A machine, for people.
 #[derive(Debug, Clone)]
 pub struct MachineRow {
@@ -42,6 +49,17 @@ pub enum NoSuchMachine {
     /// None has this name, and no id begins so.
     #[error("there is no machine `{0}`; `flotctl list-machines` shows those that there are")]
     Unknown(String),
+    /// It may be the beginning of an id, and is too short to be taken for one.
+    #[error(
+        "there is no machine with the host name `{word}`, and to be the beginning of an id it needs {digits} digits; \
+         `flotctl list-machines -l` shows the ids"
+    )]
+    TooShort {
+        /// What was asked for.
+        word: String,
+        /// How many digits name a machine.
+        digits: usize,
+    },
     /// Several do.
     #[error("`{word}` is {}; name one by its id", several(found))]
     Several {
@@ -80,6 +98,13 @@ impl StateReader {
         hot.state.machines().get(&id).map(|machine| machine_row(&hot.state, id, machine))
     }
 
+    /// Returns a machine's host name, where it is known.
+    #[must_use]
+    pub fn host(&self, id: MachineId) -> Option<String> {
+        let hot = self.shared.read();
+        hot.state.machines().get(&id)?.known().map(|record| record.host.clone())
+    }
+
     /// Returns what would keep a unit that the cluster has not, with these requirements, from a machine, for
     /// people; nothing if it could be placed there now.
     #[must_use]
@@ -94,12 +119,26 @@ impl StateReader {
         }
     }
 
-    /// Finds the machine that a person means: by its id, by how its id begins, or by its host name. Of
-    /// several with one name the one that lives is meant.
+    /// Finds the machine that a person means: by its id, by its host name, or by how its id begins, in
+    /// [`DIGITS_TO_READ`] digits or more. Of several with one name the one that lives is meant.
     ///
     /// # Errors
     /// There is none, or more than one.
     pub fn find_machine(&self, word: &str) -> Result<MachineId, NoSuchMachine> {
+        self.find_machine_by(word, DIGITS_TO_READ)
+    }
+
+    /// As [`StateReader::find_machine`], for who changes something of it: `db` may be a host that has gone,
+    /// and is not to be the machine whose id begins so. Only [`DIGITS_TO_CHANGE`] digits or more are the
+    /// beginning of an id.
+    ///
+    /// # Errors
+    /// There is none, or more than one.
+    pub fn find_machine_to_change(&self, word: &str) -> Result<MachineId, NoSuchMachine> {
+        self.find_machine_by(word, DIGITS_TO_CHANGE)
+    }
+
+    fn find_machine_by(&self, word: &str, digits: usize) -> Result<MachineId, NoSuchMachine> {
         let hot = self.shared.read();
         let machines = hot.state.machines();
         if let Some(id) = word.parse().ok().filter(|id: &MachineId| machines.contains_key(id)) {
@@ -114,6 +153,9 @@ impl StateReader {
         if found.is_empty() && !word.is_empty() {
             let begin = word.to_ascii_lowercase();
             found = machines.iter().filter(|(id, _)| id.to_string().starts_with(&begin)).collect();
+            if !found.is_empty() && begin.len() < digits {
+                return Err(NoSuchMachine::TooShort { word: word.to_owned(), digits });
+            }
         }
         match found.as_slice() {
             [] => Err(NoSuchMachine::Unknown(word.to_owned())),

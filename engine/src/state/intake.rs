@@ -72,7 +72,11 @@ impl ClusterState {
             Some(Key::Manifest(id, bucket)) => self.set_manifest(id, bucket, None, changes),
             Some(Key::ReportHead(id)) => self.set_head(id, None, changes),
             Some(Key::Report(id, bucket)) => self.set_report(id, bucket, None, changes),
-            Some(Key::Event { .. }) => self.forget_event(key),
+            Some(Key::Event { .. }) => {
+                let of = self.event_revisions.get(key).copied().unwrap_or_default();
+                self.events_gone = self.events_gone.max(of);
+                self.forget_event(key);
+            }
             Some(Key::RangeGuard(template)) => self.set_guard(template, None),
             Some(Key::Range { template, from, to }) => self.set_range(RangeKey { template, from, to }, None),
             None => {}

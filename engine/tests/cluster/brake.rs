@@ -35,7 +35,7 @@ async fn many_machines_lost_at_once_are_waited_for() {
 async fn a_word_said_before_the_term_ends_no_hold_of_it() {
     let mut cluster = Cluster::start(2, 6).await;
     let leader = cluster.leader().unwrap();
-    cluster.host(1 - leader).engine.hold_release().release();
+    cluster.host(1 - leader).engine.hold_release().release("ada", Some("r-1"));
     cluster.host(leader).stop.cancel();
     cluster.until("the other leads", |cluster| cluster.leader() == Some(1 - leader)).await;
     let mut cluster = six_of_which_three_vanish(cluster).await;
@@ -88,8 +88,13 @@ async fn a_hold_ends_at_recovery_and_on_a_word() {
     let mut cluster = six_of_which_three_vanish(Cluster::start(1, 6).await).await;
     cluster.pass(Duration::from_secs(10)).await;
     let leader = cluster.leader().unwrap();
-    cluster.host(leader).engine.hold_release().release();
+    cluster.host(leader).engine.hold_release().release("ada", Some("r-1"));
     cluster.until("all run", |cluster| cluster.checker.lost_moves == 3).await;
+    let events = cluster.checker.state.events().values().filter_map(|event| event.record.record());
+    let mut over = events.flat_map(|record| &record.changes).filter(|it| it.kind == "mass-loss-over");
+    let over = over.next_back().unwrap();
+    assert_eq!(over.request.as_deref(), Some("r-1"));
+    assert!(over.why.as_deref().unwrap().starts_with("by ada: "), "{over:?}");
 }
 
 /// Lets a machine die for good that has a unit which no other may have.
@@ -206,7 +211,7 @@ async fn a_hold_outlives_its_leader() {
 async fn a_hold_that_was_ended_is_not_taken_up_by_the_next_leader() {
     let mut cluster = six_of_which_three_vanish(Cluster::start(2, 6).await).await;
     let leader = cluster.leader().unwrap();
-    cluster.host(leader).engine.hold_release().release();
+    cluster.host(leader).engine.hold_release().release("ada", Some("r-1"));
     cluster.until("all run", |cluster| cluster.checker.lost_moves == 3).await;
     cluster.stop_engine(leader).await;
     cluster.until("the other leads", |cluster| cluster.leader() == Some(1 - leader)).await;

@@ -10,6 +10,7 @@ use tokio::time::{Instant, sleep};
 
 use super::{Asker, OperationError, Operations};
 use crate::{
+    events::tell_log,
     keys::Key,
     records::{EventChange, EventRecord, Record as _, VERSION},
     store::{Compare, KeyRange, Operation, Revision, StoreError, Txn},
@@ -32,21 +33,23 @@ impl Operations {
         let sequence = self.sequence.fetch_add(1, Ordering::Relaxed);
         let key = self.registry.keys().spell(&Key::Event { writer: self.writer.clone(), sequence });
         let (by, request) = (by.to_owned(), request.map(str::to_owned));
-        let record = EventRecord { v: VERSION, at: Timestamp::now(), by, request, changes }.encode();
+        let record = EventRecord { v: VERSION, at: Timestamp::now(), by, request, changes };
+        let value = record.encode();
         let mut backoff = self.timing.backoff();
         let give_up = Instant::now() + self.timing.resolve_timeout;
         loop {
             // No other ever writes this key: if it is there, an attempt that was not answered wrote it.
             let txn = Txn {
                 when: vec![Compare::Absent(key.clone())],
-                then: vec![Operation::Put { key: key.clone(), value: record.clone(), lease: None }],
+                then: vec![Operation::Put { key: key.clone(), value: value.clone(), lease: None }],
                 or_else: vec![Operation::Get(KeyRange::key(&*key))],
             };
             let error = match self.registry.store().txn(txn).await {
-                Ok(answer) if answer.succeeded => return Ok(answer.revision),
                 Ok(answer) => {
                     let written = answer.gets.first().and_then(|found| found.first());
-                    return Ok(written.map_or(answer.revision, |kv| kv.mod_revision));
+                    let revision = written.map_or(answer.revision, |kv| kv.mod_revision);
+                    tell_log(&record, revision);
+                    return Ok(revision);
                 }
                 Err(error) => error,
             };

@@ -35,6 +35,11 @@ pub struct UnitOrder {
     pub word: Option<Word>,
     /// Only if its record was last written at this revision; zero means that it is not there.
     pub expected: Option<Revision>,
+    /// Only if it is in the cluster: what was destroyed meanwhile is not made anew by it.
+    pub must_exist: bool,
+    /// A run that is to be raised though its target is wanted already is raised from this one only: where
+    /// somebody else was faster, once is enough.
+    pub seen_run: Option<u64>,
     /// An instance that is not there is made by its template, also where nothing is wanted of it.
     pub create: bool,
     /// The set of unit files that it is remembered to be made by, should it be made now.
@@ -118,6 +123,16 @@ impl Word {
             // What something else started is to be stopped anew; what flotilla started, is stopped anyway.
             Self::Target { target: Target::Loaded, raise_run } => before == Target::Loaded && raise_run,
             Self::Target { target: Target::Inactive, .. } | Self::Destroy => false,
+        }
+    }
+}
+
+impl Word {
+    /// The same, but a run is raised only where the target becomes another.
+    pub(super) const fn without_raising(self) -> Self {
+        match self {
+            Self::Target { target, .. } => Self::Target { target, raise_run: false },
+            Self::Destroy => self,
         }
     }
 }

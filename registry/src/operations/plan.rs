@@ -27,6 +27,10 @@ pub(super) struct Wish {
     pub word: Option<Word>,
     /// When its record must have been written last.
     pub expected: Option<Revision>,
+    /// It has to be in the cluster.
+    pub must_exist: bool,
+    /// The run that `word` raises, where it raises one of a target that is wanted already.
+    pub seen_run: Option<u64>,
     /// An instance is made also where nothing is wanted of it.
     pub create: bool,
     /// The set that a unit which is made now is of.
@@ -106,6 +110,9 @@ pub(super) fn plan(
                 if found != expected {
                     return Err(OperationError::RevisionDiffers { unit: name.clone(), expected, found });
                 }
+            }
+            if wish.must_exist && before.is_none() {
+                return Err(OperationError::NoSuchUnit(name.clone()));
             }
             let write = match (wish.adopt, &before) {
                 (Some(from), Some(before)) if is_adopted(&before.record, from, wish) => None,
@@ -210,6 +217,8 @@ fn all_of(
             Some(_) => Ok(None),
         };
     };
+    let is_raised = before.is_some_and(|stored| wish.seen_run.is_some_and(|run| run != stored.record.run));
+    let word = if is_raised { word.without_raising() } else { word };
     let submitted = with_text.as_ref().map(|write| {
         let written = existing.map_or(Revision(0), |stored| stored.written);
         Stored { record: write.record.clone(), created: written, written, lease: None }
@@ -242,6 +251,8 @@ impl From<&UnitOrder> for Wish {
             text,
             word: order.word,
             expected: order.expected,
+            must_exist: order.must_exist,
+            seen_run: order.seen_run,
             create: order.create,
             set: order.set.clone(),
             take_over: order.take_over,

@@ -307,3 +307,43 @@ async fn a_write_says_which_run_and_generation_it_made() {
     let same = operations.set_target(&unit, Target::Launched, false, "ann").await.unwrap().remove(0);
     assert_eq!((same.effect, same.run, same.generation), (Effect::Unchanged, 3, 4));
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_has_to_be_there_is_not_made_anew_once_it_is_destroyed() {
+    let (store, _) = store(31);
+    let operations = operations(&store);
+    let order = |must_exist| {
+        let mut order = with("a.service", NewText::replacing("two"));
+        order.1.must_exist = must_exist;
+        [order]
+    };
+    let refused = operations.write(&order(true), true, "ann").await;
+    assert!(matches!(refused, Err(OperationError::NoSuchUnit(_))), "{refused:?}");
+    assert!(operations.registry().unit(&name("a.service")).await.unwrap().is_none());
+    operations.write(&order(false), true, "ann").await.unwrap();
+    assert_eq!(
+        operations.write(&order(true), true, "ann").await.unwrap().written[0].effect,
+        Effect::Unchanged
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn two_who_start_a_unit_that_failed_start_it_once() {
+    let (store, _) = store(32);
+    let operations = operations(&store);
+    let mut first = with("a.service", NewText::first("one"));
+    first.1.word = Some(START);
+    operations.write(&[first], true, "ann").await.unwrap();
+    let seen = record(&operations, "a.service").await.run;
+    let word = Word::Target { target: Target::Launched, raise_run: true };
+    let again = [(name("a.service"), UnitOrder { seen_run: Some(seen), ..UnitOrder::word(word) })];
+    let effects = [
+        operations.write(&again, false, "ann").await.unwrap().written[0].effect,
+        operations.write(&again, false, "ben").await.unwrap().written[0].effect,
+    ];
+    assert_eq!(effects, [Effect::Changed, Effect::Unchanged]);
+    assert_eq!(record(&operations, "a.service").await.run, seen + 1);
+    // A target that became another in between is no such case: what is asked for is not yet so.
+    operations.set_target(&[name("a.service")], Target::Loaded, false, "cem").await.unwrap();
+    assert_eq!(operations.write(&again, false, "ann").await.unwrap().written[0].effect, Effect::Changed);
+}

@@ -55,8 +55,9 @@ pub(super) async fn adopt(
     Json(order): Json<Adopt>,
 ) -> Result<Json<Adopted>, ApiError> {
     let by = asked.asker()?;
+    asked.condition.refuse("what is adopted is not in the cluster yet, and is never taken for what is")?;
     let reader = node.seat()?;
-    let machine = reader.find_machine(&word)?;
+    let machine = reader.find_machine_to_change(&word)?;
     let names = names(&order.units)?;
     refuse_each(names.iter().filter_map(|unit| taken(&reader, unit)).collect())?;
     let found = if machine == node.machine {

@@ -80,7 +80,7 @@ pub(super) async fn put_unit(
     Path(name): Path<String>,
     Json(put): Json<PutUnit>,
 ) -> Result<Json<Outcome>, ApiError> {
-    let reader = node.seat()?;
+    let _seat = node.seat()?;
     let source = SourceName::mangle(&name)?;
     let unit = source.runtime().clone();
     let text = put.text.map(|text| checked(&source, text)).transpose()?;
@@ -88,11 +88,11 @@ pub(super) async fn put_unit(
     if text.is_none() && target.is_none() {
         return Err(ApiError::bad_request("nothing is said of the unit: expected `text`, `target` or both"));
     }
-    let expected = asked.condition.expected(&reader, &unit)?;
     let rollout = rollout(put.no_restart);
     let text = text.map(|text| NewText { rollout, ..NewText::replacing(text) });
-    let order = UnitOrder { text, word: target, expected, create: true, ..UnitOrder::default() };
-    let written = node.operations.write(&[(unit, order)], true, asked.asker()?).await?;
+    let order = asked.condition.on(UnitOrder { text, word: target, create: true, ..UnitOrder::default() });
+    let written = node.operations.write(&[(unit, order)], true, asked.asker()?).await;
+    let written = written.map_err(|error| asked.condition.judge(error))?;
     Ok(Json(outcome(&node, written.written).await))
 }
 
@@ -112,11 +112,11 @@ pub(super) async fn delete_unit(
     asked: Asked,
     Path(name): Path<String>,
 ) -> Result<(StatusCode, Json<Outcome>), ApiError> {
-    let reader = node.seat()?;
+    let _seat = node.seat()?;
     let unit = SourceName::mangle(&name)?.runtime().clone();
-    let expected = asked.condition.expected(&reader, &unit)?;
-    let order = UnitOrder { expected, ..UnitOrder::word(Word::Destroy) };
-    let written = node.operations.write(&[(unit, order)], true, asked.asker()?).await?;
+    let order = asked.condition.on(UnitOrder::word(Word::Destroy));
+    let written = node.operations.write(&[(unit, order)], true, asked.asker()?).await;
+    let written = written.map_err(|error| asked.condition.judge(error))?;
     Ok((StatusCode::ACCEPTED, Json(outcome(&node, written.written).await)))
 }
 
@@ -127,29 +127,20 @@ fn order(reader: &StateReader, unit: &BulkUnit) -> Result<(UnitName, UnitOrder),
     let text = unit.text.clone().map(|text| checked(&source, text)).transpose()?;
     let (replace, rollout) = (unit.replace, rollout(unit.no_restart));
     let text = text.map(|text| NewText { replace, rollout, ..NewText::first(text) });
-    let word = unit.action.map(|action| word(reader, &name, action));
     if unit.take_over && unit.set.is_none() {
         return Err(ApiError::bad_request(format!(
             "`{name}` is to be taken over and not by whom: expected `set`"
         )));
     }
-    if text.is_none() && word.is_none() && !unit.take_over {
+    if text.is_none() && unit.action.is_none() && !unit.take_over {
         return Err(ApiError::bad_request(format!(
             "nothing is asked of `{name}`: expected `text`, `action` or both, or `take_over`"
         )));
     }
-    Ok((
-        name,
-        UnitOrder {
-            text,
-            word,
-            expected: unit.if_match.map(Revision),
-            set: unit.set.clone(),
-            take_over: unit.take_over,
-            create: unit.create,
-            ..UnitOrder::default()
-        },
-    ))
+    let order = unit.action.map(|action| word(reader, &name, action)).unwrap_or_default();
+    let expected = unit.if_match.map(Revision);
+    let set = unit.set.clone();
+    Ok((name, UnitOrder { text, expected, set, take_over: unit.take_over, create: unit.create, ..order }))
 }
 
 /// Says in the registry's words how what runs gets to know of its text.
@@ -158,21 +149,25 @@ pub(super) const fn rollout(no_restart: bool) -> records::Rollout {
 }
 
 /// Says in the registry's words what an action makes of a unit.
-pub(super) fn word(reader: &StateReader, unit: &UnitName, action: Action) -> Word {
-    let target = |target, raise_run| Word::Target { target, raise_run };
+pub(super) fn word(reader: &StateReader, unit: &UnitName, action: Action) -> UnitOrder {
+    let target = |target, raise_run| UnitOrder::word(Word::Target { target, raise_run });
     let row = reader.unit(unit).0;
+    // What is ordered because of how it runs holds for the run that was seen: of two who start a unit that has
+    // failed, the second finds it started.
+    let seen_run = row.as_ref().and_then(|row| row.record.as_ref()).map(|record| record.run);
+    let of_seen = |order| UnitOrder { seen_run, ..order };
     match action {
         Action::Unload => target(records::Target::Inactive, false),
         Action::Load => target(records::Target::Loaded, false),
         Action::Restart => target(records::Target::Launched, true),
-        Action::Destroy => Word::Destroy,
-        Action::Start => target(records::Target::Launched, row.as_ref().is_some_and(has_ended)),
+        Action::Destroy => UnitOrder::word(Word::Destroy),
+        Action::Start => of_seen(target(records::Target::Launched, row.as_ref().is_some_and(has_ended))),
         Action::Stop => {
             // To stop what is on no machine would be to place it, and what was never made, to make it.
             let anew = row.as_ref().is_some_and(runs_though_loaded);
             let record = row.and_then(|row| row.record);
             let rests = record.is_none_or(|record| record.target == records::Target::Inactive);
-            target(if rests { records::Target::Inactive } else { records::Target::Loaded }, anew)
+            of_seen(target(if rests { records::Target::Inactive } else { records::Target::Loaded }, anew))
         }
     }
 }

@@ -9,7 +9,7 @@ use flotilla_api::{
 };
 use flotilla_engine::{PAGE_MAX, StateReader, UnitRow, state::Life};
 use flotilla_registry::{
-    operations::{Asker, Effect, OperationError, UnitOrder, Written},
+    operations::{Asker, Effect, OperationError, Written},
     records::{Target, UnitReport},
 };
 use flotilla_units::UnitName;
@@ -23,7 +23,9 @@ use crate::{
 };
 
 /// Changes what users want of units. The answer comes when it is written; a watch from its revision
-/// shows what comes of it.
+/// shows what comes of it. All units are checked before the first is written, and up to 119 are written at once
+/// or not at all; more in several transactions, one after the other. Should the store fail in between, the
+/// error's details name those that were written, and the same again does the rest.
 #[utoipa::path(post, path = "/v1/orders", request_body = Order,
     params(("If-Match" = Option<String>, Header,
         description = "the ETag of the unit as it was read, for an order about one unit")),
@@ -51,10 +53,9 @@ pub(super) async fn order(
         if order.dry_run {
             asked.condition.check(&reader, unit)?;
         } else {
-            let expected = asked.condition.expected(&reader, unit)?;
-            let word = bulk::word(&reader, unit, order.action);
-            let orders = [(unit.clone(), UnitOrder { expected, ..UnitOrder::word(word) })];
-            let written = node.operations.write(&orders, true, asked.asker()?).await?;
+            let order = asked.condition.on(bulk::word(&reader, unit, order.action));
+            let written = node.operations.write(&[(unit.clone(), order)], true, asked.asker()?).await;
+            let written = written.map_err(|error| asked.condition.judge(error))?;
             return Ok(Json(outcome(&node, written.written).await));
         }
     }
@@ -101,6 +102,7 @@ fn select(reader: &StateReader, words: &[String]) -> Result<Vec<UnitName>, ApiEr
     Ok(units.into_iter().collect())
 }
 
+/// Carries out one order about units: all are checked before the first is written, whatever each of them needs.
 pub(crate) async fn carry_out(
     node: &Node,
     reader: &StateReader,
@@ -109,6 +111,10 @@ pub(crate) async fn carry_out(
     by: Asker<'_>,
 ) -> Result<Vec<Written>, OperationError> {
     let operations = &node.operations;
+    let ordered = |unit: UnitName| {
+        let order = bulk::word(reader, &unit, action);
+        (unit, order)
+    };
     match action {
         Action::Unload => operations.set_target(units, Target::Inactive, false, by).await,
         Action::Load => operations.set_target(units, Target::Loaded, false, by).await,
@@ -125,30 +131,13 @@ pub(crate) async fn carry_out(
                 record.is_some_and(|record| record.target == Target::Inactive)
             });
             let mut written: Vec<Written> = resting.iter().map(|unit| as_it_is(reader, unit)).collect();
-            let (running, placed): (Vec<_>, Vec<_>) = placed
-                .into_iter()
-                .partition(|unit| reader.unit(unit).0.is_some_and(|row| runs_though_loaded(&row)));
-            if !placed.is_empty() {
-                written.extend(operations.set_target(&placed, Target::Loaded, false, by).await?);
-            }
-            if !running.is_empty() {
-                written.extend(operations.set_target(&running, Target::Loaded, true, by).await?);
-            }
+            let orders: Vec<_> = placed.into_iter().map(ordered).collect();
+            written.extend(operations.write(&orders, false, by).await?.written);
             Ok(written)
         }
         Action::Start => {
-            let (ended, rest): (Vec<_>, Vec<_>) = units
-                .iter()
-                .cloned()
-                .partition(|unit| reader.unit(unit).0.is_some_and(|row| has_ended(&row)));
-            let mut written = Vec::new();
-            if !rest.is_empty() {
-                written.extend(operations.set_target(&rest, Target::Launched, false, by).await?);
-            }
-            if !ended.is_empty() {
-                written.extend(operations.set_target(&ended, Target::Launched, true, by).await?);
-            }
-            Ok(written)
+            let orders: Vec<_> = units.iter().cloned().map(ordered).collect();
+            Ok(operations.write(&orders, false, by).await?.written)
         }
     }
 }

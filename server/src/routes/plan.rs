@@ -119,6 +119,7 @@ pub(super) async fn rebalance(
         return Ok(Json(rows::rebalance(foreseen, false)).into_response());
     }
     let asker = asked.asker()?;
+    asked.condition.refuse("evening machines out is about all of them")?;
     let leader = reader.cluster().leader.map(|leader| leader.machine);
     let leader = leader.ok_or_else(|| ApiError::unavailable("no engine leads, so nothing is moved"))?;
     if leader != node.machine {

@@ -97,7 +97,7 @@ pub(super) async fn end_drain(
 
 /// Finds the machine that a word names. One that was never here can be named by its whole id.
 pub(super) fn named(node: &Node, word: &str) -> Result<MachineId, ApiError> {
-    match node.seat()?.find_machine(word) {
+    match node.seat()?.find_machine_to_change(word) {
         Ok(id) => Ok(id),
         Err(NoSuchMachine::Unknown(word)) => word.parse().map_err(|_| NoSuchMachine::Unknown(word).into()),
         Err(several) => Err(several.into()),

@@ -170,8 +170,10 @@ pub(super) async fn put_content(
     let file = UnitFile::parse(name.as_str(), body.text.as_bytes()).map_err(refuse)?;
     file.validate(&name).map_err(refuse)?;
     let text = NewText::replacing(body.text);
-    let order = UnitOrder { expected: asked.condition.expected(&reader, &name)?, ..UnitOrder::submit(text) };
-    let bulk = node.operations.write(&[(name, order)], true, by).await?;
+    // Whoever destroyed it meanwhile meant it.
+    let order = asked.condition.on(UnitOrder { must_exist: true, ..UnitOrder::submit(text) });
+    let bulk = node.operations.write(&[(name, order)], true, by).await;
+    let bulk = bulk.map_err(|error| asked.condition.judge(error))?;
     Ok(Json(outcome(&node, bulk.written).await))
 }
 
@@ -190,8 +192,11 @@ pub(super) async fn get_why(
     Ok(Json(rows::why(reader.why(&row.name))))
 }
 
-/// Takes units in, all of them or none; new ones run nowhere yet. With `replace` a unit that there is gets
-/// the new text, and what runs of it gets it in place: several instances one after the other.
+/// Takes units in; new ones run nowhere yet. With `replace` a unit that there is gets the new text, and what
+/// runs of it gets it in place: several instances one after the other. All are checked before the first is
+/// written, and what fits into one transaction of the store (some 60 texts) is written at once or not at all;
+/// more is written in several, one after the other. Should the store fail in between, the error's details name
+/// those that were written, and the same again does the rest. `POST /v1/bulk` with `whole` is all or none.
 #[utoipa::path(post, path = "/v1/units", request_body = Submit, responses(
     (status = OK, body = Outcome),
     (status = BAD_REQUEST, body = ErrorBody),

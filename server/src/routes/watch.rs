@@ -40,24 +40,36 @@ pub(super) async fn watch(
 ) -> Result<Response, ApiError> {
     let reader = node.seat()?;
     let wanted = filter::Units::read(query.pattern.as_deref(), &query.filter())?;
-    let last = headers.get("last-event-id").and_then(|id| id.to_str().ok());
-    let last = last.map(str::parse).transpose().map_err(|_| {
-        ApiError::bad_request("last-event-id is not a revision; send the id of the last event that was read")
-    })?;
-    if let Some(after) = query.after {
-        let reached = tokio::time::timeout(REACH_TIMEOUT, reader.reached(Revision(after))).await;
-        match reached {
-            Ok(Ok(())) => {}
-            Ok(Err(lost)) => return Err(ApiError::unavailable(lost.to_string())),
-            Err(_) => {
-                let at = reader.revision().0;
-                let message = format!("this seat is at revision {at} and has not reached {after}");
-                return Err(ApiError::unavailable(message));
+    let last = stream::last_revision(&headers)?;
+    // Whoever goes on is not shown what was before: this seat may be behind the one that was lost.
+    if let Some(after) = query.after.map(Revision).max(last) {
+        match reached(&reader, after).await {
+            // A seat that follows the store and does not get there has another store before it, one that was
+            // restored: what the client knows is begun anew.
+            Err(_) if Some(after) == last && reader.cluster().engine.behind.is_none() => {
+                return Ok(answer(node, reader, wanted, None));
             }
+            reached => reached?,
         }
     }
+    Ok(answer(node, reader, wanted, last))
+}
+
+fn answer(node: Arc<Node>, reader: StateReader, wanted: filter::Units, last: Option<Revision>) -> Response {
     let watch = Watch { node, reader, wanted, hidden: BTreeSet::new() };
-    Ok(stream::answer(|feed| watch.run(feed, last.map(Revision))))
+    stream::answer(|feed| watch.run(feed, last))
+}
+
+/// Waits until the seat has reached a revision.
+async fn reached(reader: &StateReader, after: Revision) -> Result<(), ApiError> {
+    match tokio::time::timeout(REACH_TIMEOUT, reader.reached(after)).await {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(lost)) => Err(ApiError::unavailable(lost.to_string())),
+        Err(_) => {
+            let (at, after) = (reader.revision().0, after.0);
+            Err(ApiError::unavailable(format!("this seat is at revision {at} and has not reached {after}")))
+        }
+    }
 }
 
 struct Watch {

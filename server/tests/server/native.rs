@@ -272,8 +272,28 @@ async fn a_write_under_a_condition_is_done_only_to_what_was_read() {
     let (status, ..) =
         send(&world, Method::DELETE, "/v1/units/b.service", &[("if-match", "*")], Value::Null).await;
     assert_eq!(status, 412, "it is not there");
+    for (path, body) in [
+        ("/v1/units/b.service", json!({"text": service("m1")})),
+        ("/v1/units/b.service", json!({"target": "launched"})),
+    ] {
+        let (status, ..) = send(&world, Method::PUT, path, &[("if-match", "*")], body).await;
+        assert_eq!(status, 412, "it is not there, and not made");
+    }
+    let start = json!({"action": "start", "units": ["b.service"]});
+    let (status, ..) = send(&world, Method::POST, "/v1/orders", &[("if-match", "*")], start).await;
+    assert_eq!(status, 412, "it is not there, and not made");
     let (status, _, body) = send(&world, Method::DELETE, path, &[("if-match", "*")], Value::Null).await;
     assert_eq!(status, 202, "{body}");
+    // A condition that cannot hold is not passed over.
+    for (path, body) in [
+        ("/v1/cluster/release-hold", Value::Null),
+        ("/v1/accept-store", Value::Null),
+        ("/v1/machines/m1/adopt", json!({"units": ["c.service"]})),
+        ("/v1/rebalance", json!({"apply": true, "budget": 1})),
+    ] {
+        let (status, _, answer) = send(&world, Method::POST, path, &[("if-match", "\"1\"")], body).await;
+        assert_eq!(status, 400, "{path}: {answer}");
+    }
 }
 
 #[tokio::test]

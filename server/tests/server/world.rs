@@ -265,11 +265,12 @@ impl World {
 
     /// Writes an event of its own revision.
     pub async fn event(&self, n: u64) {
-        let change = EventChange {
-            kind: "submitted".to_owned(),
-            unit: Some(name(&format!("u{n}.service"))),
-            ..EventChange::default()
-        };
+        let unit = Some(name(&format!("u{n}.service")));
+        self.event_of(n, EventChange { kind: "submitted".to_owned(), unit, ..EventChange::default() }).await;
+    }
+
+    /// Writes an event of one change.
+    pub async fn event_of(&self, n: u64, change: EventChange) {
         let record = EventRecord {
             v: VERSION,
             at: Timestamp::now(),
