@@ -78,6 +78,9 @@ pub enum ClientError {
     /// The endpoint is not one.
     #[error("`{0}` is not an endpoint: expected unix:///run/flotilla/api.sock or https://HOST:7400")]
     Endpoint(String),
+    /// A path would lead elsewhere than it says.
+    #[error("`{0}` is not a path that can be asked for: a segment of it is `.` or `..`")]
+    Path(String),
     /// The certificates cannot be used.
     #[error("the certificates for {endpoint} cannot be used: {why}")]
     Identity {
@@ -392,7 +395,7 @@ impl Client {
     fn request(&self, method: Method, url: Url) -> reqwest::RequestBuilder {
         let request = self.http.request(method, url);
         match &self.user {
-            Some(user) => request.header(ON_BEHALF_OF, user),
+            Some(user) => request.header(ON_BEHALF_OF, header_of_name(user)),
             None => request,
         }
     }
@@ -462,8 +465,18 @@ impl Client {
         }
     }
 
+    /// Puts a path, with its query, behind the endpoint's own. Nothing in it is taken for a reference: not a
+    /// name with a colon for another host, and not a `\\` (which unit names have) for a `/`.
     fn url(&self, path: &str) -> Result<Url, ClientError> {
-        self.base.join(path.trim_start_matches('/')).map_err(|_| ClientError::Endpoint(path.to_owned()))
+        let (path, query) = path.split_once('?').map_or((path, None), |(path, query)| (path, Some(query)));
+        if path.split(['/', '\\']).any(is_dots) {
+            return Err(ClientError::Path(path.to_owned()));
+        }
+        let path = path.trim_start_matches('/').replace('\\', "%5C");
+        let mut url = self.base.clone();
+        url.set_path(&format!("{}/{path}", self.base.path().trim_end_matches('/')));
+        url.set_query(query);
+        Ok(url)
     }
 
     fn url_with(&self, path: &str, query: &(impl Serialize + ?Sized)) -> Result<Url, ClientError> {
@@ -480,6 +493,12 @@ impl Client {
     fn unexpected(&self, what: &str, why: &str) -> ClientError {
         ClientError::Unexpected { endpoint: self.shown.clone(), what: what.to_owned(), why: why.to_owned() }
     }
+}
+
+/// Tells whether a segment of a path is one that URLs give another meaning: it would lead elsewhere.
+fn is_dots(segment: &str) -> bool {
+    let plain = segment.to_ascii_lowercase().replace("%2e", ".");
+    plain == "." || plain == ".."
 }
 
 /// Adds a query's fields to a URL; the queries of this crate are flat structures or lists of pairs.
@@ -511,6 +530,36 @@ fn escape(segment: &str) -> String {
         }
     }
     out
+}
+
+/// Writes a user's name for a header, which has room for ASCII only: everything else as `%` and two digits.
+#[must_use]
+pub fn header_of_name(name: &str) -> String {
+    let mut out = String::with_capacity(name.len());
+    for byte in name.bytes() {
+        match byte {
+            b' '..=b'~' if byte != b'%' => out.push(char::from(byte)),
+            _ => out.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    out
+}
+
+/// Reads what [`header_of_name`] wrote.
+#[must_use]
+pub fn name_of_header(value: &str) -> Option<String> {
+    let mut bytes = Vec::with_capacity(value.len());
+    let mut rest = value.bytes();
+    while let Some(byte) = rest.next() {
+        bytes.push(match byte {
+            b'%' => {
+                let digits = [rest.next()?, rest.next()?];
+                u8::from_str_radix(std::str::from_utf8(&digits).ok()?, 16).ok()?
+            }
+            other => other,
+        });
+    }
+    String::from_utf8(bytes).ok()
 }
 
 /// Returns an error's innermost cause in words: reqwest's own text only repeats the URL.
@@ -550,5 +599,33 @@ mod tests {
             url.expect("valid").as_str(),
             "https://m1:7400/v1/units/a%5Cx2d%2Fb@1.service?limit=3&pattern=web%40*%2Ca+b"
         );
+    }
+
+    #[test]
+    fn every_name_comes_through_a_header() {
+        for (name, header) in [("ada", "ada"), ("uid 7", "uid 7"), ("zoë", "zo%C3%AB"), ("50%", "50%25")] {
+            assert_eq!(header_of_name(name), header);
+            assert_eq!(name_of_header(header).as_deref(), Some(name));
+        }
+        for bad in ["%", "%2", "%zz", "%FF"] {
+            assert_eq!(name_of_header(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_path_that_is_passed_on_stays_what_it_is() {
+        let client = Client::new("https://m1:7400".parse().expect("valid"), None).expect("valid");
+        for (path, url) in [
+            ("/v1/units/data-a\\x2db.mount", "https://m1:7400/v1/units/data-a%5Cx2db.mount"),
+            ("/v1/units/data-a%5Cx2db.mount?x=\\", "https://m1:7400/v1/units/data-a%5Cx2db.mount?x=\\"),
+            ("//m2/v1", "https://m1:7400/m2/v1"),
+            ("/https://m2/v1", "https://m1:7400/https://m2/v1"),
+            ("/v1/units?pattern=..", "https://m1:7400/v1/units?pattern=.."),
+        ] {
+            assert_eq!(client.url(path).expect("valid").as_str(), url, "{path}");
+        }
+        for path in ["/v1/../x", "/v1/%2e%2E/x", "/v1/.%2e", "/v1/./x", "/v1/%2e", "/v1/..\\x"] {
+            assert!(matches!(client.url(path), Err(ClientError::Path(_))), "{path}");
+        }
     }
 }

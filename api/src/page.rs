@@ -5,7 +5,8 @@ use utoipa::{IntoParams, ToSchema};
 
 /// How many items a page has unless asked otherwise, and the most it may have.
 ///
-/// A unit is about 500 bytes of JSON: a full page is half a megabyte.
+/// A unit is about 500 bytes of JSON: a full page is half a megabyte. So is a placement, and a global unit has one
+/// for each machine: a page of units also ends, with fewer, once they have some 10,000 placements.
 pub const PAGE_ITEMS_MAX: usize = 1_000;
 
 /// Part of a list.
@@ -137,7 +138,8 @@ unit_query! {
         /// The `next` of the page before.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         pub from: Option<String>,
-        /// The most items to return; at most [`PAGE_ITEMS_MAX`].
+        /// The most items to return; at most [`PAGE_ITEMS_MAX`]. A page may have fewer though more follow: it is
+        /// `next` that says so.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         pub limit: Option<usize>,
         /// The `revision` of the first page: a unit that could be in the list and has changed since is a

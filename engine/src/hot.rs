@@ -6,8 +6,11 @@
 //! nobody copies the state, however large it is.
 
 use std::{
-    collections::{BTreeSet, VecDeque},
-    sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
+    collections::{BTreeSet, HashMap, VecDeque},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -17,12 +20,17 @@ use flotilla_registry::{
     witness::WentBack,
 };
 use flotilla_units::{MachineId, UnitName};
-use tokio::{sync::watch, time::Instant};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore, watch},
+    time::Instant,
+};
 
 use crate::{
     brake::{self, Brake, Noticed, Picture},
     model::Model,
     orders::Orders,
+    placement::GroupIx,
+    reader::Starts,
     state::{Changes, ClusterState},
 };
 
@@ -37,11 +45,25 @@ pub(crate) struct Shared {
     /// Rung after every change, with the revision; `None` once the seat is lost. Readers hold on to
     /// this state as long as they like, so dropping it would tell them nothing.
     bell: Mutex<Option<watch::Sender<Revision>>>,
+    /// How often the hot state was open to be changed.
+    changes: AtomicU64,
+    /// What lists say of units that wait, as of so many changes.
+    briefs: Mutex<(u64, Briefs)>,
+    /// Where pages of lists that are counted begin.
+    pub starts: Starts,
+    /// The turn to foresee something: each copies the placement model.
+    foresight: Arc<Semaphore>,
     /// What users order of this engine while it leads.
     pub orders: Orders,
     /// When the engine started: the zero of its clock.
     started: Instant,
 }
+
+/// How many machines break each rule first, with the rule in words.
+pub(crate) type Brief = Arc<[(usize, String)]>;
+
+/// What is said of units that wait, by what they wait for.
+type Briefs = HashMap<GroupIx, Option<Brief>>;
 
 /// The seat that a state belonged to is lost: it shows what was, and will not change any more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -102,7 +124,16 @@ impl Shared {
             engine: EngineStatus::default(),
         };
         let bell = Mutex::new(Some(watch::Sender::new(Revision(0))));
-        Self { hot: RwLock::new(hot), bell, orders: Orders::default(), started }
+        Self {
+            hot: RwLock::new(hot),
+            bell,
+            changes: AtomicU64::new(0),
+            briefs: Mutex::default(),
+            starts: Starts::default(),
+            foresight: Arc::new(Semaphore::new(1)),
+            orders: Orders::default(),
+            started,
+        }
     }
 
     /// Returns the time on the engine's clock.
@@ -117,7 +148,39 @@ impl Shared {
     }
 
     pub fn write(&self) -> RwLockWriteGuard<'_, Hot> {
-        self.hot.write().unwrap_or_else(PoisonError::into_inner)
+        let hot = self.hot.write().unwrap_or_else(PoisonError::into_inner);
+        self.changes.fetch_add(1, Ordering::Relaxed);
+        hot
+    }
+
+    /// Returns how many machines break each rule first, if no machine can take a unit. Units that wait for the
+    /// same are asked for once, as long as nothing changes.
+    pub fn brief(&self, hot: &Hot, unit: &UnitName) -> Option<Brief> {
+        let ask = || hot.model.core().unplaceable(unit).map(Brief::from);
+        let Some(alike) = hot.model.core().alike(unit) else { return ask() };
+        // Nobody changes it while the caller reads it.
+        let now = self.changes.load(Ordering::Relaxed);
+        let known =
+            |briefs: &(u64, Briefs)| (briefs.0 == now).then(|| briefs.1.get(&alike).cloned()).flatten();
+        if let Some(known) = known(&self.briefs()) {
+            return known;
+        }
+        let answer = ask();
+        let mut briefs = self.briefs();
+        if briefs.0 != now {
+            *briefs = (now, Briefs::default());
+        }
+        briefs.1.insert(alike, answer.clone());
+        answer
+    }
+
+    fn briefs(&self) -> MutexGuard<'_, (u64, Briefs)> {
+        self.briefs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits for the turn to foresee something.
+    pub async fn turn(&self) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.foresight).acquire_owned().await.ok()
     }
 
     /// Returns the doorbell. It fails once the seat is lost.

@@ -19,7 +19,7 @@ pub use hot::{EngineStatus, SeatLost};
 pub use orders::NotRebalanced;
 pub use reader::{
     CannotForesee, ClusterRow, Delta, DrainRow, EvenedMachine, Foreseen, ForeseenMove, ForeseenUnit, Hosts,
-    Imagined, LeavingStage, LeavingUnit, MachineRow, NoSuchMachine, PAGE_MAX, Page, PlacementRow, Rebalanced,
-    StateQuery, StateReader, StateRow, TooOld, UnitRow, Versions, Why,
+    Imagined, Keeps, LeavingStage, LeavingUnit, MachineRow, NoSuchMachine, PAGE_MAX, PLACEMENTS_MAX, Page,
+    PlacementRow, Rebalanced, StateQuery, StateReader, StateRow, TooOld, UnitRow, Unplaced, Versions, Why,
 };
 pub use seat::{Engine, EngineConfig, HoldRelease, run};

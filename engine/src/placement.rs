@@ -29,6 +29,7 @@
 
 mod batch;
 mod bits;
+mod brief;
 mod bundle;
 mod classes;
 mod decide;
@@ -60,7 +61,8 @@ pub use explain::{Explanation, LeaderIs, Reason, Standing, Verdict};
 pub use room::Resource;
 pub use view::{Decision, MachineView, UnitView, Wanted};
 
-use batch::{Batch, GroupIx};
+use batch::Batch;
+pub(crate) use batch::GroupIx;
 use bits::{Bits, Slot};
 use classes::{ClassIx, Classes, Selectors};
 use levels::Levels;

@@ -6,9 +6,9 @@
 
 mod foresight;
 mod machines;
-mod states;
-
 mod standing;
+mod starts;
+mod states;
 
 use std::{ops::Bound, sync::Arc};
 
@@ -34,6 +34,7 @@ pub use foresight::{
 };
 pub(crate) use foresight::{foresee_rebalance, hosts};
 pub use machines::{MachineRow, NoSuchMachine};
+pub(crate) use starts::Starts;
 pub use states::{StateQuery, StateRow};
 
 pub use standing::Versions;
@@ -43,6 +44,10 @@ use standing::{Rollouts, versions};
 /// The most rows of one page. A thousand: half a megabyte on the wire, and a lock held for a
 /// millisecond or two.
 pub const PAGE_MAX: usize = 1_000;
+
+/// With how many placements a page ends, however few units it has: the row of a global unit has one for each
+/// machine. Ten thousand: 5 MB on the wire, and one unit more may be as large.
+pub const PLACEMENTS_MAX: usize = 10_000;
 
 /// How many machines are named that cannot have a unit with its new text. Three: one line.
 const REFUSALS_NAMED: usize = 3;
@@ -188,7 +193,8 @@ impl StateReader {
         self.shared.reached(revision).await
     }
 
-    /// Lists units that a filter lets through, after a name, at most `limit` (and [`PAGE_MAX`]).
+    /// Lists units that a filter lets through, after a name, at most `limit` (and [`PAGE_MAX`]); fewer, though
+    /// there are more, once they have [`PLACEMENTS_MAX`] placements.
     #[must_use]
     pub fn units(
         &self,
@@ -201,10 +207,10 @@ impl StateReader {
         let from = after.map_or(Bound::Unbounded, |name| Bound::Excluded(name.clone()));
         let mut names = state.units().range((from, Bound::Unbounded)).map(|(name, _)| name);
         let limit = limit.clamp(1, PAGE_MAX);
-        let (mut rows, mut rollouts) = (Vec::new(), Rollouts::default());
-        for name in names.by_ref().filter(|name| lets_through(name)).take(limit) {
-            rows.push(unit_row(state, name, &mut rollouts));
-        }
+        let mut rollouts = Rollouts::default();
+        let wanted = names.by_ref().filter(|name| lets_through(name));
+        let wanted = wanted.map(|name| unit_row(state, name, &mut rollouts));
+        let rows = fill(wanted, limit, PLACEMENTS_MAX, |row| row.placements.len());
         let more = names.any(lets_through);
         let next = rows.last().filter(|_| more).map(|row: &UnitRow| row.name.clone());
         Page { rows, revision: state.revision(), next }
@@ -253,6 +259,25 @@ impl StateReader {
             closed: closed(&hot),
             revision: hot.state.revision(),
         }
+    }
+
+    /// Says, for a list, why a unit that should be somewhere is on no machine but those that are lost, if it
+    /// cannot be put on one as things are. [`StateReader::why`] says it machine by machine.
+    #[must_use]
+    pub fn unplaced(&self, unit: &UnitName) -> Option<Unplaced> {
+        let hot = self.shared.read();
+        let told = problem(&hot.state, unit)
+            .or_else(|| hot.state.hidden_entry(unit))
+            .or_else(|| hot.engine.standstill.clone().or_else(|| hot.engine.hold.clone()));
+        let keeps = match told {
+            Some(why) => Keeps::Word(why),
+            None => {
+                let rules = self.shared.brief(&hot, unit)?;
+                let none_lives = hot.model.core().living_machines().next().is_none();
+                if none_lives { Keeps::NoMachine } else { Keeps::Rules(rules) }
+            }
+        };
+        Some(Unplaced { lost: lost(&hot.state, unit).into_iter().map(|(_, host)| host).collect(), keeps })
     }
 
     /// Says what keeps every machine from having a unit with the text that it is to get, if its turn has
@@ -391,6 +416,43 @@ pub struct Why {
     pub revision: Revision,
 }
 
+/// Why a unit is on no machine that lives, in short.
+#[derive(Debug, Clone)]
+pub struct Unplaced {
+    /// The lost machines where it has its place until another takes it, by name.
+    pub lost: Vec<String>,
+    /// What keeps it from being placed.
+    pub keeps: Keeps,
+}
+
+/// What keeps a unit from being placed.
+#[derive(Debug, Clone)]
+pub enum Keeps {
+    /// Something that is wrong with it, or with the cluster.
+    Word(String),
+    /// Rules, in words, with how many machines break each first; none where each would have it alone, but not
+    /// with those that have to be with it.
+    Rules(Arc<[(usize, String)]>),
+    /// No machine lives.
+    NoMachine,
+}
+
+/// Takes items until there are `limit`, or until they are together as large as `most` or larger.
+fn fill<T>(
+    mut items: impl Iterator<Item = T>,
+    limit: usize,
+    most: usize,
+    size: impl Fn(&T) -> usize,
+) -> Vec<T> {
+    let (mut taken, mut sum) = (Vec::new(), 0);
+    while taken.len() < limit && sum < most {
+        let Some(item) = items.next() else { break };
+        sum += size(&item);
+        taken.push(item);
+    }
+    taken
+}
+
 fn closed(hot: &Hot) -> Vec<(MachineId, String)> {
     let machines = hot.state.machines().iter().filter(|(_, machine)| machine.life() != Life::Lost);
     machines.filter_map(|(id, machine)| Some((*id, machine.closed()?))).collect()
@@ -459,5 +521,23 @@ fn unit_row(state: &ClusterState, name: &UnitName, rollouts: &mut Rollouts) -> U
         rollout,
         waits,
         next_start,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_page_ends_by_number_or_by_size() {
+        let page = |sizes: &[usize], limit| fill(sizes.iter().copied(), limit, 10, |size| *size);
+        assert_eq!(page(&[1, 2, 3], 5), [1, 2, 3]);
+        assert_eq!(page(&[1, 2, 3], 2), [1, 2]);
+        assert_eq!(page(&[4, 6, 1], 5), [4, 6]);
+        assert_eq!(page(&[4, 600, 1], 5), [4, 600]);
+        assert_eq!(page(&[600, 1], 5), [600], "one is always in it");
+        let mut rest = [4, 6, 1].into_iter();
+        fill(rest.by_ref(), 5, 10, |size| *size);
+        assert_eq!(rest.next(), Some(1), "nothing is taken and left out");
     }
 }

@@ -208,6 +208,7 @@ impl From<ClientError> for ApiError {
     fn from(error: ClientError) -> Self {
         match error {
             ClientError::Refused(body) => Self(body),
+            path @ ClientError::Path(_) => Self::bad_request(path.to_string()),
             other => Self::unavailable(chain(&other)),
         }
     }

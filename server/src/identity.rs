@@ -17,7 +17,7 @@ use x509_parser::prelude::{FromDer as _, GeneralName, X509Certificate};
 
 use crate::{error::ApiError, request::RequestId};
 
-/// The longest name of a user that is believed from a header, in bytes; login names have 32.
+/// The longest name of a user that is believed, from a header or a certificate, in bytes; login names have 32.
 const USER_BYTES_MAX: usize = 256;
 
 /// Who is at the other end of a connection.
@@ -66,7 +66,11 @@ impl Peer {
         match found.as_slice() {
             [one] => match one.split_once(':') {
                 Some(("machine", id)) => id.parse().map(Self::Machine).map_err(|e| format!("{e}")),
-                Some(("user", name)) if !name.is_empty() => Ok(Self::User(name.into())),
+                Some(("user", name)) if is_name(name) => Ok(Self::User(name.into())),
+                Some(("user", _)) => Err(format!(
+                    "the certificate's user has a name that is empty, longer than {USER_BYTES_MAX} bytes or not one \
+                     line"
+                )),
                 _ => Err(format!("`urn:flotilla:{one}` names neither a machine nor a user")),
             },
             [] => Err("the certificate names neither a machine nor a user of flotilla; issue one with \
@@ -82,6 +86,11 @@ impl Peer {
         let name = name_of(uid, &passwd).unwrap_or_else(|| format!("uid {uid}")).into();
         Self::Local { uid, name }
     }
+}
+
+/// Tells whether this may be a user's name.
+fn is_name(name: &str) -> bool {
+    !name.is_empty() && name.len() <= USER_BYTES_MAX && !name.contains(char::is_control)
 }
 
 /// Finds a user's name in the text of passwd(5).
@@ -101,9 +110,7 @@ impl User {
     /// Only machines may speak for others.
     fn new(peer: &Peer, on_behalf_of: Option<&str>) -> Result<Self, ApiError> {
         match (peer, on_behalf_of) {
-            (Peer::Machine(_), Some(user)) if !user.is_empty() && user.len() <= USER_BYTES_MAX => {
-                Ok(Self::Named(user.into()))
-            }
+            (Peer::Machine(_), Some(user)) if is_name(user) => Ok(Self::Named(user.into())),
             (Peer::Machine(id), None) => Ok(Self::Machine(*id)),
             (_, Some(_)) => Err(ApiError::new(
                 ErrorKind::Forbidden,
@@ -167,7 +174,9 @@ impl Operator {
         Err(ApiError::new(
             ErrorKind::Forbidden,
             format!(
-                "commands on machines are run for the holder of a user's certificate, or for root on its machine's                  socket; {why}. Use sudo, or ask with a certificate: `flotctl ca issue user` makes one, and                  `--endpoint https://HOST:7400` with --ca, --certificate and --key uses it"
+                "commands on machines are run for the holder of a user's certificate, or for root on its machine's \
+                 socket; {why}. Use sudo, or ask with a certificate: `flotctl ca issue user` makes one, and \
+                 `--endpoint https://HOST:7400` with --ca, --certificate and --key uses it"
             ),
         ))
     }
@@ -197,7 +206,7 @@ impl<S: Sync> FromRequestParts<S> for User {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, ApiError> {
-        Self::new(&peer_of(parts)?, on_behalf_of(parts)?)
+        Self::new(&peer_of(parts)?, on_behalf_of(parts)?.as_deref())
     }
 }
 
@@ -206,7 +215,7 @@ impl<S: Sync> FromRequestParts<S> for Operator {
 
     async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, ApiError> {
         let peer = peer_of(parts)?;
-        let user = User::new(&peer, on_behalf_of(parts)?)?;
+        let user = User::new(&peer, on_behalf_of(parts)?.as_deref())?;
         Self::check(&peer, &user, rustix::process::geteuid().as_raw())?;
         Ok(Self { user, request: RequestId::of(parts) })
     }
@@ -217,9 +226,12 @@ fn peer_of(parts: &Parts) -> Result<Peer, ApiError> {
     peer.ok_or_else(|| ApiError::new(ErrorKind::Internal, "the peer is not known"))
 }
 
-fn on_behalf_of(parts: &Parts) -> Result<Option<&str>, ApiError> {
+/// Reads whom a machine speaks for: a name as [`flotilla_api::client::header_of_name`] writes it.
+fn on_behalf_of(parts: &Parts) -> Result<Option<String>, ApiError> {
     let Some(value) = parts.headers.get(ON_BEHALF_OF) else { return Ok(None) };
-    value.to_str().map(Some).map_err(|_| ApiError::bad_request(format!("{ON_BEHALF_OF} is not text")))
+    let name = value.to_str().ok().and_then(flotilla_api::client::name_of_header);
+    let refuse = || ApiError::bad_request(format!("{ON_BEHALF_OF} is not a user's name"));
+    name.map(Some).ok_or_else(refuse)
 }
 
 #[cfg(test)]

@@ -129,6 +129,8 @@ pub async fn serve_insecure_loopback(
     }
     let listener = bind(address).await?;
     let router = router.layer(axum::middleware::from_fn(pages::keep_out));
+    // What is refused on fleet's paths is said in fleet's words here too.
+    let router = router.layer(axum::middleware::from_fn(crate::fleet::speak));
     Ok(serve(PlainPeers(listener), router, stop))
 }
 

@@ -4,6 +4,7 @@ mod adopt;
 mod bulk;
 mod cluster;
 mod cluster_settings;
+mod document;
 mod events;
 mod fields;
 mod health;
@@ -27,12 +28,12 @@ pub(crate) use units::no_such_unit;
 use axum::{
     Json, Router,
     extract::{DefaultBodyLimit, Request},
-    http::{Method, Uri},
+    http::{Method, StatusCode, Uri},
     middleware::{Next, from_fn, from_fn_with_state},
-    response::Response,
+    response::{IntoResponse as _, Response},
     routing::get,
 };
-use utoipa::openapi::{ContentBuilder, Info, OpenApi, Ref, ResponseBuilder};
+use utoipa::openapi::{Info, OpenApi};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
@@ -68,25 +69,12 @@ pub fn router(node: Arc<Node>) -> Router {
 pub fn openapi() -> OpenApi {
     let (anywhere, seat) = parts();
     let mut document = seat.into_openapi();
-    let items = document.paths.paths.values_mut();
-    let all = items
-        .flat_map(|item| [&mut item.get, &mut item.post, &mut item.put, &mut item.patch, &mut item.delete]);
-    for operation in all.flatten() {
-        operation.responses.responses.insert("503".to_owned(), unavailable().into());
-    }
+    document::needs_seat(&mut document);
     document.merge(anywhere.into_openapi());
+    document::complete(&mut document);
     document.info = Info::new("flotilla", "v1");
     document.info.description = Some("systemd units on many machines as if they were one".to_owned());
     document
-}
-
-/// What every route that needs a seat may answer.
-fn unavailable() -> utoipa::openapi::Response {
-    let body = ContentBuilder::new().schema(Some(Ref::from_schema_name("ErrorBody"))).build();
-    ResponseBuilder::new()
-        .description("no engine has a seat, or the store or a machine does not answer")
-        .content("application/json", body)
-        .build()
 }
 
 /// Returns the routes that any machine answers, and those that need a seat.
@@ -131,14 +119,18 @@ async fn nothing_here(uri: Uri) -> ApiError {
     ApiError::not_found(format!("there is nothing at {}; /openapi.json says what there is", uri.path()))
 }
 
-async fn wrong_method(method: Method, uri: Uri) -> ApiError {
-    ApiError::bad_request(format!("{} takes no {method}; /openapi.json says what it takes", uri.path()))
+async fn wrong_method(method: Method, uri: Uri) -> Response {
+    let why = format!("{} takes no {method}; /openapi.json says what it takes", uri.path());
+    let mut response = ApiError::bad_request(why).into_response();
+    // `Allow` says which; the router adds it.
+    *response.status_mut() = StatusCode::METHOD_NOT_ALLOWED;
+    response
 }
 
 /// Turns the framework's own refusals (bodies and queries that cannot be read), which are plain
 /// text, into the API's form.
 async fn plain_refusals(request: Request, next: Next) -> Response {
-    use axum::{body::to_bytes, http::header::CONTENT_TYPE, response::IntoResponse as _};
+    use axum::{body::to_bytes, http::header::CONTENT_TYPE};
     use flotilla_api::error::ErrorKind;
     let response = next.run(request).await;
     let plain =

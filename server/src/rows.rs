@@ -10,7 +10,7 @@ use flotilla_api::{
     why::{Why, WhyMachine},
 };
 use flotilla_engine::{
-    ClusterRow, PlacementRow, StateReader, UnitRow,
+    ClusterRow, Keeps, PlacementRow, StateReader, UnitRow, Unplaced,
     placement::{Explanation, Standing},
     state::Life,
 };
@@ -23,6 +23,9 @@ use jiff::Timestamp;
 pub(crate) use machine::machine;
 pub(crate) use plan::{drain, plan, rebalance};
 
+/// What is said where no machine lives.
+const NO_MACHINE: &str = "there is no machine";
+
 /// Writes a unit; what it lacks to be placed is asked for only if it is on no machine that lives.
 pub(crate) fn unit(reader: &StateReader, row: UnitRow) -> Unit {
     let record = row.record.as_deref();
@@ -30,7 +33,7 @@ pub(crate) fn unit(reader: &StateReader, row: UnitRow) -> Unit {
     let staying = || row.placements.iter().filter(|placement| placement.departing.is_none());
     // It keeps its place on a lost machine until another takes it, and none may be able to.
     let placed = staying().any(|placement| placement.life != Life::Lost);
-    let unplaced = if wanted && !placed { unplaced(&reader.why(&row.name)) } else { None };
+    let unplaced = if wanted && !placed { reader.unplaced(&row.name).map(unplaced) } else { None };
     let unplaced = unplaced.or_else(|| row.problem.clone());
     let reason = unplaced.clone().or_else(|| reason(&row)).or_else(|| row.waits.clone());
     Unit {
@@ -140,14 +143,14 @@ fn state(report: UnitReport) -> UnitState {
     }
 }
 
-/// Says in one line why a unit is on no machine but those that are lost, if it cannot be put on one as
-/// things are.
-fn unplaced(why: &flotilla_engine::Why) -> Option<String> {
-    let cannot = why.explanation.is_unplaceable();
-    let keeps = (why.problem.clone())
-        .or_else(|| why.engine.clone())
-        .or_else(|| cannot.then(|| in_one_line(&why.explanation)))?;
-    Some(are_lost(why) + &keeps)
+/// Says in one line why a unit is on no machine but those that are lost.
+fn unplaced(why: Unplaced) -> String {
+    let keeps = match &why.keeps {
+        Keeps::Word(why) => why.clone(),
+        Keeps::Rules(rules) => in_one_line(rules),
+        Keeps::NoMachine => NO_MACHINE.to_owned(),
+    };
+    why.lost.iter().map(|host| format!("{host} is lost; ")).collect::<String>() + &keeps
 }
 
 /// Names the lost machines that have a unit's place: `m2 is lost; `.
@@ -155,16 +158,21 @@ fn are_lost(why: &flotilla_engine::Why) -> String {
     why.lost.iter().map(|(_, host)| format!("{host} is lost; ")).collect()
 }
 
+/// Counts what an explanation has against a unit.
+fn counted(explanation: &Explanation) -> String {
+    if explanation.machines.is_empty() { NO_MACHINE.to_owned() } else { in_one_line(&explanation.counts()) }
+}
+
 /// Counts what speaks against a unit, machine by machine: `2 machines: conflicts with web@1.service`.
-fn in_one_line(explanation: &Explanation) -> String {
-    if explanation.machines.is_empty() {
-        return "there is no machine".to_owned();
+fn in_one_line(rules: &[(usize, String)]) -> String {
+    if rules.is_empty() {
+        return "no machine takes it together with those that have to be where it is".to_owned();
     }
-    let count = |(count, rule): (usize, String)| {
-        let machines = if count == 1 { "machine" } else { "machines" };
+    let count = |(count, rule): &(usize, String)| {
+        let machines = if *count == 1 { "machine" } else { "machines" };
         format!("{count} {machines}: {rule}")
     };
-    explanation.counts().into_iter().map(count).collect::<Vec<_>>().join("; ")
+    rules.iter().map(count).collect::<Vec<_>>().join("; ")
 }
 
 /// Writes why a unit is where it is.
@@ -197,7 +205,7 @@ pub(crate) fn why(why: flotilla_engine::Why) -> Why {
         Standing::Kept(ids) if ids.is_empty() => "it goes nowhere as things are".to_owned(),
         Standing::Kept(ids) => format!("it is left on {} until more is known of it", list(ids)),
         Standing::Unplaceable => {
-            format!("no machine can take it: {}{}", are_lost(&why), in_one_line(explanation))
+            format!("no machine can take it: {}{}", are_lost(&why), counted(explanation))
         }
     };
     let placed = matches!(

@@ -24,7 +24,8 @@ use super::{
     rules::Precedence,
 };
 
-pub(super) type GroupIx = u32;
+/// A group's number.
+pub(crate) type GroupIx = u32;
 
 /// How many entries a group may have beyond its units before it is swept: keeps the cost of taking a
 /// unit out constant, and the memory within twice the need.

@@ -287,7 +287,7 @@ impl Placement {
     }
 }
 
-fn some_of(named: &BTreeSet<String>) -> String {
+pub(super) fn some_of(named: &BTreeSet<String>) -> String {
     let mut text = named.iter().take(NAMED_AT_MOST).cloned().collect::<Vec<_>>().join(", ");
     if named.len() > NAMED_AT_MOST {
         text.push_str(&format!(" and {} more", named.len() - NAMED_AT_MOST));
@@ -321,7 +321,7 @@ impl Reason {
 
     /// Takes apart the rule, equal for machines that break the same one, and what it met there.
     /// `stand_in` is the name put where a name was taken out.
-    fn split(&self, stand_in: &UnitName) -> (Self, Option<String>) {
+    pub(super) fn split(&self, stand_in: &UnitName) -> (Self, Option<String>) {
         match self {
             Self::Metadata { wanted, found } => (
                 Self::Metadata { wanted: wanted.clone(), found: None },
@@ -341,7 +341,7 @@ impl Reason {
         }
     }
 
-    fn in_words(&self, named: &str) -> String {
+    pub(super) fn in_words(&self, named: &str) -> String {
         match self {
             Self::NotSchedulable => "cordoned, stopped or held".to_owned(),
             Self::Draining => "draining".to_owned(),

@@ -21,7 +21,7 @@ use super::{
 pub(super) type Precedence = (bool, bool, UnitName);
 
 /// One rule of one unit.
-enum Gate<'a> {
+pub(super) enum Gate<'a> {
     Machine { wanted: &'a MachineChoice, slots: Vec<Slot> },
     Metadata(&'a Asked),
     Spread(&'a Asked),
@@ -44,7 +44,7 @@ pub(super) enum Stay {
 
 impl Placement {
     /// The rules of a unit, in the order of [`Reason`]. Those in `along` are placed together with it.
-    fn gates<'a>(&'a self, unit: UnitIx, along: &'a [UnitIx]) -> impl Iterator<Item = Gate<'a>> {
+    pub(super) fn gates<'a>(&'a self, unit: UnitIx, along: &'a [UnitIx]) -> impl Iterator<Item = Gate<'a>> {
         let it = self.unit(unit);
         let class = self.classes.get(it.class);
         let wanted = class.requirements.machine.as_ref();
@@ -82,7 +82,7 @@ impl Placement {
     }
 
     /// Leaves in a set the machines that a gate lets the unit through to.
-    fn narrow(&self, unit: UnitIx, gate: &Gate<'_>, set: &mut Bits) {
+    pub(super) fn narrow(&self, unit: UnitIx, gate: &Gate<'_>, set: &mut Bits) {
         match gate {
             Gate::Machine { slots, .. } => {
                 let mut only = Bits::default();
@@ -225,7 +225,7 @@ impl Placement {
     }
 
     /// Says why a gate is closed. `None` when all that it met was the unit itself.
-    fn reason(&self, unit: UnitIx, slot: Slot, gate: &Gate<'_>) -> Option<Reason> {
+    pub(super) fn reason(&self, unit: UnitIx, slot: Slot, gate: &Gate<'_>) -> Option<Reason> {
         Some(match gate {
             Gate::Machine { wanted, slots } => {
                 let several = slots.len() > 1 && slots.contains(&slot);

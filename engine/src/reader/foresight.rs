@@ -11,6 +11,7 @@ use flotilla_registry::{
     store::Revision,
 };
 use flotilla_units::{ContentHash, MachineId, UnitName};
+use tokio::sync::OwnedSemaphorePermit;
 
 use super::{StateReader, Why, closed};
 use crate::{
@@ -191,6 +192,12 @@ struct Subject {
 }
 
 impl StateReader {
+    /// Waits for the turn to foresee something: each copies the whole placement model and thinks for as long as
+    /// the leader would, so that one at a time is enough for a seat. It has to be held meanwhile.
+    pub async fn foresight(&self) -> Option<OwnedSemaphorePermit> {
+        self.shared.turn().await
+    }
+
     /// Says what would come of what is imagined.
     ///
     /// # Errors
@@ -302,6 +309,11 @@ impl StateReader {
             }
         }
         let (revision, hosts, draining) = (state.revision(), hosts(state), machine.draining());
+        if units.values().all(|it| it.stage != LeavingStage::Stays) {
+            // All are on their way: nothing is left to be foreseen.
+            let units = units.into_values().collect();
+            return Some(DrainRow { machine: id, draining, revision, units, hosts });
+        }
         let mut core = hot.model.core().clone();
         drop(hot);
 

@@ -60,6 +60,27 @@ pub enum MetadataChange {
     Reset,
 }
 
+impl MetadataChange {
+    /// Refuses what could never be said of any machine.
+    ///
+    /// # Errors
+    /// The key or the value makes no sense, or is too long.
+    pub fn check(&self, key: &str) -> Result<(), MachineError> {
+        let odd = |c: char| c.is_whitespace() || c.is_control() || "=!<>(),\"'".contains(c);
+        if key.is_empty() || key.len() > KEY_BYTES_MAX || key.contains(odd) {
+            return Err(MachineError::Key(key.to_owned()));
+        }
+        match self {
+            Self::Set(value)
+                if value.is_empty() || value.len() > VALUE_BYTES_MAX || value.contains(char::is_control) =>
+            {
+                Err(MachineError::Value(key.to_owned()))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
 /// What is to become of a machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum MachineWord {
@@ -342,18 +363,7 @@ fn check(orders: &BTreeMap<MachineId, MachineOrder>) -> Result<(), MachineError>
     if orders.len() > MACHINES_MAX {
         return Err(MachineError::TooManyMachines(orders.len()));
     }
-    for (key, change) in orders.values().flat_map(|order| &order.metadata) {
-        let odd = |c: char| c.is_whitespace() || c.is_control() || "=!<>(),\"'".contains(c);
-        if key.is_empty() || key.len() > KEY_BYTES_MAX || key.contains(odd) {
-            return Err(MachineError::Key(key.clone()));
-        }
-        if let MetadataChange::Set(value) = change
-            && (value.is_empty() || value.len() > VALUE_BYTES_MAX || value.contains(char::is_control))
-        {
-            return Err(MachineError::Value(key.clone()));
-        }
-    }
-    Ok(())
+    orders.values().flat_map(|order| &order.metadata).try_for_each(|(key, change)| change.check(key))
 }
 
 /// Decides what is written about each machine.

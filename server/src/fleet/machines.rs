@@ -9,7 +9,7 @@ use axum::{
     http::{StatusCode, header::CONTENT_TYPE},
     response::{IntoResponse as _, Response},
 };
-use flotilla_engine::{MachineRow, PAGE_MAX, StateReader, state::Life};
+use flotilla_engine::MachineRow;
 use flotilla_registry::operations::{MACHINES_MAX, MachineOrder, MetadataChange};
 use flotilla_units::MachineId;
 use serde_json::Value;
@@ -17,7 +17,7 @@ use serde_json::Value;
 use super::{
     page::ListRequest,
     refusal::Refusal,
-    schema::{Machine, MachinePage, MetadataPatch},
+    schema::{Machine, MachinePage, MetadataPatch, as_go_reads},
     units,
 };
 use crate::{asked::Asked, error::ApiError, identity::User, node::Node};
@@ -31,33 +31,21 @@ pub(super) async fn list(
 ) -> Result<Json<MachinePage>, Refusal> {
     let reader = node.seat()?;
     let page = request.page();
-    let machines: Vec<Machine> = living(&reader).skip(page.skip()).take(page.limit()).map(machine).collect();
-    let next_page_token = page.next(machines.len());
+    let ids = reader.living_ids(page.skip(), page.limit());
+    let next_page_token = page.next(ids.len());
+    let machines = ids.into_iter().filter_map(|id| reader.machine(id)).map(machine).collect();
     Ok(Json(MachinePage { machines, next_page_token }))
-}
-
-/// Yields all machines that live, by id, in as many reads as it takes.
-fn living(reader: &StateReader) -> impl Iterator<Item = MachineRow> {
-    let mut after = None;
-    let mut more = true;
-    let pages = std::iter::from_fn(move || {
-        more.then(|| {
-            let page = reader.machines(after, PAGE_MAX, |row| row.life != Life::Lost && row.record.is_some());
-            after = page.next;
-            more = after.is_some();
-            page.rows
-        })
-    });
-    pages.flatten()
 }
 
 /// Writes a machine. What it found out about itself is not metadata to fleet's clients, which show all of
 /// it in one column; where somebody has set such a key, it is.
 fn machine(row: MachineRow) -> Machine {
     let Some(record) = row.record else { return Machine { id: row.id.to_string(), ..Machine::default() } };
-    let found = |(key, value): (&String, &String)| {
-        record.facts.get(key) == Some(value) && !record.metadata.contains_key(key)
+    let is_said = |key: &String| {
+        let by_user = row.settings.as_ref().is_some_and(|settings| settings.metadata.contains_key(key));
+        by_user || record.metadata.contains_key(key)
     };
+    let found = |(key, value): (&String, &String)| record.facts.get(key) == Some(value) && !is_said(key);
     Machine {
         id: row.id.to_string(),
         metadata: row.metadata.into_iter().filter(|(key, value)| !found((key, value))).collect(),
@@ -74,11 +62,13 @@ pub(super) async fn patch(
 ) -> Result<Response, Refusal> {
     let by = asked.asker()?;
     let patches: Vec<MetadataPatch> = serde_json::from_slice(&body)
+        .and_then(|patches| serde_json::from_value(as_go_reads(patches)))
         .map_err(|e| Refusal::bad_request(format!("unable to decode body: {e}")))?;
     let reader = node.seat()?;
     let mut orders: BTreeMap<MachineId, MachineOrder> = BTreeMap::new();
     for patch in &patches {
         let (machine, key, change) = read(patch)?;
+        change.check(key).map_err(ApiError::from)?;
         // A later word about a key wins.
         orders.entry(machine).or_default().metadata.insert(key.to_owned(), change);
     }

@@ -32,11 +32,11 @@ pub(super) fn hash(text: &str) -> String {
     fleet_hash(&read(text))
 }
 
-/// Writes options as text, if that text says the same again: a line break or a name with a `=` in it
+/// Writes options as text, without the blanks around their values, if that text says the same again: a line break or a name with a `=` in it
 /// would say something else.
 pub(super) fn text_of(wanted: &[UnitOption]) -> Result<String, String> {
     let wanted: Vec<FleetOption> =
-        wanted.iter().map(|it| FleetOption::new(&it.section, &it.name, &it.value)).collect();
+        wanted.iter().map(|it| FleetOption::new(&it.section, &it.name, it.value.trim())).collect();
     let text = fleet_normal_form(&wanted);
     let said =
         fleet_options(&text).map_err(|e| format!("the options cannot be written in a unit file: {e}"))?;
@@ -79,15 +79,20 @@ mod tests {
     }
 
     #[test]
+    fn blanks_around_a_value_are_nobodys() {
+        let sent =
+            [option("Service", "A", " b "), option("Service", "B", "c\n"), option("Service", "C", " ")];
+        assert_eq!(text_of(&sent).as_deref(), Ok("[Service]\nA=b\nB=c\nC=\n"));
+    }
+
+    #[test]
     fn what_no_unit_file_can_say_is_refused() {
         for bad in [
             option("Service", "ExecStart", "/bin/true\nUser=root"),
             option("Service", "ExecStart", "/bin/true\n[X-Fleet]\nGlobal=true"),
-            option("Service", "ExecStart", "/bin/true\n"),
             option("Service]\n[Unit", "A", "b"),
             option("Service", "Exec=Start", "b"),
             option("Service", "#A", "b"),
-            option("Service", "A", " b"),
         ] {
             let two = [option("Service", "First", "1"), bad.clone(), option("Service", "Last", "2")];
             assert!(text_of(std::slice::from_ref(&bad)).is_err(), "{bad:?}");

@@ -23,7 +23,7 @@ use serde_json::{Map, Value};
 use super::{
     normal,
     refusal::Refusal,
-    schema::{UnitOption, WantedUnit},
+    schema::{UnitOption, WantedUnit, as_go_reads},
     units,
 };
 use crate::{asked::Asked, error::ApiError, node::Node, routes};
@@ -84,7 +84,7 @@ fn decode(body: &[u8]) -> Result<WantedUnit, Refusal> {
     // An object: serde would take a list of the members' values as well.
     let members: Result<Map<String, Value>, _> = serde_json::from_slice(body);
     members
-        .and_then(|members| serde_json::from_value(Value::Object(members)))
+        .and_then(|members| serde_json::from_value(as_go_reads(Value::Object(members))))
         .map_err(|e| Refusal::bad_request(format!("unable to decode body: {e}")))
 }
 

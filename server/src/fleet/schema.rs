@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 
 /// One line of a unit file.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -14,6 +15,29 @@ pub(super) struct UnitOption {
     pub(super) section: String,
     #[serde(skip_serializing_if = "String::is_empty")]
     pub(super) value: String,
+}
+
+/// The members that are read of what clients send.
+const MEMBERS: [&str; 8] = ["name", "section", "value", "desiredState", "options", "op", "path", "machineID"];
+
+/// Turns JSON into what Go, and so fleet, read of it: names of members without regard to case, and `null` as what
+/// is not said.
+pub(super) fn as_go_reads(value: Value) -> Value {
+    match value {
+        Value::Object(members) => {
+            let mut read = Map::new();
+            let said = members.into_iter().filter(|(_, value)| !value.is_null());
+            let (exact, others): (Vec<_>, Vec<_>) =
+                said.partition(|(name, _)| MEMBERS.contains(&name.as_str()));
+            for (name, value) in others.into_iter().chain(exact) {
+                let known = MEMBERS.iter().find(|known| known.eq_ignore_ascii_case(&name));
+                read.insert(known.map_or(name, |known| (*known).to_owned()), as_go_reads(value));
+            }
+            Value::Object(read)
+        }
+        Value::Array(items) => Value::Array(items.into_iter().map(as_go_reads).collect()),
+        other => other,
+    }
 }
 
 /// A unit, as it is answered.
@@ -122,4 +146,24 @@ pub(super) struct ErrorAnswer {
 pub(super) struct ErrorEntity {
     pub(super) code: u16,
     pub(super) message: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn members_are_read_as_go_reads_them() {
+        let sent = json!({"NAME": "a", "desiredstate": "launched", "Options": [{"Section": "S", "name": "n", "Value": null}]});
+        let wanted: WantedUnit = serde_json::from_value(as_go_reads(sent)).expect("read");
+        assert_eq!((wanted.name.as_deref(), wanted.desired_state.as_deref()), (Some("a"), Some("launched")));
+        let option = UnitOption { section: "S".to_owned(), name: "n".to_owned(), value: String::new() };
+        assert_eq!(wanted.options, Some(vec![option]));
+        // The name as it is written counts before others.
+        let both = json!({"name": "a", "NAME": "b", "options": null});
+        let wanted: WantedUnit = serde_json::from_value(as_go_reads(both)).expect("read");
+        assert_eq!((wanted.name.as_deref(), wanted.options), (Some("a"), None));
+    }
 }

@@ -1,6 +1,6 @@
 //! `/units`: lists, single units, destroys. What `PUT` does is in `put.rs`.
 
-use std::{cell::Cell, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use axum::{
     Json,
@@ -37,10 +37,10 @@ pub(super) async fn list(
 ) -> Result<Json<UnitPage>, Refusal> {
     let reader = node.seat()?;
     let page = request.page();
-    let passed = Cell::new(0);
-    let rows = reader.units(None, page.limit(), |_| passed.replace(passed.get() + 1) >= page.skip()).rows;
-    let next_page_token = page.next(rows.len());
-    let units = rows.iter().map(|row| unit(&reader, row)).collect();
+    let names = reader.unit_names(page.skip(), page.limit());
+    let next_page_token = page.next(names.len());
+    // One after the other: the row of a global unit may be large, and of it one machine is told.
+    let units = names.iter().filter_map(|name| Some(unit(&reader, &reader.unit(name).0?))).collect();
     Ok(Json(UnitPage { next_page_token, units }))
 }
 

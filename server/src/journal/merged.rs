@@ -1,12 +1,17 @@
 //! The merged stream: which machines are read for it, and what is said of them.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use flotilla_api::{
     error::ErrorBody,
     journal::{JournalEvent, JournalNotice, JournalPosition, Position},
 };
 use flotilla_engine::{PAGE_MAX, StateReader, state::Life};
+use flotilla_registry::store::Revision;
 use flotilla_units::{MachineId, UnitName};
 use jiff::Timestamp;
 use tokio::{
@@ -63,7 +68,8 @@ pub(crate) async fn merged(
         position: position.unwrap_or_default(),
         began: now.checked_sub(CLOCKS_APART).unwrap_or(now),
         merge: Merge::new(hold),
-        machines: BTreeMap::new(),
+        machines: BTreeSet::new(),
+        seen: Revision(0),
         tasks: JoinSet::new(),
         said,
     };
@@ -117,8 +123,10 @@ struct Merged {
     position: Position,
     began: Timestamp,
     merge: Merge,
-    /// The units that each machine's task was told of.
-    machines: BTreeMap<MachineId, Vec<UnitName>>,
+    /// The machines that have a task.
+    machines: BTreeSet<MachineId>,
+    /// Up to which revision units were looked at.
+    seen: Revision,
     tasks: JoinSet<()>,
     said: mpsc::Sender<Said>,
 }
@@ -134,7 +142,7 @@ impl Merged {
     /// Begins to read machines that have a unit the stream is about and are not read yet; at first
     /// also those that were read before the connection was lost. Returns what units lack a machine.
     fn join_machines(&mut self, first: bool) -> Vec<JournalNotice> {
-        let mut homes = self.homes();
+        let mut homes = self.homes(first);
         let mut nowhere = Vec::new();
         if first {
             if self.position.0.is_empty() {
@@ -148,19 +156,35 @@ impl Merged {
             }
         }
         for (machine, units) in homes {
-            if self.machines.contains_key(&machine) {
+            if !self.machines.insert(machine) {
                 continue;
             }
             self.merge.open(machine);
             let source = self.source(machine, &units, first);
-            self.machines.insert(machine, units);
             self.tasks.spawn(source.run());
         }
         nowhere
     }
 
-    /// Returns the machines that have units of the stream, departing ones included.
-    fn homes(&self) -> BTreeMap<MachineId, Vec<UnitName>> {
+    /// Returns the machines that have units of the stream, departing ones included; after the first time only
+    /// those of units that have changed since.
+    fn homes(&mut self, first: bool) -> BTreeMap<MachineId, Vec<UnitName>> {
+        let delta = if first { None } else { self.reader.since(self.seen).ok() };
+        let Some(delta) = delta else { return self.all_homes() };
+        self.seen = delta.revision;
+        let changed = delta.units.into_iter().filter(|name| any_selects(&self.wanted.selectors, name));
+        let mut homes: BTreeMap<MachineId, Vec<UnitName>> = BTreeMap::new();
+        for row in changed.filter_map(|name| self.reader.unit(&name).0) {
+            for placement in &row.placements {
+                homes.entry(placement.machine).or_default().push(row.name.clone());
+            }
+        }
+        homes
+    }
+
+    fn all_homes(&mut self) -> BTreeMap<MachineId, Vec<UnitName>> {
+        // What changes meanwhile is looked at again.
+        self.seen = self.reader.revision();
         let selects = |name: &UnitName| any_selects(&self.wanted.selectors, name);
         let mut homes: BTreeMap<MachineId, Vec<UnitName>> = BTreeMap::new();
         let mut after: Option<UnitName> = None;
@@ -255,6 +279,6 @@ impl Merged {
     }
 
     fn host(&self, machine: MachineId) -> Option<String> {
-        self.reader.machine(machine).and_then(|row| row.record).map(|record| record.host.clone())
+        self.reader.host(machine)
     }
 }

@@ -1,6 +1,6 @@
 //! What would come of things, and the moves that even machines out.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use axum::{
     Json,
@@ -8,17 +8,21 @@ use axum::{
     response::{IntoResponse as _, Response},
 };
 use flotilla_api::{
-    error::ErrorBody,
+    error::{ErrorBody, ErrorKind},
     plan::{AfterQuery, Drain, PlanOutcome, PlanRequest, Rebalance, RebalanceOutcome},
     unit::Target,
 };
-use flotilla_engine::{CannotForesee, Imagined, NoSuchMachine};
+use flotilla_engine::{CannotForesee, Imagined, NoSuchMachine, StateReader};
 use flotilla_registry::{records, store::Revision};
 use flotilla_units::{SourceName, UnitFile, UnitName};
 use tokio::time::timeout;
 
 use super::{no_such_unit, units::OWN_WRITE_TIMEOUT};
 use crate::{asked::Asked, error::ApiError, forward, identity::User, node::Node, rows};
+
+/// How long a request waits for its turn to have something foreseen. Five seconds: a client waits for fifteen, and a
+/// million units take two or three.
+const TURN_WITHIN: Duration = Duration::from_secs(5);
 
 /// Says what would come of units that are only imagined: what would be created, updated or left, and
 /// where each would be. Nothing is changed.
@@ -35,11 +39,29 @@ pub(super) async fn plan(
 ) -> Result<Json<PlanOutcome>, ApiError> {
     let reader = node.seat()?;
     let imagined = imagine(request)?;
-    let foreseen = reader.foresee(&imagined).map_err(|error| match error {
-        CannotForesee::NoSuchUnit(unit) => no_such_unit(&unit),
-        error => ApiError::bad_request(error.to_string()),
-    })?;
+    let foreseen =
+        foreseen(reader, move |reader| reader.foresee(&imagined)).await?.map_err(|error| match error {
+            CannotForesee::NoSuchUnit(unit) => no_such_unit(&unit),
+            error => ApiError::bad_request(error.to_string()),
+        })?;
     Ok(Json(rows::plan(foreseen)))
+}
+
+/// Foresees something where it keeps nobody waiting, when it is its turn: whoever asks may ask as often as they
+/// like, and the placement model of a large cluster is hundreds of megabytes to copy.
+async fn foreseen<T: Send + 'static>(
+    reader: StateReader,
+    ask: impl FnOnce(&StateReader) -> T + Send + 'static,
+) -> Result<T, ApiError> {
+    let turn = timeout(TURN_WITHIN, reader.foresight()).await.map_err(|_| {
+        let limit = TURN_WITHIN.as_secs();
+        ApiError::unavailable(format!("others have asked what would come of things for {limit} s; try again"))
+    })?;
+    let thought = tokio::task::spawn_blocking(move || {
+        let _turn = turn;
+        ask(&reader)
+    });
+    thought.await.map_err(|error| ApiError::new(ErrorKind::Internal, error.to_string()))
 }
 
 fn imagine(request: PlanRequest) -> Result<Imagined, ApiError> {
@@ -92,7 +114,8 @@ pub(super) async fn get_drain(
         let _in_time = timeout(OWN_WRITE_TIMEOUT, reader.reached(Revision(after))).await;
     }
     let id = reader.find_machine(&word)?;
-    let drain = reader.drain(id).ok_or(NoSuchMachine::Unknown(word))?;
+    let drain =
+        foreseen(reader, move |reader| reader.drain(id)).await?.ok_or(NoSuchMachine::Unknown(word))?;
     Ok(Json(rows::drain(drain)))
 }
 
@@ -115,7 +138,8 @@ pub(super) async fn rebalance(
         serde_json::from_slice(&bytes).map_err(|error| ApiError::bad_request(error.to_string()))?;
     let reader = node.seat()?;
     if !order.apply {
-        let foreseen = reader.foresee_rebalance(order.budget as usize);
+        let budget = order.budget as usize;
+        let foreseen = foreseen(reader, move |reader| reader.foresee_rebalance(budget)).await?;
         return Ok(Json(rows::rebalance(foreseen, false)).into_response());
     }
     let asker = asked.asker()?;

@@ -8,12 +8,15 @@ use axum::{
     http::{HeaderMap, HeaderValue, StatusCode, header},
     response::Response,
 };
-use flotilla_api::{client::session::Upgraded, error::ErrorBody, session::PROTOCOL};
+use flotilla_api::{
+    error::ErrorBody,
+    session::{ALIVE_EVERY, CHUNK_BYTES, PROTOCOL},
+};
 use flotilla_units::MachineId;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use tokio::{
-    io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, copy},
+    io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, copy},
     time::timeout,
 };
 
@@ -21,6 +24,11 @@ use crate::{error::ApiError, forward, identity::Operator, node::Node, session};
 
 /// How long a client may take to go on after the answer: its connection is there already.
 const UPGRADED_WITHIN: Duration = Duration::from_secs(10);
+
+/// How long a client may be silent, which says that it is there every [`ALIVE_EVERY`], before its relayed session
+/// ends. Eight times that: one that is only stopped for a moment goes on, and one that is gone, or that neither
+/// speaks nor reads, holds two connections no longer.
+const SILENT_FOR: Duration = ALIVE_EVERY.saturating_mul(8);
 
 /// Opens a session on a machine: the connection speaks frames from then on, and the first says what is to
 /// be run.
@@ -76,11 +84,14 @@ fn asks_for_sessions(headers: &HeaderMap) -> bool {
 
 /// Carries bytes between the client and the machine that has the session. Either of them that goes
 /// ends it: each says with a frame what it does not send any more.
-async fn relay(near: impl AsyncRead + AsyncWrite, far: Upgraded) {
+///
+/// A client that does not read keeps what is said to it from being sent, so it is by its silence that it is known
+/// to be gone.
+async fn relay(near: impl AsyncRead + AsyncWrite, far: impl AsyncRead + AsyncWrite) {
     let (mut from_near, mut to_near) = tokio::io::split(near);
     let (mut from_far, mut to_far) = tokio::io::split(far);
     tokio::select! {
-        _ended = copy(&mut from_near, &mut to_far) => {}
+        () = hear(&mut from_near, &mut to_far) => {}
         _ended = copy(&mut from_far, &mut to_near) => {
             if to_near.shutdown().await.is_ok() {
                 session::linger(&mut from_near).await;
@@ -89,9 +100,37 @@ async fn relay(near: impl AsyncRead + AsyncWrite, far: Upgraded) {
     }
 }
 
+/// Passes on what a client says, until it has said its last or nothing for too long.
+async fn hear(from: &mut (impl AsyncRead + Unpin), to: &mut (impl AsyncWrite + Unpin)) {
+    let mut said = vec![0; CHUNK_BYTES];
+    while let Ok(Ok(count @ 1..)) = timeout(SILENT_FOR, from.read(&mut said)).await {
+        if to.write_all(&said[..count]).await.is_err() || to.flush().await.is_err() {
+            return;
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_neither_reads_nor_speaks_ends_the_relay() {
+        let (near, mut client) = tokio::io::duplex(16);
+        let (far, mut machine) = tokio::io::duplex(16);
+        let relaying = tokio::spawn(relay(near, far));
+        // More than the client's end holds, and nobody reads it.
+        machine.write_all(&[0; 16]).await.expect("written");
+        for _ in 0..10 {
+            tokio::time::sleep(ALIVE_EVERY).await;
+            client.write_all(b"alive").await.expect("heard");
+            machine.read_exact(&mut [0; 5]).await.expect("passed on");
+        }
+        assert!(!relaying.is_finished(), "it says that it is there");
+        let began = tokio::time::Instant::now();
+        relaying.await.expect("it ends");
+        assert!(began.elapsed() <= SILENT_FOR, "{:?}", began.elapsed());
+    }
 
     #[test]
     fn only_our_own_protocol_is_upgraded_to() {

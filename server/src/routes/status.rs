@@ -64,6 +64,22 @@ pub(super) async fn unit_status(
             }
         }
     }
+    let more = row.placements.len().saturating_sub(MACHINES_MAX);
+    if more > 0 {
+        let unit = &row.name;
+        let why = format!(
+            "{unit} is on {more} more machines, which were not asked: `flotctl status {unit}@MACHINE` asks one, and \
+             `flotctl list-units -o wide {unit}` shows all"
+        );
+        let (host, active) = (format!("{more} more"), "unknown".to_owned());
+        statuses.push(UnitStatus {
+            unit: unit.to_string(),
+            host,
+            active,
+            problem: Some(why),
+            ..UnitStatus::default()
+        });
+    }
     match refusal {
         Some(e) if statuses.len() == 1 && e.0.kind != ErrorKind::Unavailable => Err(e),
         _ if statuses.is_empty() => {

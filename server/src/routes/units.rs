@@ -14,7 +14,7 @@ use flotilla_api::{
     unit::{Unit, UnitContent, UnitText},
     why::Why,
 };
-use flotilla_engine::{PAGE_MAX, StateReader, UnitRow};
+use flotilla_engine::{PAGE_MAX, PLACEMENTS_MAX, StateReader, UnitRow};
 use flotilla_registry::{
     operations::{Effect, NewText, UnitOrder, Written},
     reads::Stored,
@@ -74,15 +74,17 @@ pub(super) async fn list_units(
 fn list(reader: &StateReader, query: &UnitsQuery, wanted: &filter::Units) -> Result<Page<Unit>, ApiError> {
     let mut after: Option<UnitName> = query.from.as_deref().map(str::parse).transpose()?;
     let limit = query.limit.unwrap_or(PAGE_ITEMS_MAX).clamp(1, PAGE_ITEMS_MAX);
-    let (mut items, mut revision) = (Vec::new(), None);
+    let (mut items, mut revision, mut placements) = (Vec::<Unit>::new(), None, 0);
     loop {
         let rows =
             reader.units(after.as_ref(), (limit - items.len()).min(PAGE_MAX), |name| wanted.names(name));
         let revision = *revision.get_or_insert(rows.revision.0);
-        let units = rows.rows.into_iter().map(|row| rows::unit(reader, row));
-        items.extend(units.filter(|unit| wanted.select(unit)));
+        for unit in rows.rows.into_iter().map(|row| rows::unit(reader, row)).filter(|it| wanted.select(it)) {
+            placements += unit.placements.len();
+            items.push(unit);
+        }
         after = rows.next;
-        if after.is_none() || items.len() >= limit {
+        if after.is_none() || items.len() >= limit || placements >= PLACEMENTS_MAX {
             return Ok(Page { items, revision, next: after.map(|name| name.to_string()) });
         }
     }

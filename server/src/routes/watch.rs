@@ -138,28 +138,31 @@ impl Watch {
     }
 
     async fn tell(&mut self, feed: &Feed, names: BTreeSet<UnitName>, at: Revision) -> Result<(), Gone> {
-        let mut events = Vec::with_capacity(names.len());
+        // One is held back: only the last carries the id, and a client that loses the connection in between
+        // gets the whole revision again.
+        let mut held: Option<WatchEvent> = None;
         for name in names {
-            let row = self.reader.unit(&name).0;
-            let there = row.is_some();
-            let unit = row.map(|row| Box::new(rows::unit(&self.reader, row)));
-            if let Some(unit) = unit.filter(|unit| self.wanted.select(unit)) {
-                self.hidden.remove(&name);
-                events.push(WatchEvent::Unit { unit });
-                continue;
-            }
-            let was_hidden =
-                if there { !self.hidden.insert(name.clone()) } else { self.hidden.remove(&name) };
-            if !was_hidden {
-                events.push(WatchEvent::Gone { name });
+            let Some(event) = self.event(name) else { continue };
+            if let Some(before) = held.replace(event) {
+                feed.say(None, &before).await?;
             }
         }
-        let last = events.len();
-        for (i, event) in events.into_iter().enumerate() {
-            // Only the last one carries the id: a client that loses the connection in between gets
-            // the whole revision again.
-            feed.say((i + 1 == last).then(|| at.0.to_string()), &event).await?;
+        if let Some(last) = held {
+            feed.say(Some(at.0.to_string()), &last).await?;
         }
         Ok(())
+    }
+
+    /// Says how a unit is now; nothing where the reader knows nothing of it and need not.
+    fn event(&mut self, name: UnitName) -> Option<WatchEvent> {
+        let row = self.reader.unit(&name).0;
+        let there = row.is_some();
+        let unit = row.map(|row| Box::new(rows::unit(&self.reader, row)));
+        if let Some(unit) = unit.filter(|unit| self.wanted.select(unit)) {
+            self.hidden.remove(&name);
+            return Some(WatchEvent::Unit { unit });
+        }
+        let was_hidden = if there { !self.hidden.insert(name.clone()) } else { self.hidden.remove(&name) };
+        (!was_hidden).then_some(WatchEvent::Gone { name })
     }
 }

@@ -77,7 +77,7 @@ fn leaving(unit: LeavingUnit, hosts: &Hosts) -> DrainUnit {
     };
     let why = match &unit.why {
         Some(_) if unit.sticky => Some("it is sticky: it leaves by order only".to_owned()),
-        Some(explanation) => Some(super::in_one_line(explanation)),
+        Some(explanation) => Some(super::counted(explanation)),
         None => (unit.global && stage == DrainStage::Waiting)
             .then(|| "it runs on every machine that may have it".to_owned()),
     };

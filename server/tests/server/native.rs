@@ -318,6 +318,20 @@ async fn a_condition_is_kept_or_refused_never_passed_over() {
 }
 
 #[tokio::test]
+async fn a_wrong_method_is_told_which_are_right() {
+    let world = World::new().await;
+    for (method, path, allowed) in [
+        (Method::POST, "/v1/cluster", "GET,HEAD"),
+        (Method::PATCH, "/v1/units/a.service", "GET,HEAD,PUT,DELETE"),
+        (Method::GET, "/v1/orders", "POST"),
+    ] {
+        let (status, headers, body) = send(&world, method, path, &[], Value::Null).await;
+        assert_eq!((status, &body["kind"]), (405, &json!("bad-request")), "{path}");
+        assert_eq!(headers["allow"], allowed, "{path}");
+    }
+}
+
+#[tokio::test]
 async fn a_bulk_write_is_all_or_nothing() {
     let world = World::new().await;
     let unit = |name: &str| BulkUnit { name: name.to_owned(), ..BulkUnit::default() };

@@ -348,6 +348,8 @@ impl Pair {
             }
             assert!(asks.global || live.len() <= 1 || !self.plain.is_wanted(unit));
             let told = self.core.explain(unit);
+            let counted = told.is_unplaceable().then(|| told.counts());
+            assert_eq!(self.core.unplaceable(unit), counted, "a list says of {unit} what `why` counts");
             let unplaced = self.plain.is_free(unit);
             if self.plain.is_wanted(unit) && !asks.global && unplaced {
                 waiting += 1;
