@@ -15,6 +15,7 @@ use super::{
     Placement,
     bits::{Bits, Slot},
     model::UnitIx,
+    patterns::PatternIx,
     room::Amount,
 };
 
@@ -285,17 +286,25 @@ impl Placement {
     fn worth(&self, units: &[UnitIx], ask: &Amount, slot: Slot) -> Worth {
         let machine = self.machine(slot);
         let share = if ask.is_empty() { 0 } else { machine.used.share_with(ask) };
-        let wishes: i32 = units.iter().map(|unit| self.wishes_met(*unit, slot)).sum();
+        // Whom they would come to: the unit that a ranking was made for may be there itself by now.
+        let wishes: i32 = units
+            .iter()
+            .map(|unit| self.wishes(*unit, slot, |pattern| self.patterns.get(pattern).placed.any().get(slot)))
+            .sum();
         (-wishes, share, machine.load)
     }
 
     /// Returns the sum of the weights of a unit's wishes that a machine meets, but those of spreading.
     pub(super) fn wishes_met(&self, unit: UnitIx, slot: Slot) -> i32 {
+        self.wishes(unit, slot, |pattern| self.others_placed(unit, pattern, slot) > 0)
+    }
+
+    fn wishes(&self, unit: UnitIx, slot: Slot, is_there: impl Fn(PatternIx) -> bool) -> i32 {
         let wishes = &self.classes.get(self.unit(unit).class).wishes;
         let likes = wishes.likes.iter().filter(|(_, selector)| {
             self.selectors.get(*selector).is_some_and(|selector| selector.machines.get(slot))
         });
-        let near = wishes.near.iter().filter(|(_, pattern)| self.others_placed(unit, *pattern, slot) > 0);
+        let near = wishes.near.iter().filter(|(_, pattern)| is_there(*pattern));
         likes.map(|(weight, _)| *weight).chain(near.map(|(weight, _)| *weight)).sum()
     }
 }
