@@ -105,6 +105,8 @@ pub struct Placement {
     selectors: Selectors,
     patterns: Patterns,
     batch: Batch,
+    /// Grows with everything that may let a unit go where it could not.
+    age: u64,
     /// Units that move, or are on a machine that is drained: they are asked in each `decide`.
     restless: FxHashSet<UnitIx>,
     /// Those of them that have to find a place elsewhere.

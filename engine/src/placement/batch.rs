@@ -56,6 +56,8 @@ pub(super) struct Group {
     sorted: bool,
     live: usize,
     pub(super) state: State,
+    /// How old the model was when no machine could take it.
+    stuck_at: u64,
 }
 
 /// Which group comes first: that of the highest priority, then the most constrained. Priority below zero,
@@ -94,7 +96,8 @@ impl Batch {
     pub(super) fn queue(&mut self, units: &mut [Unit], unit: UnitIx, key: GroupKey) -> Option<GroupIx> {
         let known = self.group_of.get(&key).copied();
         let ix = known.unwrap_or_else(|| {
-            self.groups.push(Group { key, waiting: Vec::new(), sorted: true, live: 0, state: State::Idle });
+            let (waiting, state) = (Vec::new(), State::Idle);
+            self.groups.push(Group { key, waiting, sorted: true, live: 0, state, stuck_at: 0 });
             let ix = self.groups.len() as GroupIx - 1;
             self.group_of.insert(key, ix);
             ix
@@ -107,10 +110,11 @@ impl Batch {
             group.live += 1;
             group.waiting.push(unit);
             group.sorted = false;
-            if group.state == State::Idle {
-                group.state = State::Ready;
-                self.ready.push(ix);
+            // What holds for a group holds for who joins it, but for those who may go with it.
+            if group.state == State::Idle || (group.state == State::Stuck && key.leads) {
+                self.set_state(ix, State::Ready);
             }
+            let group = &mut self.groups[ix as usize];
             if group.waiting.len() > 2 * group.live + STALE_AT_MOST {
                 self.sort(units, ix);
             }
@@ -146,6 +150,12 @@ impl Batch {
         None
     }
 
+    /// Returns the units that wait in a group.
+    pub(super) fn members<'a>(&'a self, units: &'a [Unit], ix: GroupIx) -> impl Iterator<Item = UnitIx> + 'a {
+        let all = self.groups[ix as usize].waiting.iter().copied();
+        all.filter(move |unit| units[*unit as usize].group == Some(ix))
+    }
+
     fn sort(&mut self, units: &[Unit], ix: GroupIx) {
         let group = &mut self.groups[ix as usize];
         group.waiting.retain(|unit| units[*unit as usize].group == Some(ix));
@@ -165,6 +175,19 @@ impl Batch {
             State::Stuck => drop(self.stuck.insert(ix)),
             State::Ready if before != State::Ready => self.ready.push(ix),
             _ => {}
+        }
+    }
+
+    /// Lets a group wait until it is woken.
+    pub(super) fn stick(&mut self, ix: GroupIx, age: u64) {
+        self.groups[ix as usize].stuck_at = age;
+        self.set_state(ix, State::Stuck);
+    }
+
+    /// Has a group looked at again that was stuck before the model was this old.
+    pub(super) fn wake_older(&mut self, ix: GroupIx, age: u64) {
+        if self.groups[ix as usize].stuck_at < age {
+            self.wake(ix);
         }
     }
 

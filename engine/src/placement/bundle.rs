@@ -29,15 +29,52 @@ impl Placement {
                 return self.batch.set_state(group, State::Ready);
             }
             let (bundle, set) = self.bundle_room(unit);
-            let Some(slot) = self.best(&bundle, &set) else {
-                if bundle.len() == 1 {
-                    self.make_room(group, unit, limit, out);
-                }
-                return self.stick(group, &bundle);
-            };
-            bundle.into_iter().for_each(|unit| self.place(unit, slot, out));
+            if let Some(slot) = self.best(&bundle, &set) {
+                bundle.into_iter().for_each(|unit| self.place(unit, slot, out));
+                continue;
+            }
+            let other = self.unlike(group, unit, &bundle).map(|other| self.bundle_room(other));
+            let (others, set) = other.unwrap_or_default();
+            if let Some(slot) = self.best(&others, &set) {
+                others.into_iter().for_each(|unit| self.place(unit, slot, out));
+                continue;
+            }
+            if bundle.len() == 1 {
+                self.make_room(group, unit, limit, out);
+            }
+            let asked = [bundle, others].concat();
+            self.stick(group, &asked);
+            return self.ask_followers(group, &asked);
         }
         self.batch.set_state(group, State::Idle);
+    }
+
+    /// Where units of a group lead others of it, they are of two kinds: those that all of the group go with, and
+    /// those that go with these. Returns one of the other kind than a unit with this bundle.
+    fn unlike(&self, group: GroupIx, unit: UnitIx, bundle: &[UnitIx]) -> Option<UnitIx> {
+        let leaders = |unit: UnitIx| &self.classes.get(self.unit(unit).class).leaders;
+        if leaders(unit).is_empty() {
+            None
+        } else if bundle.iter().any(|other| leaders(*other).contains(&unit)) {
+            self.batch.members(&self.units, group).find(|other| !bundle.contains(other))
+        } else {
+            bundle.iter().copied().find(|other| *other != unit && self.unit(*other).group == Some(group))
+        }
+    }
+
+    /// Has those asked again that follow units of a group which no machine takes. A unit that follows a pattern may
+    /// find whom it needs in its followers, so that all of them can go where it alone cannot: whatever was in
+    /// its way, and is not any more, was in theirs.
+    fn ask_followers(&mut self, group: GroupIx, bundle: &[UnitIx]) {
+        let seeks = |unit: &UnitIx| !self.classes.get(self.unit(*unit).class).follows.is_empty();
+        if !self.batch.group(group).key.leads || !bundle.iter().any(seeks) {
+            return;
+        }
+        let led = self.batch.members(&self.units, group).filter_map(|unit| self.followers.get(&unit));
+        let groups = led.flatten().flat_map(|class| &self.classes.get(*class).groups);
+        for other in groups.copied().collect::<Vec<_>>() {
+            self.batch.wake_older(other, self.age);
+        }
     }
 
     /// Returns a waiting unit's bundle, leaders first, and the machines that it should go to; none when
@@ -48,10 +85,12 @@ impl Placement {
         if set.is_empty() {
             return (bundle, set);
         }
-        let with_followers = match self.followers_of(&bundle) {
+        let mut with_followers = match self.followers_of(&bundle) {
             Some(all) if all.len() > bundle.len() => self.room_for(&all),
             _ => Bits::default(),
         };
+        // Those are not placed now: whoever needs one of them there does not have it yet.
+        with_followers.keep(&set);
         (bundle, if with_followers.is_empty() { set } else { with_followers })
     }
 
@@ -103,8 +142,12 @@ impl Placement {
 
     /// Returns the machines that take all of these units together.
     pub(super) fn room_for(&self, units: &[UnitIx]) -> Bits {
-        let asks = |unit: &&UnitIx| !self.classes.get(self.unit(**unit).class).conflicts.is_empty();
-        if units.iter().filter(asks).any(|one| units.iter().any(|other| self.conflict(*one, *other))) {
+        let asks = |unit: &&UnitIx| {
+            let class = self.classes.get(self.unit(**unit).class);
+            !class.conflicts.is_empty() || !class.replaces.is_empty()
+        };
+        let parted = |one: UnitIx, other: UnitIx| self.conflict(one, other) || self.pushes(one, other);
+        if units.iter().filter(asks).any(|one| units.iter().any(|other| parted(*one, *other))) {
             return Bits::default();
         }
         let mut set = self.open.clone();

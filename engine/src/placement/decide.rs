@@ -278,7 +278,7 @@ impl Placement {
 
     /// Lets a group wait until something changes that these units wait for.
     pub(super) fn stick(&mut self, group: GroupIx, units: &[UnitIx]) {
-        self.batch.set_state(group, State::Stuck);
+        self.batch.stick(group, self.age);
         let class = self.batch.group(group).key.class;
         if self.classes.get(class).requirements.preempt {
             self.preemptors.insert(group);

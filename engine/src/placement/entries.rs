@@ -14,6 +14,7 @@ impl Placement {
         if !self.homes_mut(unit, entry).insert(slot) {
             return false;
         }
+        self.age += 1;
         let machine = &mut self.machines[slot as usize];
         match entry {
             Entry::Placed => machine.units.insert(unit),
@@ -36,6 +37,7 @@ impl Placement {
         if !self.homes_mut(unit, entry).remove(slot) {
             return false;
         }
+        self.age += 1;
         if entry == Entry::Placed {
             self.units[unit as usize].ready.remove(slot);
             self.setbacks.set_failed(unit, slot, false);
@@ -155,9 +157,10 @@ impl Placement {
             for pattern in patterns {
                 let it = self.patterns.get_mut(pattern);
                 let tally = if replace { &mut it.replacing } else { &mut it.conflicting };
+                // Those that remain and replace may be such that a unit and they let each other be.
                 if add {
                     tally.add(slot);
-                } else if tally.sub(slot) {
+                } else if tally.sub(slot) || replace {
                     self.wake_waiters(pattern);
                 }
             }

@@ -193,6 +193,7 @@ impl Placement {
         if machine.view == view {
             return;
         }
+        self.age += 1;
         let before = std::mem::replace(&mut machine.view, view);
         self.setbacks.forgive(slot);
         let capacity = machine.view.as_ref().map(|view| view.capacity.clone()).unwrap_or_default();
@@ -223,7 +224,8 @@ impl Placement {
         }
         if !lives_as_before {
             here.iter().chain(&leaving).for_each(|unit| self.refresh(*unit));
-            here.iter().for_each(|unit| self.leader_changed(*unit));
+            // One that was leaving waits for a machine now: it may go with those that follow it.
+            here.iter().chain(&leaving).for_each(|unit| self.leader_changed(*unit));
         }
         if open {
             self.wake_for(slot);
@@ -388,6 +390,7 @@ impl Placement {
 
     /// Puts a unit where it has to wait for a machine, or takes it out.
     pub(super) fn refresh(&mut self, unit: UnitIx) {
+        self.age += 1;
         let it = self.unit(unit);
         let wanted = it.status == Status::Wanted;
         if wanted && self.classes.get(it.class).requirements.global {

@@ -8,6 +8,7 @@ mod properties;
 mod rebalance;
 mod requirements;
 mod resources;
+mod waking;
 
 use std::sync::Arc;
 

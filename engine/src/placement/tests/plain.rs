@@ -45,6 +45,10 @@ fn hits(globs: &BTreeSet<Glob>, name: &UnitName) -> bool {
     globs.iter().any(|glob| glob.matches(name.as_str()))
 }
 
+fn hits_any(glob: &Glob, names: &[UnitName]) -> bool {
+    names.iter().any(|name| glob.matches(name.as_str()))
+}
+
 fn is_sibling(one: &UnitName, other: &UnitName) -> bool {
     one != other && one.template().is_some() && one.template() == other.template()
 }
@@ -209,6 +213,67 @@ impl Plain {
         out.extend(self.lacks(unit, machine));
         out.extend(self.pushers(unit, machine).first().map(|by| Reason::Replaced { by: by.clone() }));
         out
+    }
+
+    /// Returns a machine that a unit, which waits, and all whom it follows and who wait too could go to together.
+    pub(super) fn could_go(&self, unit: &UnitName) -> Option<MachineId> {
+        let mut all = vec![unit.clone()];
+        let mut next = 0;
+        while let Some(one) = all.get(next).cloned() {
+            next += 1;
+            for leader in self.asks(&one).machine_of.iter().filter_map(|glob| glob.literal()) {
+                let leader = name(leader);
+                if !self.live(&leader).is_empty() || all.contains(&leader) {
+                    continue;
+                }
+                let waits = self.is_wanted(&leader) && self.is_free(&leader) && !self.asks(&leader).global;
+                if !waits {
+                    return None;
+                }
+                all.push(leader);
+            }
+        }
+        self.machines.keys().copied().find(|id| {
+            let mut then = self.clone();
+            for (_, it) in then.units.iter_mut().filter(|(unit, _)| all.contains(unit)) {
+                it.placed.insert(*id);
+            }
+            all.iter().all(|one| then.refusals(one, *id).is_empty())
+        })
+    }
+
+    /// Returns a machine that a unit could be started on to leave another, with all who are tied to it there by
+    /// name. Nothing is said of those that patterns tie.
+    pub(super) fn could_leave(&self, unit: &UnitName, from: MachineId) -> Option<MachineId> {
+        let mut all = vec![unit.clone()];
+        let mut next = 0;
+        while let Some(one) = all.get(next).cloned() {
+            next += 1;
+            let by_pattern =
+                |globs: &BTreeSet<Glob>| globs.iter().any(|g| g.literal().is_none() && hits_any(g, &all));
+            let tied = self.asks(&one).machine_of.iter().any(|glob| glob.literal().is_none())
+                || self.units.keys().any(|other| by_pattern(&self.asks(other).machine_of));
+            if tied || !self.is_movable(&one, from) {
+                return None;
+            }
+            let others = self.units.iter().filter(|(_, it)| it.placed.contains(&from));
+            let names = |one: &UnitName, other: &UnitName| {
+                self.asks(one).machine_of.iter().any(|glob| glob.literal() == Some(other.as_str()))
+            };
+            for (other, _) in others.filter(|(other, _)| names(other, &one) || names(&one, other)) {
+                if !all.contains(other) && !self.asks(other).global {
+                    all.push(other.clone());
+                }
+            }
+        }
+        self.machines.keys().copied().filter(|id| *id != from).find(|id| {
+            let mut then = self.clone();
+            for (_, it) in then.units.iter_mut().filter(|(unit, _)| all.contains(unit)) {
+                it.placed = [*id].into();
+                it.moving = [from].into();
+            }
+            all.iter().all(|one| then.refusals(one, *id).is_empty())
+        })
     }
 
     /// Units on a machine that conflict with one, by name.
