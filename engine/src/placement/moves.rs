@@ -195,8 +195,18 @@ impl Placement {
         let mut set = self.room_for(&units);
         set.clear(from);
         self.setbacks.leave_out(&units, &mut set);
-        let to = self.best(&units, &set)?;
+        // Who has to leave pushes others away only where nothing else takes it.
+        let mut calm = set.clone();
+        set.iter().filter(|slot| self.would_push(&units, *slot)).for_each(|slot| calm.clear(slot));
+        let to = self.best(&units, if calm.is_empty() { &set } else { &calm })?;
         Some((units, to))
+    }
+
+    /// Tells whether one of these units would push somebody off a machine with its `Replaces=`.
+    pub(super) fn would_push(&self, units: &[UnitIx], slot: Slot) -> bool {
+        let replaces = |unit: &&UnitIx| !self.classes.get(self.unit(**unit).class).replaces.is_empty();
+        let there = &self.machine(slot).units;
+        units.iter().filter(replaces).any(|unit| there.iter().any(|other| self.pushes(*unit, *other)))
     }
 
     /// Tells whether a unit may be started elsewhere before it leaves a machine.

@@ -1,8 +1,9 @@
 //! Evening machines out, by a user's word and within a budget.
 //!
 //! A unit is moved only if that makes the machines more even and nothing worse: the one that it leaves keeps
-//! more than the one that it goes to then has, in dominant share for a unit that reserves, else in number of
-//! units; no wish that is met is given up, and nothing that is spread comes closer together. Each unit is
+//! more than the one that it goes to then has, in dominant share where the move changes that, else in number of
+//! units; no wish that is met is given up, nothing that is spread comes closer together, and nobody is pushed
+//! off a machine. Each unit is
 //! moved once at most, with all that have to be with it, and starts elsewhere before it stops. The units
 //! that a move leaves behind do not count any more: they are as good as gone.
 
@@ -12,7 +13,7 @@ use flotilla_registry::records::Departure;
 use flotilla_units::{MachineId, UnitName};
 use rustc_hash::{FxHashMap, FxHashSet};
 
-use super::{Decision, Placement, bits::Slot, model::UnitIx};
+use super::{Decision, Placement, bits::Slot, model::UnitIx, patterns::PatternIx};
 
 impl Placement {
     /// Moves up to `budget` units from machines with much to machines with little. The model takes each move
@@ -145,18 +146,41 @@ impl Placement {
 
     /// Tells whether a machine keeps more than another has once units went there from it.
     fn is_fuller(&self, units: &[UnitIx], from: Slot, to: Slot) -> bool {
-        let mine = self.ask_of(units);
-        if mine.is_empty() {
-            return self.machine(to).units.len() + units.len() < self.machine(from).units.len();
+        let evens_numbers = self.machine(to).units.len() + units.len() < self.machine(from).units.len();
+        if self.ask_of(units).is_empty() {
+            return evens_numbers;
         }
+        let share = |slot: Slot, units: &[UnitIx]| self.machine(slot).used.share_of(&self.ask_of(units));
+        let stay: Vec<UnitIx> =
+            self.machine(from).units.iter().copied().filter(|unit| !units.contains(unit)).collect();
         let there: Vec<UnitIx> = self.machine(to).units.iter().chain(units).copied().collect();
-        self.machine(to).used.share_of(&self.ask_of(&there)) < self.fullness(from).0
+        let before = (self.fullness(from).0, self.fullness(to).0);
+        let after = (share(from, &stay), share(to, &there));
+        // Shares come first and numbers only where they are as before: else one would undo the other for ever.
+        if after == before { evens_numbers } else { after.0.max(after.1) < before.0 }
     }
 
-    /// Tells whether units that go from one machine to another lose no wish, and come no closer together.
+    /// Tells whether one that stays may be there only as long as one of these units is: it would have to move too,
+    /// beside the budget and without being started elsewhere first.
+    fn strands(&self, units: &[UnitIx], from: Slot) -> bool {
+        let alone = |other: UnitIx| {
+            let class = self.classes.get(self.unit(other).class);
+            let lost = |pattern: &PatternIx| {
+                let going = units.iter().filter(|unit| self.is_matched(**unit, *pattern)).count();
+                going > 0 && self.others_placed(other, *pattern, from) as usize <= going
+            };
+            class.leaders.iter().any(|leader| units.contains(leader)) || class.follows.iter().any(lost)
+        };
+        let mut staying = self.machine(from).units.iter().copied().filter(|unit| !units.contains(unit));
+        units.iter().any(|unit| self.may_be_followed(*unit)) && staying.any(alone)
+    }
+
+    /// Tells whether units that go from one machine to another lose no wish, come no closer together,
+    /// and leave or push nobody out of their place.
     fn worsens_nothing(&self, units: &[UnitIx], from: Slot, to: Slot) -> bool {
         let wishes = |slot: Slot| -> i32 { units.iter().map(|unit| self.wishes_met(*unit, slot)).sum() };
-        wishes(to) >= wishes(from) && !units.iter().any(|unit| self.crowds(*unit, from, to))
+        let crowds = units.iter().any(|unit| self.crowds(*unit, from, to));
+        wishes(to) >= wishes(from) && !crowds && !self.would_push(units, to) && !self.strands(units, from)
     }
 
     /// Tells whether an instance would come to more of its template than it leaves, by what it is spread over.

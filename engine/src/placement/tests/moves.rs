@@ -137,6 +137,24 @@ fn those_tied_together_leave_together_or_not_at_all() {
 }
 
 #[test]
+fn who_leaves_a_drained_machine_pushes_others_away_only_where_nothing_else_takes_it() {
+    let mut world = World::new(&["", "", ""]);
+    world.want("old.service", "MachineID=2");
+    world.run();
+    world.want("new.service", "Replaces=old.service");
+    world.want("x@1.service", "MachineID=3");
+    world.want("x@2.service", "MachineID=3");
+    assert_eq!(world.run(), "new+1 x@1+3 x@2+3");
+    world.drain(1);
+    assert_eq!(world.run(), "new1>3", "although 2 has fewer units");
+    world.ready("new.service", 3);
+    assert_eq!(world.run(), "new-1");
+    world.gone("new.service", 1);
+    world.drain(3);
+    assert_eq!(world.run(), "new3>2 old-2");
+}
+
+#[test]
 fn a_move_is_taken_back_when_it_comes_to_nothing() {
     let mut world = World::new(&["", "", ""]);
     world.want("u.service", "");
