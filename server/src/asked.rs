@@ -13,7 +13,7 @@ use flotilla_registry::{
     operations::{Asker, OperationError, UnitOrder},
     store::Revision,
 };
-use flotilla_units::UnitName;
+use flotilla_units::{MachineId, UnitName};
 
 use crate::{error::ApiError, identity::User, request::RequestId};
 
@@ -85,7 +85,7 @@ impl Condition {
                 })
             }
             (None, Some(other)) => Err(ApiError::bad_request(format!(
-                "If-None-Match `{other}` is not known here; `*` says that the unit is to be new"
+                "If-None-Match `{other}` is not known here; `*` says that it is to be new"
             ))),
             (Some(_), Some(_)) => Err(ApiError::bad_request(
                 "If-Match and If-None-Match contradict each other; send one of them",
@@ -106,6 +106,23 @@ impl Condition {
     pub(crate) fn on(self, order: UnitOrder) -> UnitOrder {
         let must_exist = order.must_exist || self == Self::There;
         UnitOrder { expected: self.revision(), must_exist, ..order }
+    }
+
+    /// Returns the revision to compare for what users say of a machine.
+    ///
+    /// # Errors
+    /// The machine has to be known, and is not: it was never here, and nobody said anything of it.
+    pub(crate) fn expected_of_machine(
+        self,
+        reader: &StateReader,
+        machine: MachineId,
+    ) -> Result<Option<Revision>, ApiError> {
+        if self == Self::There && reader.machine(machine).is_none() {
+            let why =
+                format!("machine {machine} is not known to the cluster, and If-Match: * asks that it is");
+            return Err(ApiError::new(ErrorKind::RevisionDiffers, why));
+        }
+        Ok(self.revision())
     }
 
     /// Compares a unit's revision as the seat shows it, for a request that writes nothing.

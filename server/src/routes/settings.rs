@@ -17,7 +17,8 @@ use flotilla_units::MachineId;
 use crate::{asked::Asked, error::ApiError, node::Node};
 
 /// Changes a machine's metadata while it runs. A machine named by its whole id need not be known yet.
-#[utoipa::path(patch, path = "/v1/machines/{id}/metadata", params(("id" = String, Path)),
+#[utoipa::path(patch, path = "/v1/machines/{id}/metadata", params(("id" = String, Path),
+        ("If-Match" = Option<String>, Header, description = "the machine's ETag as it was read, or `*`: it is known")),
     request_body = MetadataPatch, responses(
     (status = OK, body = MachineOutcome),
     (status = BAD_REQUEST, body = ErrorBody),
@@ -36,7 +37,8 @@ pub(super) async fn change_metadata(
 }
 
 /// Keeps new units away from a machine.
-#[utoipa::path(put, path = "/v1/machines/{id}/cordon", params(("id" = String, Path)), responses(
+#[utoipa::path(put, path = "/v1/machines/{id}/cordon", params(("id" = String, Path),
+        ("If-Match" = Option<String>, Header, description = "the machine's ETag as it was read, or `*`: it is known")), responses(
     (status = OK, body = MachineOutcome),
     (status = FORBIDDEN, body = ErrorBody),
     (status = NOT_FOUND, body = ErrorBody),
@@ -51,7 +53,8 @@ pub(super) async fn cordon(
 }
 
 /// Lets new units come to a machine again; a drain ends with it.
-#[utoipa::path(delete, path = "/v1/machines/{id}/cordon", params(("id" = String, Path)), responses(
+#[utoipa::path(delete, path = "/v1/machines/{id}/cordon", params(("id" = String, Path),
+        ("If-Match" = Option<String>, Header, description = "the machine's ETag as it was read, or `*`: it is known")), responses(
     (status = OK, body = MachineOutcome),
     (status = FORBIDDEN, body = ErrorBody),
     (status = NOT_FOUND, body = ErrorBody),
@@ -66,7 +69,8 @@ pub(super) async fn uncordon(
 }
 
 /// Has everything leave a machine that can: each unit runs elsewhere before it stops here.
-#[utoipa::path(put, path = "/v1/machines/{id}/drain", params(("id" = String, Path)), responses(
+#[utoipa::path(put, path = "/v1/machines/{id}/drain", params(("id" = String, Path),
+        ("If-Match" = Option<String>, Header, description = "the machine's ETag as it was read, or `*`: it is known")), responses(
     (status = OK, body = MachineOutcome),
     (status = FORBIDDEN, body = ErrorBody),
     (status = NOT_FOUND, body = ErrorBody),
@@ -81,7 +85,8 @@ pub(super) async fn drain(
 }
 
 /// Ends a drain: what has not left stays. A cordon goes on.
-#[utoipa::path(delete, path = "/v1/machines/{id}/drain", params(("id" = String, Path)), responses(
+#[utoipa::path(delete, path = "/v1/machines/{id}/drain", params(("id" = String, Path),
+        ("If-Match" = Option<String>, Header, description = "the machine's ETag as it was read, or `*`: it is known")), responses(
     (status = OK, body = MachineOutcome),
     (status = FORBIDDEN, body = ErrorBody),
     (status = NOT_FOUND, body = ErrorBody),
@@ -111,10 +116,12 @@ async fn order(
     order: MachineOrder,
 ) -> Result<Json<MachineOutcome>, ApiError> {
     let asker = asked.asker()?;
+    let reader = node.seat()?;
     let machine = named(node, word)?;
-    let record = node.seat()?.machine(machine).and_then(|row| row.record);
+    let expected = asked.condition.expected_of_machine(&reader, machine)?;
+    let record = reader.machine(machine).and_then(|row| row.record);
     let host = record.map(|record| record.host.clone());
-    let order = MachineOrder { expected: asked.condition.revision(), host: host.clone(), ..order };
+    let order = MachineOrder { expected, host: host.clone(), ..order };
     let orders = BTreeMap::from([(machine, order)]);
     let written = node.operations.order_machines(&orders, asker).await?;
     let written = written.first().ok_or_else(|| ApiError::unavailable("the order was about no machine"))?;

@@ -130,6 +130,21 @@ async fn a_change_can_be_bound_to_what_was_seen_and_its_event_names_the_request(
     assert_eq!(drain("\"7\"").await, 412);
     assert_eq!(drain("many").await, 400);
     assert_eq!(drain("\"0\"").await, 200);
+    // A star asks that the machine is known, not that anybody said anything of it.
+    let known = async |machine: &str, condition: &'static str| {
+        let mut headers = HeaderMap::new();
+        headers.insert(condition, "*".parse().unwrap());
+        let path = format!("v1/machines/{machine}/cordon");
+        world.client.forward(Method::PUT, &path, headers, "").await.unwrap().status().as_u16()
+    };
+    let never_seen = id(9).to_string();
+    assert_eq!(known(&never_seen, "if-match").await, 412);
+    assert!(world.client.machine(&never_seen).await.is_err(), "nothing was written");
+    assert_eq!(known("m1", "if-match").await, 200);
+    assert_eq!(known("m1", "if-none-match").await, 412, "something is said of it");
+    world.client.cordon("m1", false).await.unwrap();
+    world.client.drain("m1", true).await.unwrap();
+    assert_eq!(known(&never_seen, "if-none-match").await, 200);
     let answer = world.client.forward(Method::GET, "v1/machines/m1", HeaderMap::new(), "").await.unwrap();
     let etag = answer.headers()["etag"].to_str().unwrap().to_owned();
     assert_eq!(etag, format!("\"{}\"", world.client.machine("m1").await.unwrap().revision));
