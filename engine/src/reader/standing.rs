@@ -54,6 +54,9 @@ impl Rollouts {
             return Some(format!("{runs}: its update is {halted}"));
         }
         Some(match (rollout.in_flight.first(), rollout.next()) {
+            (Some(other), _) if other.lost => {
+                format!("{runs}: it waits for {}, whose machine is lost", other.unit)
+            }
             (Some(other), _) => format!("{runs}: {} is updated first", other.unit),
             (None, Some(next)) if next.unit == *unit => format!("{runs}: its turn has come"),
             (None, Some(next)) => format!("{runs}: the next turn is that of {}", next.unit),

@@ -2,7 +2,10 @@
 //!
 //! A text belongs to its *owner*: a template, for all of its instances, or a unit that is no instance. An
 //! entry is *behind* while it has another text than its owner has now, and *in flight* while it has that
-//! text and is not yet as it should be. Everything here is derived from the state, so each leader goes on
+//! text and is not yet as it should be. So at most one is down by a rollout's doing, and what has the new text
+//! and is on a lost machine counts as down: others wait until it is somewhere else, its machine is back, or
+//! the text changes again. Of a unit that runs on every machine those that are lost are left out: they would
+//! keep all others from a new text for as long as they are away. Everything here is derived from the state, so each leader goes on
 //! where the one before it ended, and every seat can say why a unit still runs an older text.
 //!
 //! It never writes; the leader gives the turns (`leader/rollouts`).
@@ -68,6 +71,8 @@ pub struct InFlight {
     pub unit: UnitName,
     /// Why it does not get there by itself, if it does not.
     pub failed: Option<String>,
+    /// Its machine is lost.
+    pub lost: bool,
 }
 
 impl Rollout {
@@ -102,6 +107,9 @@ impl fmt::Display for Rollout {
             return write!(f, "; {halted}");
         }
         match (self.mode, self.in_flight.first()) {
+            (_, Some(InFlight { unit, lost: true, .. })) => {
+                write!(f, "; the others wait for {unit}, whose machine is lost")
+            }
             (_, Some(InFlight { unit, .. })) => write!(f, "; {unit} is being updated"),
             (records::Rollout::NextStart, None) => f.write_str("; the others get it with their next start"),
             (records::Rollout::OneByOne, None) => match self.next() {
@@ -164,21 +172,27 @@ impl ClusterState {
         if staying.peek().is_none() && placed.iter().any(|it| it.life != Life::Lost) {
             // On its way to another machine, where it gets the new text; also once it is proven gone, as
             // long as nobody has written what follows from that.
-            rollout.in_flight.push(InFlight { unit: unit.clone(), failed: None });
+            rollout.in_flight.push(InFlight { unit: unit.clone(), failed: None, lost: false });
         }
-        // A lost machine's units wait until it is back, or are somewhere else then.
-        for on in staying.filter(|it| it.life != Life::Lost) {
+        for on in staying {
+            let lost = on.life == Life::Lost;
             let readiness = self.readiness(on);
             if on.entry.hash == rollout.hash {
-                match readiness {
-                    Readiness::Ready => rollout.updated += 1,
-                    Readiness::Waiting => {
-                        rollout.in_flight.push(InFlight { unit: unit.clone(), failed: None });
+                let failed = match readiness {
+                    // What a lost machine told last has gone with its lease.
+                    _ if lost && (wanted.requirements.global || on.entry.target != Target::Launched) => {
+                        continue;
                     }
-                    Readiness::Failed(why) => {
-                        rollout.in_flight.push(InFlight { unit: unit.clone(), failed: Some(why) });
+                    Readiness::Ready => {
+                        rollout.updated += 1;
+                        continue;
                     }
-                }
+                    Readiness::Waiting => None,
+                    Readiness::Failed(why) => Some(why),
+                };
+                rollout.in_flight.push(InFlight { unit: unit.clone(), failed, lost });
+            } else if lost {
+                // It waits until its machine is back, or is somewhere else then.
             } else if (on.entry.run, on.entry.target) == (wanted.run, wanted.target) {
                 let before = self.requirements_of(unit, on.entry.hash);
                 rollout.behind.push(Behind {

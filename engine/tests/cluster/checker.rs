@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use flotilla_engine::state::{ClusterState, Life, Machine, Placed, Readiness, Wish};
 use flotilla_registry::{
     keys::Keys,
-    records::{Departure, ManifestEntry, Token},
+    records::{Departure, ManifestEntry, Target, Token},
     store::{Revision, Store, WatchEvent, WatchMessage, WatchStream},
 };
 use flotilla_units::{ContentHash, MachineId, UnitName};
@@ -25,6 +25,8 @@ pub(crate) struct Checker {
     updated: BTreeMap<UnitName, ((UnitName, MachineId, Token), bool)>,
     /// How many entries got another text by being started anew.
     pub(crate) updates: usize,
+    /// How many starts were ordered: each has a token of its own.
+    pub(crate) tokens: usize,
     /// Texts that a test takes away itself.
     pub(crate) missing: BTreeSet<ContentHash>,
 }
@@ -43,6 +45,7 @@ impl Checker {
             lost_moves: 0,
             updated: BTreeMap::new(),
             updates: 0,
+            tokens: 0,
             missing: BTreeSet::new(),
         }
     }
@@ -120,6 +123,7 @@ impl Checker {
                 }
                 Some((None, _)) => {}
                 None => {
+                    self.tokens += 1;
                     let highest = self.highest.insert(unit.clone(), *token);
                     assert!(highest < Some(*token), "{unit} got {token}, had {highest:?}, at {revision:?}");
                 }
@@ -181,7 +185,10 @@ impl Checker {
         let Some(((last, machine, token), was_ready)) = last else { return };
         let placed = self.state.placed(&last);
         let on = placed.iter().find(|it| (it.machine, it.entry.token) == (machine, token));
-        let counts = |it: &Placed<'_>| it.life != Life::Lost && it.entry.hash == new.hash;
+        // Only of what runs everywhere those on lost machines are left out.
+        let global = self.state.requirements_of(&last, new.hash).is_some_and(|asks| asks.global);
+        let lost = |it: &Placed<'_>| it.life == Life::Lost && (global || it.entry.target != Target::Launched);
+        let counts = |it: &Placed<'_>| it.entry.stays() && !lost(it) && it.entry.hash == new.hash;
         if on.is_some_and(counts) && matches!(self.state.wish(&last), Wish::Wanted(_)) {
             assert!(was_ready, "{unit} was updated before {last} was ready at {revision:?}");
         }

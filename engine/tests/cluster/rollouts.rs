@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use flotilla_registry::{
-    operations::{NewText, UnitOrder},
+    operations::{NewText, UnitOrder, Word},
     records::{MachineSettings, Rollout, Target},
 };
 use flotilla_units::ContentHash;
@@ -277,4 +277,73 @@ async fn a_text_that_wants_fewer_on_a_machine_moves_instances_one_at_a_time() {
             on.len() == 3 && it.have(&names, two) == 3
         })
         .await;
+}
+
+/// What a lost machine has of a new text is down as far as anybody knows: nothing else is taken down for it.
+#[tokio::test(start_paused = true)]
+async fn an_instance_that_is_lost_with_its_new_text_keeps_the_others_from_being_taken_down() {
+    let mut cluster = Cluster::start(1, 3).await;
+    // It waits for its machine.
+    let names = cluster.instances(3, &text("one", "Sticky=yes")).await;
+    cluster.starts_take(Duration::from_secs(30)).await;
+    let two = cluster.replace(TEMPLATE, &text("two", "Sticky=yes"), Rollout::OneByOne).await;
+    cluster.until("it has begun", |it| it.have(&names, two) == 1).await;
+    let first =
+        names.iter().find(|name| cluster.have(std::slice::from_ref(*name), two) == 1).unwrap().clone();
+    let placed = cluster.checker.state.placed(&unit(&first)).first().unwrap().machine;
+    let on = (1..=3).find(|n| crate::id(*n) == placed).unwrap();
+    cluster.machine(on).kill();
+    cluster.until("it is lost", |it| it.told("machine-lost")).await;
+    let others: Vec<String> = names.iter().filter(|name| **name != first).cloned().collect();
+    let before = cluster.places(&others);
+    cluster.pass(Duration::from_secs(120)).await;
+    assert_eq!((cluster.places(&others), cluster.have(&names, two)), (before, 1));
+    let rollout = cluster.checker.state.rollout(&unit(TEMPLATE)).unwrap();
+    assert!(rollout.to_string().contains(&format!("wait for {first}, whose machine is lost")), "{rollout}");
+    let why = cluster.reader().unit(&unit(&others[0])).0.unwrap().waits.unwrap();
+    assert!(why.contains(&format!("it waits for {first}")), "{why}");
+    // Its machine is back: it goes on.
+    cluster.boot(on, &[]);
+    cluster.machines.values().for_each(|(machine, _)| machine.starts.lock().unwrap().takes = Duration::ZERO);
+    cluster.until("all have it", |it| it.have(&names, two) == 3).await;
+    cluster.until("all run", |it| names.iter().all(|name| it.runs_on(name).is_some())).await;
+}
+
+/// Who never comes back keeps a text from the others only until the text changes again.
+#[tokio::test(start_paused = true)]
+async fn a_lost_machine_keeps_no_later_text_from_the_others_and_none_of_what_runs_everywhere() {
+    let mut cluster = Cluster::start(1, 3).await;
+    let names = cluster.instances(3, &text("one", "Sticky=yes")).await;
+    cluster.replace("all.service", &text("one", "Global=true"), Rollout::OneByOne).await;
+    cluster.target("all.service", Target::Launched, true).await;
+    cluster.until("it runs", |it| it.checker.active(&unit("all.service")).len() == 3).await;
+    let on = cluster.runs_on(&names[0]).unwrap();
+    cluster.machine(on).kill();
+    cluster.until("it is lost", |it| it.told("machine-lost")).await;
+    let two = cluster.replace(TEMPLATE, &text("two", "Sticky=yes"), Rollout::OneByOne).await;
+    let all = cluster.replace("all.service", &text("two", "Global=true"), Rollout::OneByOne).await;
+    cluster.until("the others have it", |it| it.have(&names, two) == 2).await;
+    let count = |it: &Cluster| it.checker.state.versions(&unit("all.service")).find(|(hash, _)| *hash == all);
+    cluster.until("the others have that", |it| count(it).is_some_and(|(_, count)| count == 2)).await;
+}
+
+/// What failed and gets another text together with the order to start it, is started once.
+#[tokio::test(start_paused = true)]
+async fn a_new_text_and_a_start_in_one_write_are_one_start() {
+    let mut cluster = Cluster::start(1, 1).await;
+    let bad = text("bad", "");
+    cluster.spoil(ContentHash::of(bad.as_bytes()));
+    cluster.replace("a.service", &bad, Rollout::OneByOne).await;
+    cluster.target("a.service", Target::Launched, true).await;
+    cluster.pass(Duration::from_secs(2)).await;
+    assert_eq!(cluster.runs_on("a.service"), None, "it failed");
+    let tokens = cluster.checker.tokens;
+    let good = text("good", "");
+    let word = Word::Target { target: Target::Launched, raise_run: true };
+    let order = UnitOrder { word: Some(word), ..UnitOrder::submit(NewText::replacing(&good)) };
+    cluster.operations.write(&[(unit("a.service"), order)], true, "test").await.unwrap();
+    cluster.until("it runs", |it| it.runs_on("a.service").is_some()).await;
+    cluster.pass(Duration::from_secs(5)).await;
+    assert_eq!(cluster.have(&["a.service".to_owned()], ContentHash::of(good.as_bytes())), 1);
+    assert_eq!(cluster.checker.tokens, tokens + 1, "one start");
 }
