@@ -12,12 +12,11 @@
 //! | `normal.rs` | a unit's text as options, and back; fleet's hash of it |
 //! | `page.rs` | tokens of pages |
 //! | `units.rs`, `put.rs` | units: lists, texts, targets |
-//! | `states.rs`, `current.rs` | what systemd says of them; fleet's own word for it |
+//! | `states.rs` | what systemd says of them |
 //! | `machines.rs` | machines and their metadata |
 //! | `discovery.rs` | the API's description of itself |
 //! | `refusal.rs` | how it says no |
 
-mod current;
 mod discovery;
 mod machines;
 mod normal;

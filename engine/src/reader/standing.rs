@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 
 use flotilla_registry::records::{self, Target, UnitReport};
-use flotilla_units::{ContentHash, UnitName};
+use flotilla_units::{ContentHash, MachineId, UnitName};
 
 use super::{PlacementRow, UnitRow};
 use crate::state::{ClusterState, Life, Placed, Rollout};
@@ -90,21 +90,38 @@ impl UnitRow {
 
     /// Returns what has become of it: of what is on many machines, of the one that is behind the others.
     /// `launched` says that systemd was asked to start it, and nothing about whether it runs.
-    ///
-    /// A unit that is to be nowhere is `inactive` only when it has left.
     #[must_use]
     pub fn current(&self) -> Target {
+        self.standing().0
+    }
+
+    /// Returns what has become of it, and on which machine.
+    ///
+    /// Who waits for a word waits for what it says: a unit that is to be nowhere is `inactive` only when it
+    /// has left, and one that is to be somewhere is `inactive` as long as no machine has it for good, though
+    /// another may still be stopping it.
+    #[must_use]
+    pub fn standing(&self) -> (Target, Option<MachineId>) {
+        let nowhere = (Target::Inactive, None);
+        let here = |it: &PlacementRow| (it.current(), Some(it.machine));
+        let staying = || self.placements.iter().filter(|it| it.departing.is_none());
+        let least = staying().filter(|it| it.moving.is_none()).min_by_key(|it| it.current()).map(here);
         // One that moves runs where it was until it is ready elsewhere.
-        let moving = self.placements.iter().filter(|it| it.departing.is_none() && it.moving.is_some());
-        let moving = moving.map(PlacementRow::current).max();
-        let staying = self.placements.iter().filter(|it| it.departing.is_none() && it.moving.is_none());
-        if let Some(least) = staying.map(PlacementRow::current).min().max(moving) {
-            return least;
+        let moving = staying().filter(|it| it.moving.is_some()).max_by_key(|it| it.current()).map(here);
+        let further = moving.filter(|(state, _)| least.is_none_or(|(least, _)| *state > least));
+        if let Some(standing) = further.or(least) {
+            return standing;
+        }
+        if self.wanted().is_some_and(|wanted| wanted != Target::Inactive) {
+            return nowhere;
         }
         let leaving = self.placements.iter().filter(|placement| placement.life != Life::Lost);
-        let reports = leaving.filter_map(|placement| placement.report.as_ref()).filter(|it| !it.gone);
-        let there = reports.map(|it| if is_at_rest(it) { Target::Loaded } else { Target::Launched });
-        there.max().unwrap_or(Target::Inactive)
+        let there = leaving.filter_map(|placement| {
+            let report = placement.report.as_ref().filter(|report| !report.gone)?;
+            let state = if is_at_rest(report) { Target::Loaded } else { Target::Launched };
+            Some((state, Some(placement.machine)))
+        });
+        there.max_by_key(|(state, _)| *state).unwrap_or(nowhere)
     }
 }
 
@@ -133,4 +150,80 @@ fn is_there(report: &UnitReport) -> bool {
 
 fn is_at_rest(report: &UnitReport) -> bool {
     matches!(report.active.as_str(), "inactive" | "failed" | "")
+}
+
+#[cfg(test)]
+mod tests {
+    use flotilla_registry::{
+        records::{Departure, Token, UnitRecord},
+        store::Revision,
+    };
+
+    use super::*;
+
+    fn id(n: u8) -> MachineId {
+        format!("{n:032x}").parse().unwrap()
+    }
+
+    fn place(n: u8, departing: bool, active: &str) -> PlacementRow {
+        let report = serde_json::json!({
+            "unit": "a.service", "token": 7, "run": 1, "load": "loaded", "active": active, "sub": "",
+        });
+        PlacementRow {
+            machine: id(n),
+            host: None,
+            life: Life::Present,
+            token: Token(7),
+            run: 1,
+            hash: ContentHash::of(b"text"),
+            target: Target::Launched,
+            departing: departing.then_some(Departure::Unloaded),
+            moving: None,
+            report: (!active.is_empty()).then(|| serde_json::from_value(report).unwrap()),
+        }
+    }
+
+    fn row(target: Target, placements: Vec<PlacementRow>) -> UnitRow {
+        let record = serde_json::json!({
+            "v": 1, "runtime": "a.service", "target": target, "generation": 1, "run": 1,
+            "by": "test", "at": "2026-11-22T14:00:00Z",
+        });
+        let record: UnitRecord = serde_json::from_value(record).unwrap();
+        UnitRow {
+            name: "a.service".parse().unwrap(),
+            record: Some(record.into()),
+            hash: None,
+            description: None,
+            global: false,
+            placements,
+            problem: None,
+            written: Revision(1),
+            versions: Versions::default(),
+            rollout: None,
+            waits: None,
+        }
+    }
+
+    #[test]
+    fn who_waits_for_a_word_waits_for_what_it_says() {
+        use Target::{Inactive, Launched, Loaded};
+        let standing = |target, placements| row(target, placements).standing();
+        assert_eq!(standing(Launched, vec![place(1, false, "active")]), (Launched, Some(id(1))));
+        assert_eq!(standing(Launched, vec![place(1, false, "failed")]), (Launched, Some(id(1))));
+        let global = vec![place(1, false, "active"), place(2, false, "")];
+        assert_eq!(standing(Launched, global), (Inactive, Some(id(2))), "the one that is behind");
+        let moves = |active| PlacementRow { moving: Some(Departure::Drained), ..place(1, false, active) };
+        let moving = vec![moves("active"), place(2, false, "")];
+        assert_eq!(standing(Launched, moving), (Launched, Some(id(1))), "it runs where it was");
+        let moved = vec![moves("active"), place(2, false, "active")];
+        assert_eq!(standing(Launched, moved), (Launched, Some(id(2))));
+        // To be nowhere, and still running: it is not inactive yet.
+        assert_eq!(standing(Inactive, vec![place(1, true, "deactivating")]), (Launched, Some(id(1))));
+        assert_eq!(standing(Inactive, vec![place(1, true, "inactive")]), (Loaded, Some(id(1))));
+        assert_eq!(standing(Inactive, vec![]), (Inactive, None));
+        let lost = PlacementRow { life: Life::Lost, ..place(1, true, "active") };
+        assert_eq!(standing(Inactive, vec![lost]), (Inactive, None), "nobody hears of it");
+        // To be somewhere, and only leaving: a start is not done by what is about to stop.
+        assert_eq!(standing(Launched, vec![place(1, true, "active")]), (Inactive, None));
+    }
 }

@@ -8,12 +8,12 @@ use axum::{
     http::StatusCode,
 };
 use flotilla_engine::{StateReader, UnitRow};
-use flotilla_registry::store::Revision;
+use flotilla_registry::{records::Target, store::Revision};
 use flotilla_units::UnitName;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::{
-    current, normal,
+    normal,
     page::ListRequest,
     refusal::Refusal,
     schema::{Unit, UnitOption, UnitPage},
@@ -114,12 +114,22 @@ pub(super) fn form(reader: &StateReader, row: &UnitRow) -> Option<String> {
 }
 
 fn unit(reader: &StateReader, row: &UnitRow) -> Unit {
-    let current = current::current(row);
+    // fleet says neither of a global unit, which is on many machines.
+    let standing = (!row.global).then(|| row.standing());
     Unit {
-        current_state: current.map(|current| current::word(current.state)),
-        desired_state: current::wanted(row).map(current::word),
-        machine_id: current.and_then(|current| current.machine).map(|machine| machine.to_string()),
+        current_state: standing.map(|(state, _)| word(state)),
+        desired_state: row.wanted().map(word),
+        machine_id: standing.and_then(|(_, machine)| machine).map(|machine| machine.to_string()),
         name: row.name.to_string(),
         options: options(reader, row),
+    }
+}
+
+/// Returns fleet's word for a target.
+const fn word(target: Target) -> &'static str {
+    match target {
+        Target::Inactive => "inactive",
+        Target::Loaded => "loaded",
+        Target::Launched => "launched",
     }
 }
