@@ -1,12 +1,14 @@
 //! When an order has come true: what a unit's state says about it. Pure.
 
-use std::collections::BTreeMap;
+mod moved;
+
+use std::collections::{BTreeMap, BTreeSet};
 
 use flotilla_api::{
     action::{Action, UnitOutcome},
     unit::{Placement, Target, Unit, UnitState},
 };
-use flotilla_units::UnitName;
+use flotilla_units::{MachineId, UnitName};
 
 /// What a unit's state says about an order.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -61,6 +63,8 @@ struct Waited {
     verdict: Verdict,
     /// It has an older text than it is to have.
     behind: bool,
+    /// It is only to leave these machines, and to be well on another.
+    moves_from: Option<BTreeSet<MachineId>>,
 }
 
 impl Verdict {
@@ -92,6 +96,17 @@ impl Waiting {
         units.iter().map(|unit| (unit.unit.clone(), Expected::of(action, unit))).collect()
     }
 
+    /// Begins to wait for units that are moved off these machines.
+    pub(crate) fn for_moves(moves: impl IntoIterator<Item = (UnitName, BTreeSet<MachineId>)>) -> Self {
+        let (action, ordered, touched, updated) = (Action::Load, false, false, false);
+        let nothing = Expected { action, ordered, touched, updated, generation: 0, run: 0 };
+        let mut waiting = Self::default();
+        for (unit, from) in moves {
+            waiting.units.insert(unit, Waited { moves_from: Some(from), ..Waited::new(nothing.clone()) });
+        }
+        waiting
+    }
+
     /// Waits also until the units run the texts that they have now, if those were replaced.
     pub(crate) fn until_updated(mut self, updated: bool) -> Self {
         self.units.values_mut().for_each(|waited| waited.expected.updated = updated);
@@ -102,7 +117,11 @@ impl Waiting {
     pub(crate) fn see(&mut self, unit: &Unit) -> Option<(&Verdict, bool)> {
         let waited = self.units.get_mut(&unit.name)?;
         waited.behind = waited.expected.updated && is_behind(unit);
-        let verdict = match judge(&waited.expected, unit) {
+        let verdict = match &waited.moves_from {
+            Some(from) => moved::judge(unit, from),
+            None => judge(&waited.expected, unit),
+        };
+        let verdict = match verdict {
             // How it is with its old text says nothing of the new one.
             Verdict::Done(_) | Verdict::Failed { .. }
                 if waited.behind && !fails_with_its_text(&waited.expected, unit) =>
@@ -195,16 +214,16 @@ impl Waiting {
 
 impl FromIterator<(UnitName, Expected)> for Waiting {
     fn from_iter<T: IntoIterator<Item = (UnitName, Expected)>>(units: T) -> Self {
-        let waited = |expected| Waited {
-            expected,
-            verdict: Verdict::Pending("waiting for the engine".to_owned()),
-            behind: false,
-        };
-        Self { units: units.into_iter().map(|(unit, expected)| (unit, waited(expected))).collect() }
+        Self { units: units.into_iter().map(|(unit, expected)| (unit, Waited::new(expected))).collect() }
     }
 }
 
 impl Waited {
+    fn new(expected: Expected) -> Self {
+        let verdict = Verdict::Pending("waiting for the engine".to_owned());
+        Self { expected, verdict, behind: false, moves_from: None }
+    }
+
     fn become_(&mut self, verdict: Verdict) -> Option<(&Verdict, bool)> {
         if verdict == self.verdict {
             return None;

@@ -8,6 +8,7 @@ mod complete;
 mod edit;
 mod machines;
 mod missing;
+mod moves;
 mod orders;
 mod output;
 mod reads;
