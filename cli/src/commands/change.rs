@@ -3,6 +3,7 @@
 
 mod known;
 mod report;
+mod replace;
 mod wait;
 
 use std::path::{Path, PathBuf};
@@ -110,6 +111,9 @@ pub(crate) async fn run(
     everywhere(action, asked.units)?;
     let updates = asked.replacing.replace && !asked.replacing.no_restart && !named.files.is_empty();
     let give = async {
+        if asked.replacing.replace && !named.files.is_empty() {
+            return replace::replace(cluster, action, named, asked.replacing.no_restart).await;
+        }
         if !named.files.is_empty() {
             submit::submit(cluster.client(), &named.files, asked.replacing).await?;
         }

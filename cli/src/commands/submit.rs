@@ -80,18 +80,7 @@ pub(crate) async fn submit(
     files: &[PathBuf],
     Replacing { replace, no_restart }: Replacing,
 ) -> anyhow::Result<Submitted> {
-    let mut units = BTreeMap::new();
-    for path in files {
-        let (name, text) = read(path)?;
-        if let Some(other) = units.insert(name.to_string(), text.clone()).filter(|other| *other != text) {
-            bail!(
-                "{name} is given twice, with different contents ({} and {} bytes)",
-                other.len(),
-                text.len()
-            );
-        }
-    }
-    let mut units: Vec<_> = units.into_iter().map(|(name, text)| SubmitUnit { name, text }).collect();
+    let mut units = read_all(files)?;
     let asked = |units| Submit { units, replace, no_restart, set: None };
     let refused = match client.submit(&asked(units.clone())).await {
         Err(e) if e.kind() == Some(ErrorKind::Conflict) && !replace => e,
@@ -121,6 +110,22 @@ pub(crate) async fn submit(
         return Ok(Submitted { outcome: Outcome { revision: 0, units: Vec::new() }, kept });
     }
     Ok(Submitted { outcome: client.submit(&asked(units)).await?, kept })
+}
+
+/// Reads and checks unit files.
+pub(super) fn read_all(files: &[PathBuf]) -> anyhow::Result<Vec<SubmitUnit>> {
+    let mut units = BTreeMap::new();
+    for path in files {
+        let (name, text) = read(path)?;
+        if let Some(other) = units.insert(name.to_string(), text.clone()).filter(|other| *other != text) {
+            bail!(
+                "{name} is given twice, with different contents ({} and {} bytes)",
+                other.len(),
+                text.len()
+            );
+        }
+    }
+    Ok(units.into_iter().map(|(name, text)| SubmitUnit { name, text }).collect())
 }
 
 /// Reads and checks a unit file: the same checks as the cluster's, but with the file's own path in

@@ -211,3 +211,25 @@ fn a_file_that_differs_is_given_only_with_replace() {
     let ended = flotctl(&[&api()], &["submit", "--no-restart", &a]);
     assert_eq!(ended.code, Some(2), "it says something only of what is replaced: {ended:?}");
 }
+
+/// What failed would be started for its new text, and once more for the order, if these were two writes.
+#[test]
+fn a_new_text_and_the_order_to_start_are_one_write() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.service");
+    std::fs::write(&path, "[Service]\nExecStart=/bin/true\n").unwrap();
+    let api = Api::new(|request| match request.what.as_str() {
+        "POST /v1/bulk" => Answer::Json(json!({
+            "revision": 5, "transactions": 1,
+            "units": [{ "unit": "a.service", "changed": true, "generation": 1, "run": 1 }],
+        })),
+        _ => starting(runs())(request),
+    });
+    let ended = flotctl(&[&api], &["start", "--replace", path.to_str().unwrap()]);
+    assert_eq!((ended.code, ended.out.as_str()), (Some(0), "a.service active on m1\n"), "{ended:?}");
+    let text = "[Service]\nExecStart=/bin/true\n";
+    let unit = json!({ "name": "a.service", "text": text, "replace": true, "action": "start" });
+    assert_eq!(api.bodies("POST /v1/bulk"), [json!({ "units": [unit], "whole": false })]);
+    let written = api.asked().into_iter().filter(|what| what.starts_with("POST")).count();
+    assert_eq!(written, 1, "{:?}", api.asked());
+}
