@@ -27,7 +27,7 @@ pub enum Wants {
 pub struct Install {
     /// Which units want it, and how.
     pub wanted_by: BTreeSet<(UnitName, Wants)>,
-    /// What is written there and cannot be followed, for the machine's log.
+    /// What is written there and cannot be followed, for whoever gives the file to the cluster.
     pub ignored: Vec<String>,
 }
 

@@ -8,10 +8,10 @@ mod report;
 use std::{collections::BTreeMap, path::PathBuf};
 
 use flotilla_api::unit::Unit;
-use flotilla_units::UnitName;
+use flotilla_units::{UnitFile, UnitName};
 use tokio::time::Instant;
 
-use super::all_pages;
+use super::{all_pages, submit};
 use crate::{
     args::{Output, WaitOptions},
     connection::Cluster,
@@ -144,5 +144,12 @@ async fn compare(cluster: &Cluster, source: &Source, prune: bool) -> anyhow::Res
         .collect();
     let steps = difference(&folder, &known, May { prune, take_over: source.take_over })
         .map_err(|conflict| Failure::error(Exit::Failed, conflict.to_string()))?;
+    for (name, step) in &steps {
+        let gives_text = matches!(step, Step::Create { .. } | Step::Update { .. });
+        let file = folder.files.get(name).filter(|_| gives_text);
+        if let Some(Ok(file)) = file.map(|it| UnitFile::parse(name.as_str(), it.text.as_bytes())) {
+            submit::tell_without_effect(name, &file);
+        }
+    }
     Ok(Work { folder, steps, units })
 }

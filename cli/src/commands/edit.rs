@@ -18,6 +18,7 @@ use flotilla_api::{action::Outcome, client::ClientError, error::ErrorKind, unit:
 use flotilla_units::{UnitFile, UnitName};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
+use super::submit;
 use crate::{
     args::Output,
     connection::Cluster,
@@ -125,6 +126,7 @@ fn check(name: &UnitName, bytes: &[u8]) -> Result<String, String> {
         |problems: flotilla_units::Problems| format!("{name} is not valid\n{}", problems.render().trim_end());
     let file = UnitFile::parse(name.as_str(), bytes).map_err(refuse)?;
     file.validate(name).map_err(refuse)?;
+    submit::tell_without_effect(name, &file);
     Ok(file.text().to_owned())
 }
 

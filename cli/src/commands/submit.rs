@@ -10,7 +10,7 @@ use flotilla_api::{
 };
 use flotilla_units::{UnitFile, UnitName};
 
-use crate::{args::Output, fleetctl::Signing, paint, print};
+use crate::{args::Output, fleetctl::Signing, paint, print, text};
 
 /// Gives unit files to the cluster.
 #[derive(Debug, clap::Args)]
@@ -140,5 +140,21 @@ fn read(path: &Path) -> anyhow::Result<(UnitName, String)> {
     };
     let file = UnitFile::parse(&shown, &bytes).map_err(refuse)?;
     file.validate(&name).map_err(refuse)?;
+    tell_without_effect(&name, &file);
     Ok((name, file.text().to_owned()))
+}
+
+/// Warns of the lines of `[Install]` that do nothing here. They are no mistake: the same file may be
+/// installed on a machine by systemctl.
+pub(crate) fn tell_without_effect(name: &UnitName, file: &UnitFile) {
+    // What a template's lines come to is seen by any instance.
+    let any = if name.is_template() { name.with_instance("1").ok() } else { None };
+    let ignored = file.install(any.as_ref().unwrap_or(name)).ignored;
+    if !ignored.is_empty() {
+        print::tell(format_args!(
+            "{} {name}: without effect in [Install]: {}",
+            paint::bad("warning:"),
+            text::one_line(&ignored.join("; "))
+        ));
+    }
 }

@@ -233,3 +233,22 @@ fn a_new_text_and_the_order_to_start_are_one_write() {
     let written = api.asked().into_iter().filter(|what| what.starts_with("POST")).count();
     assert_eq!(written, 1, "{:?}", api.asked());
 }
+
+#[test]
+fn lines_of_install_that_do_nothing_are_told_when_a_file_is_given() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = |name: &str, text: &str| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, format!("[Service]\nExecStart=/bin/true\n[Install]\n{text}\n")).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let odd = file("a.service", "WantedBy=multi-user.target\nAlias=b.service\nAlso=c.socket");
+    let api = Api::new(starting(runs()));
+    let ended = flotctl(&[&api], &["submit", &odd]);
+    assert_eq!(ended.code, Some(0), "it is no mistake: {ended:?}");
+    let expected = "warning: a.service: without effect in [Install]: Alias=b.service; Also=c.socket\n";
+    assert_eq!(ended.err, expected);
+    let template = file("web@.service", "WantedBy=stack@%i.target");
+    let ended = flotctl(&[&api], &["submit", &template]);
+    assert_eq!((ended.code, ended.err.as_str()), (Some(0), ""), "it has its effect for each instance");
+}
