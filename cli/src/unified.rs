@@ -4,9 +4,23 @@ use similar::TextDiff;
 
 use crate::{paint, print, text};
 
-/// Prints how a text changes: it is new, or it goes, where one side is missing.
-pub(crate) fn print(name: &str, before: Option<&str>, after: Option<&str>) -> std::io::Result<()> {
-    for line in lines(name, before, after) {
+/// Where a text comes from that the cluster's is compared with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Other {
+    /// A folder of unit files.
+    Folder,
+    /// What a person has just written in an editor.
+    Edited,
+}
+
+/// Prints how a text of the cluster's changes: it is new, or it goes, where one side is missing.
+pub(crate) fn print(
+    name: &str,
+    before: Option<&str>,
+    after: Option<&str>,
+    other: Other,
+) -> std::io::Result<()> {
+    for line in lines(name, before, after, other) {
         match line.as_bytes().first() {
             Some(b'+') => print::line(paint::good(&line))?,
             Some(b'-') => print::line(paint::bad(&line))?,
@@ -17,12 +31,16 @@ pub(crate) fn print(name: &str, before: Option<&str>, after: Option<&str>) -> st
 }
 
 /// Returns the lines, without the characters that would do something to a terminal.
-fn lines(name: &str, before: Option<&str>, after: Option<&str>) -> Vec<String> {
+fn lines(name: &str, before: Option<&str>, after: Option<&str>, other: Other) -> Vec<String> {
     let side = |text: Option<&str>, of: &str| match text {
         Some(_) => format!("{of}/{name}"),
         None => "/dev/null".to_owned(),
     };
-    let (from, to) = (side(before, "cluster"), side(after, "folder"));
+    let other = match other {
+        Other::Folder => "folder",
+        Other::Edited => "edited",
+    };
+    let (from, to) = (side(before, "cluster"), side(after, other));
     let difference = TextDiff::from_lines(before.unwrap_or_default(), after.unwrap_or_default());
     let shown = difference.unified_diff().header(&from, &to).to_string();
     shown.lines().map(text::one_line).map(|line| line.to_string()).collect()
@@ -34,9 +52,11 @@ mod tests {
 
     #[test]
     fn a_changed_line_is_shown_with_its_neighbours() {
-        let lines = lines("a.service", Some("[Service]\nNice=1\n"), Some("[Service]\nNice=2\n"));
+        let lines = |other| {
+            super::lines("a.service", Some("[Service]\nNice=1\n"), Some("[Service]\nNice=2\n"), other)
+        };
         assert_eq!(
-            lines,
+            lines(Other::Folder),
             [
                 "--- cluster/a.service",
                 "+++ folder/a.service",
@@ -46,11 +66,12 @@ mod tests {
                 "+Nice=2"
             ]
         );
+        assert_eq!(lines(Other::Edited)[..2], ["--- cluster/a.service", "+++ edited/a.service"]);
     }
 
     #[test]
     fn what_is_new_has_no_other_side() {
-        let lines = lines("a.service", None, Some("[Service]\n"));
+        let lines = lines("a.service", None, Some("[Service]\n"), Other::Folder);
         assert_eq!(lines[0], "--- /dev/null");
         assert_eq!(lines.last().map(String::as_str), Some("+[Service]"));
     }

@@ -72,7 +72,7 @@ pub(crate) async fn run(cluster: &Cluster, args: &Args, output: Output) -> anyho
         }
         let (text, question) = match check(&name, &bytes) {
             Ok(text) => {
-                unified::print(name.as_str(), Some(&before.text), Some(&text))?;
+                unified::print(name.as_str(), Some(&before.text), Some(&text), unified::Other::Edited)?;
                 (Some(text), "Give it to the cluster? [y]es, [e]dit again, [N]o: ")
             }
             Err(why) => {

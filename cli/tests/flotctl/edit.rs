@@ -74,6 +74,7 @@ fn what_was_written_is_given_to_the_cluster_if_nobody_changed_it_meanwhile() {
     let api = Api::new(cluster);
     let edited = edit(&api, "sed -i s/100/200/ \"$1\"", &["--yes", "a"]);
     assert_eq!(edited.code, Some(0), "{}", edited.err);
+    assert!(edited.out.starts_with("--- cluster/a.service\n+++ edited/a.service\n"), "{}", edited.out);
     assert!(edited.out.contains("-ExecStart=/bin/sleep 100\n+ExecStart=/bin/sleep 200\n"), "{}", edited.out);
     assert!(edited.out.ends_with("a.service updated\n"), "{}", edited.out);
     assert_eq!(edited.given, [json!({ "text": TEXT.replace("100", "200") })]);

@@ -17,7 +17,7 @@ pub(super) async fn print(cluster: &Cluster, work: &Work) -> anyhow::Result<()> 
         };
         let after = if *step == Step::Remove { None } else { after };
         print::line("")?;
-        unified::print(unit.as_str(), before.as_deref(), after)?;
+        unified::print(unit.as_str(), before.as_deref(), after, unified::Other::Folder)?;
     }
     Ok(())
 }
