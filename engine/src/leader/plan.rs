@@ -286,8 +286,11 @@ impl Planning<'_> {
             let why = "it is on another machine too".to_owned();
             plan.depart(extra, Departure::Requirements, Cause { why, request: None });
         }
-        if wanted.adopt && active.iter().any(|on| self.is_taken_over(on)) {
+        if let Some(on) = active.iter().find(|on| wanted.adopt && self.is_taken_over(on)) {
             plan.taken_over = self.state.units().get(unit).and_then(note_taken_over);
+            if plan.taken_over.is_some() {
+                plan.tell("taken-over", Some(on.machine), Some("it runs on as it ran before".to_owned()));
+            }
         }
         let target = decided.place.first().copied().filter(|id| self.may_take(unit, placed, *id));
         if let Some(planned) = self.go_on_moving(&mut plan, placed, wanted, decided, target) {
