@@ -6,7 +6,7 @@ use anyhow::Context as _;
 use flotilla_agent::{Outlook, Registration};
 use sd_notify::NotifyState;
 use tokio::{
-    signal::unix::{SignalKind, signal},
+    signal::unix::{Signal, SignalKind, signal},
     sync::watch,
     task::JoinSet,
     time::{Instant, interval, timeout},
@@ -39,6 +39,9 @@ pub(crate) async fn run(config: &Config) -> anyhow::Result<()> {
     let stop = CancellationToken::new();
     let mut terminate = signal(SignalKind::terminate()).context("SIGTERM cannot be listened to")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("SIGINT cannot be listened to")?;
+    let hangup = signal(SignalKind::hangup()).context("SIGHUP cannot be listened to")?;
+    let mut side = JoinSet::new();
+    side.spawn(tell_hangups(hangup));
     let mut opening = std::pin::pin!(Shared::open(config, stop.clone()));
     let shared = loop {
         tokio::select! {
@@ -50,7 +53,6 @@ pub(crate) async fn run(config: &Config) -> anyhow::Result<()> {
     let Some(shared) = shared else { return Ok(()) };
     let mut tasks = Tasks::default();
     let running = roles::start(&shared, &mut tasks).await?;
-    let mut side = JoinSet::new();
     side.spawn(tell_systemd(running));
 
     let result = tokio::select! {
@@ -80,6 +82,16 @@ pub(crate) async fn run(config: &Config) -> anyhow::Result<()> {
             );
             Ok(())
         }
+    }
+}
+
+/// Says of each SIGHUP that it does nothing: many daemons read their configuration anew on it, and whoever
+/// sends it by habit must not end this one.
+async fn tell_hangups(mut hangup: Signal) {
+    while hangup.recv().await.is_some() {
+        info!(
+            "SIGHUP has no effect; to have a changed configuration in force restart flotillad, units run on"
+        );
     }
 }
 
