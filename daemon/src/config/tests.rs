@@ -137,6 +137,24 @@ fn every_mistake_is_told_with_its_line() {
 }
 
 #[test]
+fn without_tls_it_listens_on_loopback_alone_and_only_where_that_is_switched_on() {
+    let api = |lines: &str| load(&format!("[api]\n{lines}\n[store.embedded]\n"), &none());
+    let unless_told = api("").expect("valid").api;
+    assert!(unless_told.listen.is_empty() && !unless_told.insecure_loopback, "on its socket alone");
+    for lines in [
+        "listen = \"127.0.0.1:1\"",
+        "listen = \"127.0.0.1:1\"\ninsecure-loopback = false",
+        "listen = \"10.0.0.1:1\"\ninsecure-loopback = true",
+        "listen = [\"127.0.0.1:1\", \"0.0.0.0:1\"]\ninsecure-loopback = true",
+    ] {
+        let error = api(lines).expect_err(lines);
+        assert!(error.contains("listening needs certificates"), "{lines}: {error}");
+    }
+    let on = api("listen = [\"127.0.0.1:1\", \"[::1]:1\"]\ninsecure-loopback = true").expect("valid").api;
+    assert!(on.listen.len() == 2 && on.insecure_loopback && on.tls.is_none());
+}
+
+#[test]
 fn resources_are_counted_and_stand_in_place_of_what_is_found() {
     let text = "address = \"::ffff:10.0.0.1\"\n[resources]\ncpu = \"3.5\"\nmemory = \"12G\"\ngpu = 2\n[store.embedded]\n";
     let config = load(text, &none()).expect("valid");

@@ -9,6 +9,8 @@
 )]
 
 mod calls;
+mod certificates;
+mod doors;
 mod fleetctl;
 mod instances;
 mod machines;

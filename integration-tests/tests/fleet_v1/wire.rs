@@ -7,9 +7,11 @@ use std::{
     net::{Shutdown, SocketAddr, TcpStream},
     os::unix::net::UnixStream,
     path::PathBuf,
+    sync::Arc,
     time::Duration,
 };
 
+use rustls::{ClientConfig, ClientConnection, StreamOwned};
 use serde_json::Value;
 
 /// How long an answer may take on a busy computer.
@@ -20,6 +22,8 @@ const LIMIT: Duration = Duration::from_secs(60);
 pub enum Wire {
     Unix(PathBuf),
     Tcp(SocketAddr),
+    /// With whatever certificates the configuration has.
+    Tls(SocketAddr, Arc<ClientConfig>),
 }
 
 /// An answer, whole.
@@ -37,18 +41,26 @@ pub struct Connection {
 
 trait ReadWrite: Read + Write {
     /// Ends what is said, and not what is heard.
-    fn shut(&self);
+    fn shut(&mut self);
 }
 
 impl ReadWrite for UnixStream {
-    fn shut(&self) {
+    fn shut(&mut self) {
         self.shutdown(Shutdown::Write).unwrap();
     }
 }
 
 impl ReadWrite for TcpStream {
-    fn shut(&self) {
+    fn shut(&mut self) {
         self.shutdown(Shutdown::Write).unwrap();
+    }
+}
+
+impl ReadWrite for StreamOwned<ClientConnection, TcpStream> {
+    fn shut(&mut self) {
+        self.conn.send_close_notify();
+        self.flush().unwrap();
+        self.sock.shutdown(Shutdown::Write).unwrap();
     }
 }
 
@@ -71,6 +83,12 @@ impl Wire {
                 stream.set_read_timeout(Some(LIMIT)).unwrap();
                 Box::new(stream)
             }
+            Self::Tls(address, config) => {
+                let stream = TcpStream::connect(address).unwrap();
+                stream.set_read_timeout(Some(LIMIT)).unwrap();
+                let session = ClientConnection::new(Arc::clone(config), address.ip().into()).unwrap();
+                Box::new(StreamOwned::new(session, stream))
+            }
         };
         Connection { reader: BufReader::new(stream) }
     }
@@ -88,7 +106,7 @@ impl Wire {
     pub fn last(&self, request_line: &str, body: &[u8]) -> Reply {
         let mut connection = self.connect();
         connection.write(request_line, &["Host: localhost", "Content-Type: application/json"], body);
-        connection.reader.get_ref().shut();
+        connection.reader.get_mut().shut();
         let reply = connection.answer(request_line);
         connection.ends(request_line);
         reply
@@ -110,6 +128,17 @@ impl Wire {
 }
 
 impl Connection {
+    /// Sends a request to somebody who may not answer; returns what comes before the connection ends.
+    pub fn ask_in_vain(&mut self, request_line: &str) -> Vec<u8> {
+        let stream = self.reader.get_mut();
+        let request = format!("{request_line}\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+        let mut heard = Vec::new();
+        // How it ends, and whether before the request is read, is the other's affair.
+        let sent = stream.write_all(request.as_bytes()).and_then(|()| stream.flush());
+        let _ended = sent.and_then(|()| self.reader.read_to_end(&mut heard));
+        heard
+    }
+
     /// Sends a request and reads one answer.
     pub fn ask(&mut self, request_line: &str, headers: &[&str], body: &[u8]) -> Reply {
         self.send(request_line, &[&["Host: localhost"], headers].concat(), body)

@@ -32,7 +32,10 @@ use serde_json::Value;
 use tokio::{runtime::Runtime, sync::watch};
 use tokio_util::sync::CancellationToken;
 
-use crate::wire::{Reply, Wire};
+use crate::{
+    certificates::Certificates,
+    wire::{Reply, Wire},
+};
 
 /// How long anything may take on a busy computer.
 pub const LIMIT: Duration = Duration::from_secs(60);
@@ -43,6 +46,9 @@ pub struct World {
     pub machines: Vec<FakeSystemd>,
     pub unix: Wire,
     pub tcp: Wire,
+    pub tls: Wire,
+    pub certificates: Certificates,
+    node: Arc<Node>,
     _engine: Engine,
     seat: watch::Sender<Option<StateReader>>,
     reader: StateReader,
@@ -124,13 +130,20 @@ impl World {
             metrics: Metrics::default(),
             health: watch::Sender::new(Health::default()).subscribe(),
         };
-        let router = flotilla_server::router(Arc::new(node));
+        let node = Arc::new(node);
+        let router = flotilla_server::router(Arc::clone(&node));
         let socket = folder.path().join("api.sock");
         let unix = flotilla_server::serve_unix(&socket, None, router.clone(), stop.clone()).await.unwrap();
         tokio::spawn(unix);
         let address = free_address();
-        let tcp = flotilla_server::serve_insecure_loopback(address, router, stop.clone()).await.unwrap();
+        let tcp =
+            flotilla_server::serve_insecure_loopback(address, router.clone(), stop.clone()).await.unwrap();
         tokio::spawn(tcp);
+        let (certificates, guarded) = (Certificates::new(folder.path()), free_address());
+        let files = certificates.machine(1);
+        let tls = flotilla_server::serve_tls(guarded, &files, router, stop.clone()).await.unwrap();
+        tokio::spawn(tls);
+        let user = certificates.client(Some("urn:flotilla:user:ada"));
         let machines = (1..=machines).map(|n| {
             let systemd = FakeSystemd::new(n as u64);
             let agent = Agent::new(
@@ -147,6 +160,9 @@ impl World {
             operations: operations(),
             unix: Wire::Unix(socket),
             tcp: Wire::Tcp(address),
+            tls: Wire::Tls(guarded, user),
+            certificates,
+            node,
             _engine: engine,
             seat,
             reader,
@@ -159,6 +175,13 @@ impl World {
     /// Runs something of the cluster's to its end.
     pub fn run<T>(&self, what: impl Future<Output = T>) -> T {
         self.runtime.as_ref().unwrap().block_on(what)
+    }
+
+    /// Begins to serve without TLS on another address; says why not.
+    pub fn serve_without_tls(&self, address: SocketAddr) -> Result<(), String> {
+        let router = flotilla_server::router(Arc::clone(&self.node));
+        let serving = flotilla_server::serve_insecure_loopback(address, router, self.stop.clone());
+        self.run(async { serving.await.map(drop).map_err(|error| error.to_string()) })
     }
 
     /// Takes the seat from the server, or gives it back.
@@ -178,7 +201,7 @@ impl World {
 
     /// Every way to the API and every base of its paths.
     pub fn doors(&self) -> Vec<(&Wire, &'static str)> {
-        [&self.unix, &self.tcp]
+        [&self.unix, &self.tcp, &self.tls]
             .into_iter()
             .flat_map(|wire| [(wire, "/fleet/v1"), (wire, "/v1-alpha")])
             .collect()
@@ -238,7 +261,7 @@ fn machine_id(n: usize) -> MachineId {
 }
 
 /// An address on which nobody listens a moment ago.
-fn free_address() -> SocketAddr {
+pub fn free_address() -> SocketAddr {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
 }
 
