@@ -1,6 +1,8 @@
 //! What the README and the guide say of the command line holds: every command in them is taken,
 //! every option that the guide of flotctl names is one, and every variable is in it.
 
+mod tests_named;
+
 use std::collections::BTreeSet;
 
 use clap::{CommandFactory as _, Parser as _, error::ErrorKind};

@@ -252,3 +252,29 @@ fn lines_of_install_that_do_nothing_are_told_when_a_file_is_given() {
     let ended = flotctl(&[&api], &["submit", &template]);
     assert_eq!((ended.code, ended.err.as_str()), (Some(0), ""), "it has its effect for each instance");
 }
+
+/// fleet left the columns of global units empty.
+#[test]
+fn a_global_unit_is_listed_with_how_many_machines_have_its_text() {
+    let mut global = placed("all.service", "active", "running");
+    let one = global["placements"][0].clone();
+    let on = |n: usize| {
+        let mut it = one.clone();
+        (it["machine"], it["host"]) = (json!(format!("{n:032x}")), json!(format!("m{n}")));
+        it
+    };
+    global["global"] = json!(true);
+    global["placements"] = (1..=5).map(on).collect();
+    global["versions"] = json!({ "updated": 3, "all": 5 });
+    let api = Api::new(move |request| match request.what.as_str() {
+        "GET /v1/version" => version(),
+        "GET /readyz" => ready(),
+        "GET /v1/units" => crate::api::page(std::slice::from_ref(&global)),
+        other => panic!("{other}"),
+    });
+    let fields = "--fields=unit,dstate,tmachine,updated,global";
+    let ended = flotctl(&[&api], &["list-unit-files", "--no-legend", fields]);
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    let row: Vec<&str> = ended.out.split_whitespace().collect();
+    assert_eq!(row, ["all.service", "launched", "5", "machines", "3/5", "yes"], "{ended:?}");
+}

@@ -347,3 +347,31 @@ async fn two_who_start_a_unit_that_failed_start_it_once() {
     operations.set_target(&[name("a.service")], Target::Loaded, false, "cem").await.unwrap();
     assert_eq!(operations.write(&again, false, "ann").await.unwrap().written[0].effect, Effect::Changed);
 }
+
+/// fleet's agents tried to run a template that was started, for ever, and nothing else.
+#[tokio::test(start_paused = true)]
+async fn no_template_is_started_and_an_order_with_one_changes_nothing() {
+    let (store, _) = store(27);
+    let operations = operations(&store);
+    let texts = ["web@.service", "a.service"].map(|unit| (name(unit), "one".to_owned()));
+    operations.submit(&texts, "ann").await.unwrap();
+    let told = events(&store).await.len();
+    for target in [Target::Loaded, Target::Launched] {
+        for units in [vec![name("web@.service")], vec![name("a.service"), name("web@.service")]] {
+            let refused = operations.set_target(&units, target, true, "ann").await.unwrap_err();
+            assert!(
+                matches!(&refused, OperationError::TemplateStarted(unit) if *unit == units[units.len() - 1])
+            );
+        }
+    }
+    let refused = operations.restart(&[name("web@.service")], "ann").await;
+    assert!(matches!(refused, Err(OperationError::TemplateStarted(_))), "{refused:?}");
+    let started = UnitOrder { word: Some(START), ..UnitOrder::submit(NewText::first("two")) };
+    let refused = operations.write(&[(name("db@.service"), started)], true, "ann").await;
+    assert!(matches!(refused, Err(OperationError::TemplateStarted(_))), "also when it is made: {refused:?}");
+    assert!(operations.registry().unit(&name("db@.service")).await.unwrap().is_none());
+    for unit in ["web@.service", "a.service"] {
+        assert_eq!(record(&operations, unit).await.target, Target::Inactive, "{unit}");
+    }
+    assert_eq!(events(&store).await.len(), told);
+}

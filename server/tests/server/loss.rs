@@ -2,11 +2,13 @@
 
 use std::time::{Duration, Instant};
 
+use axum::http::{HeaderMap, Method};
 use flotilla_api::{
     action::{Action, Order},
     error::ErrorKind,
     page::ListQuery,
 };
+use flotilla_engine::StateQuery;
 use flotilla_registry::{
     keys::{Key, Keys},
     records::{Record as _, SeatRecord, VERSION},
@@ -14,7 +16,10 @@ use flotilla_registry::{
 };
 use tokio::{io::AsyncReadExt as _, net::TcpListener, time::timeout};
 
-use crate::world::{LIMIT, World, id};
+use crate::{
+    native::report,
+    world::{LIMIT, World, id, name},
+};
 
 /// Sooner than any connection to somebody who is not there is given up.
 const AT_ONCE: Duration = Duration::from_secs(2);
@@ -76,6 +81,46 @@ async fn a_lost_machine_is_not_asked_and_its_unit_says_why_it_has_no_place() {
     let why = unit.unplaced.unwrap();
     assert!(why.starts_with("m2 is lost; 1 machine: metadata host=m2"), "{why}");
     assert!(!world.client.why("bound").await.unwrap().placed);
+}
+
+/// fleet's rows outlived their machine, or went with the row of another one.
+#[tokio::test]
+async fn a_machines_rows_of_states_go_with_it_and_no_other_does() {
+    let world = World::new().await;
+    world.register(1).await;
+    world.register(2).await;
+    world.see_machines(2).await;
+    let text = "[Service]\nExecStart=/bin/true\n[X-Flotilla]\nGlobal=true\n".to_owned();
+    world.operations.submit(&[(name("all.service"), text)], "test").await.unwrap();
+    let launched = flotilla_registry::records::Target::Launched;
+    world.operations.set_target(&[name("all.service")], launched, true, "test").await.unwrap();
+    let reader = world.engine.reader().unwrap();
+    let placed = || reader.unit(&name("all.service")).0.map_or(0, |row| row.placements.len());
+    let everywhere = async {
+        while placed() < 2 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    timeout(LIMIT, everywhere).await.unwrap();
+    for n in [1, 2] {
+        report(&world, n, "all.service", "active").await;
+    }
+    let rows = || -> Vec<_> {
+        let query = StateQuery { limit: 10, ..StateQuery::default() };
+        reader.states(query).into_iter().map(|row| (row.machine, row.report.active)).collect()
+    };
+    let active = |n| (id(n), "active".to_owned());
+    let told = async {
+        while rows() != [active(1), active(2)] {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    timeout(LIMIT, told).await.unwrap();
+    lose(&world, 2).await;
+    assert_eq!(rows(), [active(1)]);
+    let answer = world.client.forward(Method::GET, "fleet/v1/state", HeaderMap::new(), "").await.unwrap();
+    let listed = answer.text().await.unwrap();
+    assert!(listed.contains(&id(1).to_string()) && !listed.contains(&id(2).to_string()), "{listed}");
 }
 
 /// The seat that is asked first dies of the question: what only reads is asked of the next one, and an order

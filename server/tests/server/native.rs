@@ -42,9 +42,10 @@ fn service(metadata: &str) -> String {
 }
 
 /// Says in a machine's place how a unit is on it.
-async fn report(world: &World, on: u8, unit: &str, active: &str) {
+pub(crate) async fn report(world: &World, on: u8, unit: &str, active: &str) {
     let reader = world.engine.reader().unwrap();
-    let token = reader.unit(&name(unit)).0.unwrap().placements[0].token;
+    let row = reader.unit(&name(unit)).0.unwrap();
+    let token = row.placements.iter().find(|placement| placement.machine == id(on)).unwrap().token;
     let report: UnitReport = serde_json::from_value(json!({
         "unit": unit, "token": Token(token.0), "run": 1, "load": "loaded", "active": active,
         "sub": if active == "failed" { "failed" } else { "running" },
@@ -386,6 +387,32 @@ async fn the_clusters_settings_are_read_and_set() {
     let body = json!({"events_max": 500});
     let (status, ..) = send(&world, Method::PATCH, "/v1/cluster/settings", &stale, body).await;
     assert_eq!(status, 412);
+}
+
+/// fleet cut lines at 2048 bytes, stored what no agent could read, and found out only there.
+#[tokio::test]
+async fn lines_may_be_long_and_what_is_not_valid_is_not_stored() {
+    let world = World::new().await;
+    let long = format!("[Service]\nExecStart=/bin/echo {}\n", "x".repeat(100_000));
+    let path = "/v1/units/long.service";
+    let (status, _, body) = send(&world, Method::PUT, path, &[], json!({ "text": long })).await;
+    assert_eq!(status, 200, "{body}");
+    assert_eq!(world.client.content("long.service").await.unwrap().text, long, "to the last byte");
+
+    let invalid = json!({ "text": "[Service]\nExecStart=/bin/true\nWantedBy\n" });
+    let submitted = json!({ "units": [{ "name": "bad.service", "text": invalid["text"] }] });
+    for (method, path, body) in [
+        (Method::PUT, "/v1/units/bad.service", invalid),
+        (Method::POST, "/v1/units", submitted.clone()),
+        (Method::POST, "/v1/bulk", submitted),
+    ] {
+        let (status, _, body) = send(&world, method, path, &[], body).await;
+        assert_eq!((status, &body["kind"]), (422, &json!("invalid-unit")), "{path}: {body}");
+        assert!(text(&body).contains("bad.service"), "{body}");
+        assert!(body.to_string().contains(":3:1: this line has no `=`"), "with its line: {body}");
+    }
+    let refused = world.client.unit("bad.service").await.unwrap_err();
+    assert_eq!(refused.kind(), Some(ErrorKind::NotFound), "{refused}");
 }
 
 /// What an operator says to the whole cluster, or to one flotillad, is told with who said it.
