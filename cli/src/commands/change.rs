@@ -2,8 +2,8 @@
 //! until they have come true (`wait.rs`), and what became of each unit (`report.rs`).
 
 mod known;
-mod report;
 mod replace;
+mod report;
 mod wait;
 
 use std::path::{Path, PathBuf};

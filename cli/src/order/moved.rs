@@ -89,6 +89,8 @@ mod tests {
             reason: None,
             versions: Versions::default(),
             rollout: None,
+            next_start: false,
+            own_text: false,
             set: None,
         };
         change(&mut unit);

@@ -201,6 +201,7 @@ mod tests {
             versions: Versions::default(),
             rollout: None,
             waits: None,
+            next_start: false,
         }
     }
 

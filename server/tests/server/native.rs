@@ -415,23 +415,20 @@ async fn lines_may_be_long_and_what_is_not_valid_is_not_stored() {
     assert_eq!(refused.kind(), Some(ErrorKind::NotFound), "{refused}");
 }
 
-/// What an operator says to the whole cluster, or to one flotillad, is told with who said it.
+/// What an operator says to one flotillad is told with who said it; of a hold that is ended the leader tells.
 #[tokio::test]
-async fn a_hold_that_is_ended_and_a_store_that_is_accepted_are_events() {
+async fn a_store_that_is_accepted_is_an_event() {
     let world = World::new().await;
     world.register(1).await;
     world.see_machines(1).await;
     let by = [("x-request-id", "r-9")];
-    for path in ["/v1/cluster/release-hold", "/v1/accept-store"] {
-        let (status, _, body) = send(&world, Method::POST, path, &by, Value::Null).await;
-        assert_eq!(status, 204, "{path}: {body}");
-    }
+    let (status, _, body) = send(&world, Method::POST, "/v1/accept-store", &by, Value::Null).await;
+    assert_eq!(status, 204, "{body}");
     let mut events = world.client.events(&EventsQuery::default(), None).await.unwrap();
     let mut told = Vec::new();
     while let Some(event) = timeout(LIMIT, events.next()).await.unwrap().unwrap() {
         let event = event.data;
         told.extend((event.request.as_deref() == Some("r-9")).then_some((event.kind, event.machine)));
     }
-    let expected = [("hold-release-ordered", None), ("store-accepted", Some(id(1)))];
-    assert_eq!(told, expected.map(|(kind, machine)| (kind.to_owned(), machine)));
+    assert_eq!(told, [("store-accepted".to_owned(), Some(id(1)))]);
 }
