@@ -71,7 +71,7 @@ impl Named {
     /// Returns what a word means that was asked for. An id in full means its machine, also where only what
     /// is left of it is known.
     pub(crate) fn meaning(&self, word: &str) -> Meaning {
-        match (self.0.get(word), word.parse()) {
+        match (self.0.get(word), word.to_ascii_lowercase().parse()) {
             (Some(Meaning::Nothing) | None, Ok(id)) => Meaning::One(id),
             (Some(meaning), _) => meaning.clone(),
             (None, Err(_)) => Meaning::Nothing,
