@@ -6,7 +6,6 @@ mod report;
 mod wait;
 
 use flotilla_api::action::{Action, Order, Outcome};
-use flotilla_units::UnitName;
 use tokio::time::{Instant, timeout_at};
 
 use super::{
