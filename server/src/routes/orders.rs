@@ -82,20 +82,24 @@ fn select(reader: &StateReader, action: Action, words: &[String]) -> Result<Vec<
                 units.insert(name.clone());
             }
             Selector::Pattern(_) => {
-                let before = units.len();
+                // What other words name already counts as well.
+                let mut any = false;
                 // A template matches `web@*` too, and nobody means it.
                 let matches = |name: &UnitName| selector.selects(name) && !name.is_template();
                 let mut after = None;
                 loop {
                     let page = reader.units(after.as_ref(), PAGE_MAX, matches);
                     let meant = page.rows.into_iter().filter(|row| action != Action::Restart || !rests(row));
-                    units.extend(meant.map(|row| row.name));
+                    for row in meant {
+                        any = true;
+                        units.insert(row.name);
+                    }
                     after = page.next;
                     if after.is_none() {
                         break;
                     }
                 }
-                if units.len() == before {
+                if !any {
                     let which = if action == Action::Restart { " that is wanted on a machine" } else { "" };
                     return Err(ApiError::not_found(format!("no unit{which} matches {word}")));
                 }

@@ -78,6 +78,8 @@ async fn a_pattern_restarts_nothing_that_rests() {
     order(Action::Start, &["a"]).await.unwrap();
     order(Action::Load, &["loaded"]).await.unwrap();
     assert_eq!(order(Action::Restart, &["*"]).await.unwrap(), "a.service loaded.service");
+    let both = order(Action::Restart, &["a", "a*"]).await.unwrap();
+    assert_eq!(both, "a.service", "a pattern that matches what is named already matches something");
     // Who names it means it, as systemctl does.
     assert_eq!(order(Action::Restart, &["b"]).await.unwrap(), "b.service");
 }
