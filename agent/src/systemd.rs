@@ -308,8 +308,9 @@ pub trait Systemd: fmt::Debug + Send + Sync + 'static {
     /// its start ended in `done`, and when it was, stay as they are.
     async fn adopt(&self, unit: &UnitName, hash: ContentHash) -> Result<(), SystemdError>;
 
-    /// Takes over a unit of the machine's own that runs with exactly this text: afterwards it is
-    /// flotilla's, under this evidence and as one whose start ended in `done`, and runs as it did. Its
+    /// Takes over a unit of the machine's own that runs with this text, or one that systemd runs alike:
+    /// afterwards it is flotilla's, under this evidence (with the text that it has) and as one whose start
+    /// ended in `done`, and runs as it did. Its
     /// own files are moved to where they can be put back from. One that is at rest is flotilla's
     /// afterwards without evidence. Does nothing where the machine has no such unit of its own. Goes
     /// on with what an earlier agent has begun.

@@ -113,7 +113,7 @@ impl DbusSystemd {
         let door = Door { address, live, calls: Calls::default(), shared: shared.clone() };
         let reloads = Arc::new(Reloads::default());
         let unread = Unread::open(files.clone(), door.clone(), reloads.clone());
-        Ok(Self {
+        let this = Self {
             layout,
             files,
             shared,
@@ -124,7 +124,9 @@ impl DbusSystemd {
             unread,
             installs: Installs::default(),
             groups: usage::Groups::default(),
-        })
+        };
+        this.settle_ledgers().await?;
+        Ok(this)
     }
 
     /// Returns how often systemd was told to read all unit files again: the expensive thing that is
@@ -517,6 +519,10 @@ impl Systemd for DbusSystemd {
                 return Err(still_loaded(unit));
             }
             self.release(unit, &loaded).await?;
+        }
+        // Nothing tells afterwards that it was taken over whole.
+        if self.files.read(unit)?.evidence.is_some() {
+            self.settle_ledger(unit).await?;
         }
         let changed = self.files.link_changes(unit, None)?;
         self.unread.note(&self.files, &changed)?;
