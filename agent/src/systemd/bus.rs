@@ -88,6 +88,7 @@ pub struct DbusSystemd {
     unread: Unread,
     installs: Installs,
     groups: usage::Groups,
+    readers: history::Readers,
 }
 
 impl fmt::Debug for DbusSystemd {
@@ -124,6 +125,7 @@ impl DbusSystemd {
             unread,
             installs: Installs::default(),
             groups: usage::Groups::default(),
+            readers: history::Readers::default(),
         };
         this.settle_ledgers().await?;
         Ok(this)
@@ -539,7 +541,7 @@ impl Systemd for DbusSystemd {
         // What was taken over was started before there was any evidence of it.
         let before = disk.evidence.filter(|evidence| evidence.started).map(|_| JobResult::Done);
         let before = History { start: before, stopped_by_job: false };
-        history::read(unit, since, before, self.layout.user).await
+        history::read(&self.readers, unit, since, before, self.layout.user).await
     }
 
     async fn changes(&self) -> Result<mpsc::Receiver<Change>, SystemdError> {
