@@ -367,6 +367,8 @@ fn started(placement: &Placement, run: u64) -> Verdict {
         ("inactive", _) if state.stopped_locally => {
             Verdict::failed(on, "it was stopped on the machine itself")
         }
+        // Nothing of it has begun; before that it looks as if it were over.
+        ("inactive", _) if state.starting => Verdict::Pending(format!("starting on {on}")),
         // A oneshot without RemainAfterExit= is inactive once it has succeeded.
         ("inactive", _) if state.result.is_none() => Verdict::Done(format!("finished on {on}")),
         ("inactive", _) => died(on),

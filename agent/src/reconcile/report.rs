@@ -1,9 +1,14 @@
 //! What to report of one unit.
 
-use flotilla_registry::records::{ManifestEntry, UnitReport};
+use flotilla_registry::records::{ManifestEntry, Target, UnitReport};
 
 use super::{Gate, Situation, Standing, standing, wanted};
 use crate::systemd::{Evidence, UnitState};
+
+/// The state of a unit whose start is queued, and its sub state.
+const ACTIVATING: &str = "activating";
+
+const QUEUED: &str = "queued";
 
 /// Returns one report per order, and one for what is here and no order names.
 pub(super) fn reports(s: &Situation<'_>, held_if_gated: bool) -> Vec<UnitReport> {
@@ -59,9 +64,10 @@ fn of_order(s: &Situation<'_>, order: &ManifestEntry, held_if_gated: bool) -> Un
     if order.departing.is_some() {
         report.gone = gone(s, order);
     } else {
+        report.starting = order.target == Target::Launched && started.is_some_and(|e| !e.started);
         let current = started.is_some_and(|e| e.run == order.run && e.started);
         let by_hand = matches!(s.attempts.history(), Some(Ok(history)) if history.stopped_by_job);
-        let launched = order.target == flotilla_registry::records::Target::Launched;
+        let launched = order.target == Target::Launched;
         report.stopped_locally = launched && current && report.active == "inactive" && by_hand;
     }
     if !report.gone {
@@ -140,7 +146,11 @@ fn stray(s: &Situation<'_>) -> Option<UnitReport> {
     Some(report)
 }
 
-fn blank(unit: flotilla_units::UnitName, started: Option<&Evidence>, state: UnitState) -> UnitReport {
+fn blank(unit: flotilla_units::UnitName, started: Option<&Evidence>, mut state: UnitState) -> UnitReport {
+    if state.job && matches!(state.active.as_str(), "inactive" | "failed") {
+        // systemd has no word for it, and whoever reads `inactive` takes it for the end.
+        (state.active, state.sub) = (ACTIVATING.to_owned(), QUEUED.to_owned());
+    }
     UnitReport {
         unit,
         token: None,
@@ -156,6 +166,7 @@ fn blank(unit: flotilla_units::UnitName, started: Option<&Evidence>, state: Unit
         restarts: state.restarts,
         gone: false,
         stray: false,
+        starting: false,
         stopped_locally: false,
         problem: None,
     }

@@ -257,6 +257,35 @@ fn a_unit_stopped_by_hand_stays_so_and_is_reported() {
     assert_eq!((ended.next, ended.reports[0].stopped_locally), (Next::Settled, false), "a oneshot that ran");
 }
 
+/// While its start waits for another unit's, or has not been asked for after a crash, it looks to systemd as if it
+/// had run to its end.
+#[test]
+fn a_start_that_has_not_been_carried_out_is_told_from_one_that_is_over() {
+    let report = |orders: &[ManifestEntry], present: &Present| {
+        let report = decide(orders, Some(present), &Attempts::default()).reports.remove(0);
+        (report.active, report.sub, report.run, report.starting)
+    };
+    let is = |active: &str, sub: &str, starting| (active.to_owned(), sub.to_owned(), 1, starting);
+    let orders = [order(1, 1)];
+    for active in ["inactive", "failed"] {
+        let mut queued = under(1, 1, false, active);
+        queued.state.job = true;
+        assert_eq!(report(&orders, &queued), is("activating", "queued", true));
+    }
+    assert_eq!(report(&orders, &under(1, 1, false, "inactive")), is("inactive", "dead", true));
+    assert_eq!(report(&orders, &under(1, 1, true, "inactive")), is("inactive", "dead", false));
+    assert_eq!(report(&orders, &loaded_as(1, 1, "inactive")), is("inactive", "dead", true));
+    assert_eq!(report(&[loaded(1)], &loaded_as(1, 1, "inactive")), is("inactive", "dead", false));
+    // Agents that do not tell are believed as before.
+    let mut told = decide(&orders, Some(&under(1, 1, false, "inactive")), &Attempts::default()).reports;
+    let text = serde_json::to_string(&told[0]).expect("JSON");
+    assert!(text.contains("\"starting\":true"), "{text}");
+    let old: flotilla_registry::records::UnitReport =
+        serde_json::from_str(&text.replace(",\"starting\":true", "")).expect("a report");
+    told[0].starting = false;
+    assert_eq!(old, told[0]);
+}
+
 /// Whoever waits for a stop is told that it has come true once it has, also where the order has a token of its
 /// own because it was given twice, or after somebody else started the unit.
 #[test]

@@ -17,6 +17,7 @@ fn state(active: &str, sub: &str) -> UnitState {
         exit_status: None,
         restarts: 0,
         stray: false,
+        starting: false,
         stopped_locally: false,
         problem: None,
     }
@@ -96,6 +97,21 @@ fn a_start_is_done_when_this_run_of_this_placement_is_active() {
     assert_eq!(super::judge(&later, &unit(&[state("active", "running")])), {
         Verdict::Pending("waiting for the engine".to_owned())
     });
+}
+
+#[test]
+fn a_start_that_is_queued_is_not_finished() {
+    let queued = UnitState { starting: true, ..state("activating", "queued") };
+    assert_eq!(start(&unit(&[queued])), Verdict::Pending("activating on m1".to_owned()));
+    let not_begun = UnitState { starting: true, ..state("inactive", "dead") };
+    assert_eq!(start(&unit(&[not_begun])), Verdict::Pending("starting on m1".to_owned()));
+    assert_eq!(start(&unit(&[state("inactive", "dead")])), Verdict::Done("finished on m1".to_owned()));
+    let tried = UnitState {
+        starting: true,
+        problem: Some("its start job ended in `dependency`".to_owned()),
+        ..state("inactive", "dead")
+    };
+    assert!(matches!(start(&unit(&[tried])), Verdict::Failed { .. }));
 }
 
 #[test]
