@@ -3,7 +3,7 @@
 use flotilla_registry::records::{ManifestEntry, Target, UnitReport};
 
 use super::{Gate, Situation, Standing, standing, wanted};
-use crate::systemd::{Evidence, UnitState};
+use crate::systemd::{Evidence, Pulled, Then, UnitState};
 
 /// The state of a unit whose start is queued, and its sub state.
 const ACTIVATING: &str = "activating";
@@ -64,11 +64,14 @@ fn of_order(s: &Situation<'_>, order: &ManifestEntry, held_if_gated: bool) -> Un
     if order.departing.is_some() {
         report.gone = gone(s, order);
     } else {
-        report.starting = order.target == Target::Launched && started.is_some_and(|e| !e.started);
+        let pulled = s.present.and_then(|present| present.pulled.as_ref()).filter(|_| here);
+        let waits = pulled.is_some_and(|pulled| pulled.then != Then::Stays);
+        report.starting = order.target == Target::Launched && started.is_some_and(|e| !e.started || waits);
         let current = started.is_some_and(|e| e.run == order.run && e.started);
         let by_hand = matches!(s.attempts.history(), Some(Ok(history)) if history.stopped_by_job);
         let launched = order.target == Target::Launched;
-        report.stopped_locally = launched && current && report.active == "inactive" && by_hand;
+        report.stopped_locally =
+            launched && current && report.active == "inactive" && by_hand && pulled.is_none();
     }
     if !report.gone {
         report.problem = problem(s, order, held_if_gated);
@@ -114,6 +117,14 @@ fn problem(s: &Situation<'_>, order: &ManifestEntry, held_if_gated: bool) -> Opt
     }
     if let (true, Gate::Closed(why) | Gate::Frozen(why)) = (held_if_gated, s.gate) {
         return Some(why.clone());
+    }
+    let pulled = s.present.filter(|present| present.state.has_ended()).and_then(|it| it.pulled.as_ref());
+    if let (Some(Pulled { by, then: Then::Stays, .. }), None, Target::Launched) =
+        (pulled, order.departing, order.target)
+    {
+        return Some(format!(
+            "it was stopped with {by}, which it needs; it starts again when that is started here"
+        ));
     }
     let clings =
         |present: &&crate::systemd::Present| present.state.has_ended() && !present.state.cgroup_empty;
