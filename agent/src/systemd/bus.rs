@@ -90,6 +90,8 @@ pub struct DbusSystemd {
     installs: Installs,
     groups: usage::Groups,
     readers: history::Readers,
+    /// Held by whoever reads a status.
+    reading: tokio::sync::Mutex<()>,
 }
 
 impl fmt::Debug for DbusSystemd {
@@ -127,6 +129,7 @@ impl DbusSystemd {
             installs: Installs::default(),
             groups: usage::Groups::default(),
             readers: history::Readers::default(),
+            reading: tokio::sync::Mutex::default(),
         };
         this.settle_ledgers().await?;
         Ok(this)
@@ -475,6 +478,12 @@ impl Systemd for DbusSystemd {
         self.files.refuse_foreign(unit)?;
         if let Some(result) = self.ready_to_start(unit, evidence).await? {
             return Ok(result);
+        }
+        let left = self.files.links_left(unit)?;
+        if !left.is_empty() {
+            self.unread.note(&self.files, &left)?;
+            self.files.drop_links_left(unit)?;
+            self.unread.note(&self.files, &left)?;
         }
         // What wants others is started with them.
         self.unread.read_of(unit).await?;
