@@ -191,7 +191,7 @@ pub(super) fn has_ended(row: &UnitRow) -> bool {
                 let current = report.token == Some(placement.token) && report.run >= placement.run;
                 current
                     && (matches!(report.active.as_str(), "inactive" | "failed")
-                        || report.sub == "auto-restart"
+                        || report.sub.starts_with("auto-restart")
                         || report.stopped_locally)
             })
         })
