@@ -48,7 +48,11 @@ fn what_needs_a_unit_is_noted_when_that_is_stopped_and_starts_again_with_it() {
         }
         let mut changes = again.changes().await.unwrap();
         assert_eq!(again.start(&db, &evidence(2, SLEEPER)).await.unwrap(), JobResult::Done);
-        assert_eq!(then(&get(&again, &name(rows[0].0)).await), waits, "until it is known that it has started");
+        assert_eq!(
+            then(&get(&again, &name(rows[0].0)).await),
+            waits,
+            "until it is known that it has started"
+        );
         again.mark_started(&db).await.unwrap();
         hear(&mut changes, &Change::Unit(name("part.service"))).await;
         for (n, (unit, needs)) in (10..).zip(rows).take(4) {
@@ -82,7 +86,9 @@ fn the_history_of_what_started_often_is_read_from_its_end() {
         let (systemd, often) = (open().await, name("often.service"));
         let text = "[Service]\nType=oneshot\nStartLimitBurst=0\nExecStart=/bin/sh -c 'seq 50'\n";
         run(&systemd, &often, text, 1).await;
-        shell("for n in $(seq 60); do systemctl start often.service || exit 1; done; journalctl --sync || true");
+        shell(
+            "for n in $(seq 60); do systemctl start often.service || exit 1; done; journalctl --sync || true",
+        );
         let told = systemd.history(&often).await.unwrap();
         assert_eq!((told.start, told.stopped_by_job), (Some(JobResult::Done), false));
         // Of many at once, as by an agent that has just started.
