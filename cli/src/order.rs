@@ -61,6 +61,8 @@ struct Waited {
     verdict: Verdict,
     /// It has an older text than it is to have.
     behind: bool,
+    /// Where it was seen last, and how.
+    seen: Vec<Placement>,
 }
 
 impl Verdict {
@@ -98,7 +100,8 @@ impl Waiting {
         self
     }
 
-    /// Takes in a unit's state. Returns its verdict if that is another, and whether it is news.
+    /// Takes in a unit's state. Returns its verdict if there is anything new of it, and whether that is news:
+    /// another verdict, or of one that is as it should be, another state.
     pub(crate) fn see(&mut self, unit: &Unit) -> Option<(&Verdict, bool)> {
         let waited = self.units.get_mut(&unit.name)?;
         waited.behind = waited.expected.updated && is_behind(unit);
@@ -114,6 +117,11 @@ impl Waiting {
             }
             verdict => verdict,
         };
+        let moves = matches!(verdict, Verdict::Done(_)) && waited.seen != unit.placements;
+        waited.seen.clone_from(&unit.placements);
+        if moves && verdict == waited.verdict {
+            return Some((&waited.verdict, true));
+        }
         waited.become_(verdict)
     }
 
@@ -199,6 +207,7 @@ impl FromIterator<(UnitName, Expected)> for Waiting {
             expected,
             verdict: Verdict::Pending("waiting for the engine".to_owned()),
             behind: false,
+            seen: Vec::new(),
         };
         Self { units: units.into_iter().map(|(unit, expected)| (unit, waited(expected))).collect() }
     }

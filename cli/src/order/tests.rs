@@ -271,6 +271,32 @@ fn what_stands_is_judged_by_what_it_should_be() {
     assert_eq!(stands(Action::Unload, &unit(&[])), Verdict::Done("unloaded".to_owned()));
 }
 
+#[test]
+fn only_what_changes_a_waited_unit_is_news() {
+    let outcome = UnitOutcome {
+        unit: "a.service".parse().unwrap(),
+        changed: true,
+        generation: 3,
+        run: 2,
+        adopted_from: None,
+    };
+    let mut waiting = Waiting::new(Action::Start, std::slice::from_ref(&outcome));
+    let mut running = unit(&[state("active", "running")]);
+    assert!(matches!(waiting.see(&running), Some((_, true))));
+    running.versions.all = 9;
+    assert_eq!(waiting.see(&running), None, "something else of its template");
+    running.placements[0].state.as_mut().unwrap().restarts = 1;
+    assert!(matches!(waiting.see(&running), Some((Verdict::Done(_), true))), "it died and is up again");
+    let mut nowhere = unit(&[]);
+    nowhere.unplaced = Some("1 GiB is free".to_owned());
+    assert!(matches!(waiting.see(&nowhere), Some((_, true))));
+    nowhere.unplaced = Some("2 GiB is free".to_owned());
+    assert!(matches!(waiting.see(&nowhere), Some((Verdict::CannotBePlaced(_), false))));
+    let mut other = running;
+    other.name = "other.service".parse().unwrap();
+    assert_eq!(waiting.see(&other), None);
+}
+
 /// One at a time: what comes after the one that failed is not waited for.
 #[test]
 fn a_text_that_fails_is_not_waited_for_elsewhere() {
