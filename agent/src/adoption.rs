@@ -51,6 +51,15 @@ pub enum Refusal {
     Changed,
     /// A drop-in of its is a package's.
     PackagesDropIn(String),
+    /// A drop-in that it shares says something that one of its own says otherwise after it.
+    SharedDropInFirst {
+        /// The one that it shares.
+        shared: String,
+        /// Its own, which comes after it.
+        own: String,
+        /// What both say.
+        key: String,
+    },
     /// A drop-in of its was made by `systemctl set-property`.
     SetProperty(String),
     /// A package, or a generator, has it started at boot.
@@ -181,6 +190,12 @@ impl fmt::Display for Refusal {
                 f,
                 "{path} belongs to a package and would apply a second time: write it into a drop-in below \
                  /etc/systemd/system, and remove it"
+            ),
+            Self::SharedDropInFirst { shared, own, key } => write!(
+                f,
+                "{own} has the last word on {key}= now, and {shared}, which other units have too, would have it \
+                 once the unit is the cluster's, because its own drop-ins become part of its file: give the shared \
+                 one a name that sorts after the other, or write {key}= into one of them only"
             ),
             Self::SetProperty(path) => write!(
                 f,

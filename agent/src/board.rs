@@ -66,9 +66,10 @@ impl Board {
 /// What it passes on the way can wait for the next write.
 fn is_prompt(before: Option<&UnitReport>, now: &UnitReport) -> bool {
     let Some(before) = before else { return now.active != "inactive" && now.active != "activating" };
-    let arrived =
-        matches!(now.active.as_str(), "active" | "failed") || (now.active == "inactive" && now.run > 0);
-    (arrived && (&before.active, &before.invocation, before.run) != (&now.active, &now.invocation, now.run))
+    let ended = now.active == "inactive" && now.run > 0 && !now.starting;
+    let arrived = matches!(now.active.as_str(), "active" | "failed") || ended;
+    let of = |it: &UnitReport| (it.active.clone(), it.invocation.clone(), it.run, ended && it.starting);
+    (arrived && of(before) != of(now))
         || before.gone != now.gone
         || before.problem != now.problem
         || before.stopped_locally != now.stopped_locally

@@ -7,7 +7,7 @@
 mod addresses;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs,
     net::IpAddr,
     path::{Path, PathBuf},
@@ -16,6 +16,9 @@ use std::{
 use flotilla_registry::records::Capacity;
 
 pub use addresses::address_towards;
+
+/// The highest number of a processor that is counted, for a list that is none: Linux has at most 8,192.
+const CPUS_MAX: u32 = 65_535;
 
 /// What was found out.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -41,7 +44,7 @@ impl Facts {
         let read = |path: &str| fs::read_to_string(root.join(path)).unwrap_or_default();
         let uname = rustix::system::uname();
         let text = |part: &std::ffi::CStr| part.to_string_lossy().into_owned();
-        let processors = std::thread::available_parallelism().map_or(1, usize::from) as u64;
+        let processors = processors(&read("sys/devices/system/cpu/online"), &read("proc/1/status"));
         let memory = memory_bytes(&read("proc/meminfo"));
         let boot_id = read("proc/sys/kernel/random/boot_id").trim().to_owned();
         let release = os_release(root);
@@ -96,6 +99,28 @@ fn assigned(text: &str, key: &str) -> Option<String> {
     Some(read)
 }
 
+/// Counts the processors that units can run on: those that are online, of those that PID 1 may use, which
+/// starts them (a container has fewer than its computer). What limits flotillad alone (`CPUQuota=`,
+/// `CPUAffinity=`) limits no unit; it counts only where nothing else is told.
+fn processors(online: &str, first_process: &str) -> u64 {
+    let allowed = first_process.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:"));
+    let (online, allowed) = (cpu_list(online), cpu_list(allowed.unwrap_or_default()));
+    let may = |cpu: &&u32| allowed.is_empty() || allowed.contains(cpu);
+    match online.iter().filter(may).count() {
+        0 => std::thread::available_parallelism().map_or(1, usize::from) as u64,
+        count => count as u64,
+    }
+}
+
+/// Reads a list as the kernel writes it: `0-3,8`. What is not one is none.
+fn cpu_list(list: &str) -> BTreeSet<u32> {
+    let parts = list.trim().split(',').filter_map(|part| {
+        let (from, to) = part.split_once('-').unwrap_or((part, part));
+        Some(from.trim().parse().ok()?..=to.trim().parse::<u32>().ok()?.min(CPUS_MAX))
+    });
+    parts.flatten().collect()
+}
+
 fn memory_bytes(meminfo: &str) -> Option<u64> {
     let line = meminfo.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
     line.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok().map(|kib| kib * 1024)
@@ -125,6 +150,7 @@ mod tests {
             ),
             ("proc/meminfo", "MemTotal:       24696828 kB\nMemFree: 1 kB\n"),
             ("proc/sys/kernel/random/boot_id", "2f3c\n"),
+            ("sys/devices/system/cpu/online", "0-2,8\n"),
         ]);
         let found = Facts::read(root.path());
         let fact = |key: &str| found.facts.get(key).map(String::as_str);
@@ -132,7 +158,7 @@ mod tests {
         assert_eq!(fact("os.name"), Some("Debian GNU/Linux 12 (bookworm)"));
         assert_eq!((fact("memory"), fact("boot")), (Some("25289551872"), Some("2f3c")));
         assert_eq!(found.capacity.memory_bytes, 24_696_828 * 1024);
-        assert_eq!(fact("cpu"), Some((found.capacity.cpu_milli / 1_000).to_string()).as_deref());
+        assert_eq!((fact("cpu"), found.capacity.cpu_milli), (Some("4"), 4_000));
         assert!(fact("kernel").is_some() && fact("architecture").is_some());
         assert_eq!(Facts::read(root.path()), found, "what does not change is published the same");
 
@@ -140,6 +166,22 @@ mod tests {
         let keys: Vec<&str> = none.facts.keys().map(String::as_str).collect();
         assert_eq!(keys, ["architecture", "cpu", "kernel"]);
         assert!(none.capacity.memory_bytes == 0 && none.addresses.is_empty());
+    }
+
+    #[test]
+    fn the_processors_of_the_machine_count_and_not_those_that_flotillad_may_use() {
+        let own = std::thread::available_parallelism().map_or(1, usize::from) as u64;
+        let status = |list| format!("Name:\tsystemd\nCpus_allowed:\tffff\nCpus_allowed_list:\t{list}\n");
+        for (online, first, counted) in [
+            ("0-1023\n", String::new(), 1_024),
+            ("0-63\n", status("0-1,40"), 3),
+            ("0,2-3\n", status("0-127"), 3),
+            ("0\n", status(""), 1),
+            ("", status("0-3"), own),
+            ("rubbish-,7-1", status("x"), own),
+        ] {
+            assert_eq!(processors(online, &first), counted, "{online:?} {first:?}");
+        }
     }
 
     #[test]

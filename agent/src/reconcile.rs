@@ -28,6 +28,9 @@
 //! being installed and started; if the order to leave comes before that is done, it is let go and stays
 //! the machine's own.
 //!
+//! A unit that a stop of another one takes down (`BindsTo=`) is started again, under its own token and run,
+//! once that one has been started anew.
+//!
 //! What is started is known by its evidence (token and run), which lives exactly as long as the
 //! machine is up. Evidence that matches the order is adopted: nothing is touched. Evidence of a
 //! newer placement or run than the order's means that the order is old: nothing is touched either.
@@ -38,7 +41,7 @@ use std::time::Duration;
 use flotilla_registry::records::{ManifestEntry, Target, Token, UnitReport};
 use flotilla_units::{ContentHash, UnitName};
 
-use crate::systemd::{Evidence, JobResult, Present};
+use crate::systemd::{Evidence, JobResult, Present, Pulled, Then};
 
 mod attempts;
 mod report;
@@ -293,6 +296,9 @@ fn look_after(s: &Situation<'_>, order: &ManifestEntry) -> Next {
     if present.evidence.as_ref().is_some_and(|evidence| evidence.hash != order.hash) {
         return Next::Do(Step::Adopt(order.hash));
     }
+    if let Some(pulled) = present.pulled.as_ref().filter(|_| present.state.has_ended()) {
+        return start_with(s, order, present, pulled);
+    }
     let inactive = present.state.active == "inactive";
     if inactive && s.attempts.history().is_none() {
         return Next::Do(Step::AskHistory);
@@ -302,6 +308,18 @@ fn look_after(s: &Situation<'_>, order: &ManifestEntry) -> Next {
         return Next::Do(Step::Install(order.hash));
     }
     Next::Settled
+}
+
+/// Starts a unit again that was stopped with another one, which nobody had ordered, under the evidence that it
+/// has, as soon as the other has started. systemd's own `restart` of that one would have done so.
+fn start_with(s: &Situation<'_>, order: &ManifestEntry, present: &Present, pulled: &Pulled) -> Next {
+    match pulled.then {
+        Then::Waits | Then::Stays => Next::Settled,
+        Then::Starts if present.file != Some(order.hash) => Next::Do(Step::Install(order.hash)),
+        // What was left of it is not stopped once more, and its start job is one as any other.
+        Then::Starts if s.attempts.unsettled() => Next::Settled,
+        Then::Starts => Next::Do(Step::Start(evidence(order))),
+    }
 }
 
 /// Finds out what became of a start whose end was not noted: the job did not end in `done`, or the

@@ -84,6 +84,30 @@ pub struct Present {
     pub file: Option<ContentHash>,
     /// What systemd says. A unit that is not loaded is `inactive`/`dead` with an empty group.
     pub state: UnitState,
+    /// What stopped it with itself, of what was started under this evidence, or is about to.
+    pub pulled: Option<Pulled>,
+}
+
+/// That a stop of another unit, by flotilla, stopped a unit that needs it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pulled {
+    /// The other unit.
+    pub by: UnitName,
+    /// What is to follow.
+    pub then: Then,
+    /// What ran (`InvocationID`); of anything else nothing is said.
+    pub invocation: String,
+}
+
+/// What follows for a unit that was stopped with another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Then {
+    /// The other has not been started anew yet.
+    Waits,
+    /// The other has started anew: this one may start again.
+    Starts,
+    /// The other is not to run here any more, or only to be loaded.
+    Stays,
 }
 
 /// How a job ended (`JobRemoved` in org.freedesktop.systemd1(5)).
@@ -298,7 +322,8 @@ pub trait Systemd: fmt::Debug + Send + Sync + 'static {
     /// [`StillLoaded`](SystemdError::StillLoaded).
     async fn start(&self, unit: &UnitName, evidence: &Evidence) -> Result<JobResult, SystemdError>;
 
-    /// Notes that a start for the present evidence ended in `done`.
+    /// Notes that a start for the present evidence ended in `done`. Of units that were stopped with it a
+    /// [`Change`] is told.
     async fn mark_started(&self, unit: &UnitName) -> Result<(), SystemdError>;
 
     /// Writes the evidence of a unit that is only loaded, whether or not it runs.
@@ -308,8 +333,9 @@ pub trait Systemd: fmt::Debug + Send + Sync + 'static {
     /// its start ended in `done`, and when it was, stay as they are.
     async fn adopt(&self, unit: &UnitName, hash: ContentHash) -> Result<(), SystemdError>;
 
-    /// Takes over a unit of the machine's own that runs with exactly this text: afterwards it is
-    /// flotilla's, under this evidence and as one whose start ended in `done`, and runs as it did. Its
+    /// Takes over a unit of the machine's own that runs with this text, or one that systemd runs alike:
+    /// afterwards it is flotilla's, under this evidence (with the text that it has) and as one whose start
+    /// ended in `done`, and runs as it did. Its
     /// own files are moved to where they can be put back from. One that is at rest is flotilla's
     /// afterwards without evidence. Does nothing where the machine has no such unit of its own. Goes
     /// on with what an earlier agent has begun.
@@ -322,7 +348,9 @@ pub trait Systemd: fmt::Debug + Send + Sync + 'static {
     /// are put back, and it runs on. What systemd has from flotilla's file already is flotilla's.
     async fn let_go(&self, unit: &UnitName) -> Result<(), SystemdError>;
 
-    /// Stops the unit, waits for the job, and resets it if it failed, so that systemd forgets it.
+    /// Stops the unit, waits for the job, and resets it if it failed, so that systemd forgets it. Of every
+    /// other unit that flotilla has started and that systemd stops with it, that is noted before
+    /// ([`Present::pulled`]), until its next start.
     /// A start that is queued, and has not begun, is taken back. A unit that became the machine's own
     /// (`systemctl edit --full`) is [`Hidden`](SystemdError::Hidden) while it runs, and needs no stop
     /// once it is at rest.

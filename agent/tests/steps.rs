@@ -230,3 +230,59 @@ async fn another_text_is_not_taken_over_and_runs_on() {
     within!(5, machine.is_gone(WEB, 1, order).await);
     assert!(machine.systemd.is_running(&unit(WEB)) && machine.systemd.is_local(&unit(WEB)));
 }
+
+/// What is bound to it, and what is bound to that; an agent may be killed at any time meanwhile.
+#[tokio::test(start_paused = true)]
+async fn what_an_ordered_restart_stopped_with_it_is_started_again() {
+    for killed_after in [None, Some(0), Some(2), Some(4), Some(6), Some(9), Some(12), Some(20)] {
+        let machine = Machine::new().await;
+        let (side, far) = ("side.service", "far.service");
+        machine.systemd.bind(&unit(side), &unit(WEB));
+        machine.systemd.bind(&unit(far), &unit(side));
+        let orders = |run| [entry(WEB, 1, run), entry(side, 2, 1), entry(far, 3, 1)];
+        let agent = machine.start();
+        machine.order(&orders(1)).await;
+        for (name, token) in [(WEB, 1), (side, 2), (far, 3)] {
+            within!(5, machine.is(name, token, "active").await);
+        }
+        let before = [side, far].map(|name| machine.invocation(name));
+        machine.order(&orders(2)).await;
+        let mut agent = Some(agent);
+        if let Some(ms) = killed_after {
+            sleep(Duration::from_millis(ms)).await;
+            drop(agent.take());
+            pass(2).await;
+            agent = Some(machine.start());
+        }
+        within!(20, machine.report(WEB, 1).await.is_some_and(|it| it.run == 2 && it.active == "active"));
+        for (n, name) in [side, far].into_iter().enumerate() {
+            within!(20, machine.invocation(name).is_some_and(|now| Some(now) != before[n]));
+            within!(5, machine.is(name, n as i64 + 2, "active").await);
+            assert_eq!(machine.starts(name), [(n as i64 + 2, 1); 2], "{killed_after:?}");
+        }
+        // What is stopped by hand after that is, and told so.
+        machine.systemd.stop_locally(&unit(side));
+        within!(5, machine.report(side, 2).await.is_some_and(|it| it.stopped_locally));
+        pass(60).await;
+        assert_eq!(machine.starts(side).len(), 2);
+        drop(agent);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_stopped_with_another_says_so_and_starts_when_that_does() {
+    let machine = Machine::new().await;
+    let side = "side.service";
+    machine.systemd.bind(&unit(side), &unit(WEB));
+    let _agent = machine.start();
+    machine.order(&[entry(WEB, 1, 1), entry(side, 2, 1)]).await;
+    within!(5, machine.is(side, 2, "active").await && machine.is(WEB, 1, "active").await);
+    machine.order(&[loaded(1, 2), entry(side, 2, 1)]).await;
+    let problem = async || machine.report(side, 2).await.and_then(|it| it.problem).unwrap_or_default();
+    within!(5, problem().await.contains(WEB));
+    let report = machine.report(side, 2).await.expect("a report");
+    assert!(!report.stopped_locally && report.active == "inactive", "{report:?}");
+    machine.order(&[entry(WEB, 1, 3), entry(side, 2, 1)]).await;
+    within!(5, machine.is(side, 2, "active").await);
+    assert_eq!((problem().await.as_str(), machine.starts(side).len()), ("", 2));
+}

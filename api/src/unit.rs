@@ -135,9 +135,9 @@ pub struct Placement {
 pub struct UnitState {
     /// systemd's `LoadState`.
     pub load: String,
-    /// systemd's `ActiveState`.
+    /// systemd's `ActiveState`; `activating` also while a start of it is queued.
     pub active: String,
-    /// systemd's `SubState`.
+    /// systemd's `SubState`; `queued` while a start of it is queued behind another unit's.
     pub sub: String,
     /// Since when `active` is what it is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -168,6 +168,9 @@ pub struct UnitState {
     /// flotilla started it, and nothing says that it should be here; it is left alone.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub stray: bool,
+    /// Its start has not ended in `done`: if it is `inactive`, it has not run yet.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub starting: bool,
     /// It was stopped on the machine itself.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub stopped_locally: bool,

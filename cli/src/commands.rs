@@ -83,7 +83,7 @@ pub(crate) async fn run(cli: Cli) -> anyhow::Result<Exit> {
         Command::ListMachines(args) => list_machines::run(cluster, args, output).await?,
         Command::ListUnits(args) => list_units::run(cluster, args, output).await?,
         Command::ListUnitFiles(args) => list_unit_files::run(cluster, args, output).await?,
-        Command::Submit(args) => submit::run(cluster.client(), args, output).await?,
+        Command::Submit(args) => return submit::run(cluster.client(), args, output).await,
         Command::Load(args) => {
             return change::run(cluster, Action::Load, &args.asked()?, output, begun).await;
         }

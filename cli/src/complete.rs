@@ -43,6 +43,11 @@ pub(crate) fn units_and_files() -> ArgValueCompleter {
     })
 }
 
+/// Completes files.
+pub(crate) fn files() -> ArgValueCompleter {
+    ArgValueCompleter::new(|current: &OsStr| PathCompleter::file().complete(current))
+}
+
 /// Completes units and host names of machines.
 pub(crate) fn units_and_machines() -> ArgValueCompleter {
     ArgValueCompleter::new(|current: &OsStr| {
@@ -105,17 +110,32 @@ fn ask_for<T>(pattern: String, page: impl AsyncFn(&Client, &ListQuery) -> Option
         return None;
     }
     let query = ListQuery { pattern: Some(pattern), from: None, limit: Some(NAMES_MAX) };
+    at_once(async { page(connect(&global).await.ok()?.client(), &query).await })
+}
+
+/// Returns what comes in time, and waits for nothing else: a name server that does not answer holds a thread
+/// of the runtime for many seconds, which nobody waits to end.
+fn at_once<T>(ask: impl Future<Output = Option<T>>) -> Option<T> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().ok()?;
-    runtime.block_on(async {
-        let ask = async { page(connect(&global).await.ok()?.client(), &query).await };
-        tokio::time::timeout(TIMEOUT, ask).await.ok().flatten()
-    })
+    let answer = runtime.block_on(async { tokio::time::timeout(TIMEOUT, ask).await.ok().flatten() });
+    runtime.shutdown_background();
+    answer
 }
 
 /// Returns the options that say which cluster it is: those of the environment, and of the line that is
 /// being completed those that are whole.
 fn global(line: impl Iterator<Item = OsString>) -> Option<Global> {
-    const NAMES: [&str; 5] = ["--endpoint", "--config", "--ca", "--certificate", "--key"];
+    // fleetctl's names of the same are as good.
+    const NAMES: [&str; 8] = [
+        "--endpoint",
+        "--config",
+        "--ca",
+        "--ca-file",
+        "--certificate",
+        "--cert-file",
+        "--key",
+        "--key-file",
+    ];
     let mut words = vec![OsString::from("flotctl")];
     // Before `--` stands how the shell calls; the line itself begins with the program.
     let mut line = line.skip_while(|word| word != "--").skip(2).peekable();
@@ -148,5 +168,26 @@ mod tests {
         assert_eq!(endpoints("flotctl -- flotctl --endpoint https://a:7400 start x"), ["https://a:7400"]);
         assert_eq!(endpoints("flotctl -- flotctl start --endpoint=/run/x x --nonsense"), ["/run/x"]);
         assert_eq!(endpoints("flotctl -- flotctl start --endpoint"), Vec::<String>::new(), "not whole yet");
+        for (ca, certificate, key) in
+            [("--ca", "--certificate", "--key"), ("--ca-file", "--cert-file", "--key-file")]
+        {
+            for between in ["=", " "] {
+                let line = format!(
+                    "flotctl -- flotctl {ca}{between}ca.pem {certificate}{between}c.pem {key}{between}k.pem start"
+                );
+                let read = global(line.split(' ').map(OsString::from)).expect("a line");
+                let files = [read.ca, read.certificate, read.key].map(|path| path.unwrap_or_default());
+                assert_eq!(files, ["ca.pem", "c.pem", "k.pem"].map(std::path::PathBuf::from), "{line}");
+            }
+        }
+    }
+
+    #[test]
+    fn whatever_holds_a_thread_holds_no_prompt() {
+        let begun = std::time::Instant::now();
+        // As a resolver that does not answer; longer than the test takes.
+        let held = async { tokio::task::spawn_blocking(|| std::thread::sleep(TIMEOUT * 20)).await.ok() };
+        assert_eq!(at_once(held), None);
+        assert!(begun.elapsed() < TIMEOUT * 10, "{:?}", begun.elapsed());
     }
 }

@@ -23,6 +23,7 @@ mod print;
 mod reference;
 mod selector;
 mod session;
+mod sources;
 mod ssh;
 mod table;
 mod text;

@@ -65,6 +65,8 @@ struct Waited {
     behind: bool,
     /// It is only to leave these machines, and to be well on another.
     moves_from: Option<BTreeSet<MachineId>>,
+    /// Where it was seen last, and how.
+    seen: Vec<Placement>,
 }
 
 impl Verdict {
@@ -113,7 +115,8 @@ impl Waiting {
         self
     }
 
-    /// Takes in a unit's state. Returns its verdict if that is another, and whether it is news.
+    /// Takes in a unit's state. Returns its verdict if there is anything new of it, and whether that is news:
+    /// another verdict, or of one that is as it should be, another state.
     pub(crate) fn see(&mut self, unit: &Unit) -> Option<(&Verdict, bool)> {
         let waited = self.units.get_mut(&unit.name)?;
         waited.behind = waited.expected.updated && is_behind(unit);
@@ -133,6 +136,11 @@ impl Waiting {
             }
             verdict => verdict,
         };
+        let moves = matches!(verdict, Verdict::Done(_)) && waited.seen != unit.placements;
+        waited.seen.clone_from(&unit.placements);
+        if moves && verdict == waited.verdict {
+            return Some((&waited.verdict, true));
+        }
         waited.become_(verdict)
     }
 
@@ -221,7 +229,7 @@ impl FromIterator<(UnitName, Expected)> for Waiting {
 impl Waited {
     fn new(expected: Expected) -> Self {
         let verdict = Verdict::Pending("waiting for the engine".to_owned());
-        Self { expected, verdict, behind: false, moves_from: None }
+        Self { expected, verdict, behind: false, moves_from: None, seen: Vec::new() }
     }
 
     fn become_(&mut self, verdict: Verdict) -> Option<(&Verdict, bool)> {
@@ -386,6 +394,8 @@ fn started(placement: &Placement, run: u64) -> Verdict {
         ("inactive", _) if state.stopped_locally => {
             Verdict::failed(on, "it was stopped on the machine itself")
         }
+        // Nothing of it has begun; before that it looks as if it were over.
+        ("inactive", _) if state.starting => Verdict::Pending(format!("starting on {on}")),
         // A oneshot without RemainAfterExit= is inactive once it has succeeded.
         ("inactive", _) if state.result.is_none() => Verdict::Done(format!("finished on {on}")),
         ("inactive", _) => died(on),

@@ -209,7 +209,7 @@ impl Model {
     /// Of a unit that moves: whether it is ready where it goes, or does not get there by itself.
     fn sync_ready(&mut self, state: &ClusterState, unit: &UnitName, entries: &[Placed<'_>]) {
         for entry in entries.iter().filter(|entry| entry.entry.stays()) {
-            let readiness = state.readiness(entry);
+            let readiness = state.readiness_to_leave_for(entries, entry);
             self.core.set_failing(unit, entry.machine, matches!(readiness, Readiness::Failed(_)));
             if readiness == Readiness::Ready {
                 self.core.set_ready(unit, entry.machine);

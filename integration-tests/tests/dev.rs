@@ -79,8 +79,25 @@ fn first_steps(person: Person<'_>, user: &str) {
     .unwrap();
     let listed = person.run(&["flotctl", "list-units", "--no-legend"]).unwrap();
     assert!(!listed.contains("hello"), "{listed}");
+    as_the_guide_says(&person);
     let log = person.machine.run(&["journalctl", "--no-pager", "--quiet"]).unwrap();
     assert!(log.contains("flotillad") && !log.contains("panicked"), "{log}");
+}
+
+/// Runs the first unit of docs/getting-started.md, as its text stands there: it says what it promises.
+fn as_the_guide_says(person: &Person<'_>) {
+    let page = include_str!("../../docs/getting-started.md");
+    let (_, block) = page.split_once("```systemd hello.service\n").unwrap();
+    let text = block.split("```").next().unwrap();
+    person.write(&format!("{}/hello.service", person.home()), text).unwrap();
+    person.run(&["flotctl", "start", &format!("{}/hello.service", person.home())]).unwrap();
+    let host = person.machine.run(&["uname", "--nodename"]).unwrap();
+    let said = format!("hello from {}\n", host.trim());
+    eventually(LIMIT, "what the guide's first unit says", || {
+        Ok(person.run(&["flotctl", "journal", "hello"])?.contains(&said).then_some(()))
+    })
+    .unwrap();
+    person.run(&["flotctl", "destroy", "hello"]).unwrap();
 }
 
 #[test]

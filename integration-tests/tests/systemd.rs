@@ -9,6 +9,8 @@
 
 #[path = "systemd/adopting.rs"]
 mod adopting;
+#[path = "systemd/dependents.rs"]
+mod dependents;
 #[path = "systemd/machine.rs"]
 mod machine;
 #[path = "systemd/wanted.rs"]

@@ -401,9 +401,9 @@ pub struct UnitReport {
     pub hash: Option<ContentHash>,
     /// systemd's `LoadState`.
     pub load: String,
-    /// systemd's `ActiveState`.
+    /// systemd's `ActiveState`; `activating` also while a start of it is queued.
     pub active: String,
-    /// systemd's `SubState`.
+    /// systemd's `SubState`; `queued` while a start of it is queued behind another unit's.
     pub sub: String,
     /// Since when `active` is what it is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -428,6 +428,11 @@ pub struct UnitReport {
     /// flotilla started it, and no manifest entry names it; it is left alone.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub stray: bool,
+    /// Its start under `token` and `run` has not ended in `done`, as far as the agent knows: it may wait for
+    /// its turn, or be tried again. Of a unit that is `inactive`, that it has not run yet. Agents of before
+    /// this was told leave it out.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub starting: bool,
     /// It was stopped on the machine itself (`systemctl stop`), and stays so until the next run.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub stopped_locally: bool,

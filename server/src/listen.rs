@@ -34,6 +34,16 @@ use crate::{Peer, TlsError, TlsFiles};
 /// come free.
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 
+/// When a silent connection is asked whether its other end lives, how often, and how many times without an answer:
+/// it is given up after two minutes, by when its machine is lost anyway.
+const KEEPALIVE_AFTER: Duration = Duration::from_secs(60);
+const KEEPALIVE_EVERY: Duration = Duration::from_secs(15);
+const KEEPALIVE_COUNT: u32 = 4;
+
+/// How long what was sent may go unacknowledged, in milliseconds. Five minutes: the kernel would try for a quarter of
+/// an hour, and a reader that only pauses is to be spared.
+const UNACKNOWLEDGED_MS: u32 = 5 * 60 * 1_000;
+
 /// Who may open the unix socket: its owner, root, and its group.
 const SOCKET_MODE: u32 = 0o660;
 
@@ -173,7 +183,7 @@ impl Peers for PlainPeers {
         loop {
             match self.0.accept().await {
                 Ok((stream, _)) => {
-                    let _without_it_only_slower = stream.set_nodelay(true);
+                    tune(&stream);
                     return (stream, Peer::Anonymous);
                 }
                 Err(e) => retry(&e).await,
@@ -199,6 +209,21 @@ impl Peers for TlsPeers {
 
     fn socket(io: &Self::Io) -> BorrowedFd<'_> {
         io.get_ref().0.as_fd()
+    }
+}
+
+/// Sets how a connection is kept: small answers at once, and none for ever whose other end has died. Streams and
+/// sessions may be silent for hours, and a machine that loses power closes nothing.
+fn tune(stream: &TcpStream) {
+    use rustix::net::sockopt;
+    let _without_it_only_slower = stream.set_nodelay(true);
+    let set = sockopt::set_socket_keepalive(stream, true)
+        .and_then(|()| sockopt::set_tcp_keepidle(stream, KEEPALIVE_AFTER))
+        .and_then(|()| sockopt::set_tcp_keepintvl(stream, KEEPALIVE_EVERY))
+        .and_then(|()| sockopt::set_tcp_keepcnt(stream, KEEPALIVE_COUNT))
+        .and_then(|()| sockopt::set_tcp_user_timeout(stream, UNACKNOWLEDGED_MS));
+    if let Err(error) = set {
+        tracing::debug!(%error, "a connection is kept with the kernel's defaults");
     }
 }
 

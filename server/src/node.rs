@@ -17,7 +17,9 @@ use flotilla_registry::{operations::Operations, witness::SharedWitness};
 use flotilla_units::MachineId;
 use tokio::sync::watch;
 
-use crate::{error::ApiError, metrics::Metrics, session::Sessions, stream::Feed};
+use crate::{
+    TlsError, TlsFiles, error::ApiError, metrics::Metrics, session::Sessions, stream::Feed, tls::Watched,
+};
 
 /// The most clients kept for other machines; the whole set is dropped past it. Connections are made
 /// again in a millisecond, and only seats talk to many machines.
@@ -70,8 +72,15 @@ pub struct Node {
 /// Clients for other machines.
 #[derive(Debug)]
 pub struct Peers {
+    known: Mutex<Clients>,
+    /// The files of the certificate, where it may be renewed.
+    watched: Option<Watched>,
+}
+
+#[derive(Debug, Default)]
+struct Clients {
     identity: Option<IdentityOfMachine>,
-    clients: Mutex<HashMap<String, Client>>,
+    clients: HashMap<String, Client>,
 }
 
 /// Keeps the key out of debug output.
@@ -116,16 +125,30 @@ impl Peers {
     /// Makes clients with this machine's certificate; without one, other machines cannot be asked.
     #[must_use]
     pub fn new(identity: Option<Identity>) -> Self {
-        Self { identity: identity.map(IdentityOfMachine), clients: Mutex::default() }
+        let identity = identity.map(IdentityOfMachine);
+        Self { known: Mutex::new(Clients { identity, ..Clients::default() }), watched: None }
+    }
+
+    /// Makes clients with the certificate in these files, and with the one that is in them later.
+    ///
+    /// # Errors
+    /// One of them cannot be read.
+    pub fn with(files: &TlsFiles) -> Result<Self, TlsError> {
+        let watched = Watched::new(files);
+        Ok(Self { watched: Some(watched), ..Self::new(Some(files.identity()?)) })
     }
 
     /// Returns the client for an API's URL.
     pub(crate) fn at(&self, url: &str) -> Result<Client, ClientError> {
-        let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(renewed) = self.watched.as_ref().and_then(Watched::renewed_identity) {
+            *known = Clients { identity: Some(IdentityOfMachine(renewed)), ..Clients::default() };
+        }
+        let Clients { identity, clients } = &mut *known;
         if let Some(client) = clients.get(url) {
             return Ok(client.clone());
         }
-        let client = Client::new(url.parse()?, self.identity.as_ref().map(|identity| &identity.0))?;
+        let client = Client::new(url.parse()?, identity.as_ref().map(|identity| &identity.0))?;
         if clients.len() >= CLIENTS_MAX {
             clients.clear();
         }

@@ -138,6 +138,7 @@ fn state(report: UnitReport) -> UnitState {
         exit_status: report.exit_status,
         restarts: report.restarts,
         stray: report.stray,
+        starting: report.starting,
         stopped_locally: report.stopped_locally,
         problem: report.problem,
     }

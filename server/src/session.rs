@@ -37,6 +37,10 @@ const SESSIONS_MAX: usize = 32;
 /// How long a client may take to say what is to be run: it knows when it connects.
 const OPEN_WITHIN: Duration = Duration::from_secs(10);
 
+/// How long a session may take to begin. Half a minute: the store writes its event and systemd starts its
+/// service in far less, and one that does neither must not keep its place among the sessions.
+const BEGIN_WITHIN: Duration = Duration::from_secs(30);
+
 /// How long output is waited for after the command has ended and what it left was killed: longer than the
 /// keeper takes for both. What holds the pipe then is no descendant of the command's any more.
 const DRAIN_WITHIN: Duration = Duration::from_secs(8);
@@ -78,12 +82,18 @@ pub(crate) async fn serve(
         _ => return,
     };
     let by = operator.name();
-    let begun = begin(node, operator, &open).await;
+    let begun = timeout(BEGIN_WITHIN, begin(node, operator, &open)).await.unwrap_or_else(|_| {
+        let seconds = BEGIN_WITHIN.as_secs();
+        Err(ApiError::unavailable(format!("the session did not begin within {seconds} s on {}", node.host)))
+    });
     let answer = match &begun {
         Ok(_) => Frame::Opened,
         Err(error) => Frame::Refused(error.0.clone()),
     };
-    let told = write_frame(&mut to, &answer).await;
+    let told = match timeout(OPEN_WITHIN, write_frame(&mut to, &answer)).await {
+        Ok(told) => told,
+        Err(late) => Err(std::io::Error::from(late).into()),
+    };
     let Ok((session, _place)) = begun else {
         let _client_has_gone = to.shutdown().await;
         return;

@@ -1,12 +1,23 @@
 //! Mutual TLS: only certificates of this cluster's authority are let in.
 
-use std::{fs, path::PathBuf, sync::Arc};
+mod renewal;
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use rustls::{
     CertificateError, RootCertStore, ServerConfig,
     server::{WebPkiClientVerifier, danger::ClientCertVerifier},
+    sign::CertifiedKey,
 };
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, UnixTime, pem::PemObject as _};
+
+pub(crate) use self::renewal::Watched;
+
+use self::renewal::Renewed;
 
 /// Where the certificates are.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -78,32 +89,40 @@ impl TlsFiles {
         }
     }
 
-    /// Makes the configuration of the listener.
+    /// Makes the configuration of the listener. A certificate that is renewed later is taken up by itself.
     ///
     /// # Errors
     /// A file cannot be read or is not what it should be, or key and certificate do not fit.
     pub(crate) fn server_config(&self) -> Result<Arc<ServerConfig>, TlsError> {
+        let watched = Watched::new(self);
+        let own = Renewed::new(watched, self.certified()?);
+        let mut config = ServerConfig::builder()
+            .with_client_cert_verifier(self.verifier()?)
+            .with_cert_resolver(Arc::new(own));
+        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        Ok(Arc::new(config))
+    }
+
+    fn verifier(&self) -> Result<Arc<dyn ClientCertVerifier>, TlsError> {
         let mut roots = RootCertStore::empty();
-        let unusable = |path: &PathBuf, why: String| TlsError::Unusable { path: path.clone(), why };
         for authority in certificates(&self.ca)? {
             roots.add(authority).map_err(|e| unusable(&self.ca, e.to_string()))?;
         }
-        let verifier = WebPkiClientVerifier::builder(Arc::new(roots))
-            .build()
-            .map_err(|e| unusable(&self.ca, e.to_string()))?;
+        let verifier = WebPkiClientVerifier::builder(Arc::new(roots)).build();
+        verifier.map_err(|e| unusable(&self.ca, e.to_string()))
+    }
+
+    /// Reads this machine's certificate and key, if others can use them.
+    pub(super) fn certified(&self) -> Result<CertifiedKey, TlsError> {
         let chain = certificates(&self.certificate)?;
-        self.check_own(&*verifier, &chain)?;
+        self.check_own(&*self.verifier()?, &chain)?;
         let key = PrivateKeyDer::from_pem_slice(&read(&self.key)?).map_err(|e| TlsError::Pem {
             path: self.key.clone(),
             expected: "a private key",
             why: e.to_string(),
         })?;
-        let mut config = ServerConfig::builder()
-            .with_client_cert_verifier(verifier)
-            .with_single_cert(chain, key)
-            .map_err(|e| unusable(&self.certificate, e.to_string()))?;
-        config.alpn_protocols = vec![b"http/1.1".to_vec()];
-        Ok(Arc::new(config))
+        CertifiedKey::from_der(chain, key, &rustls::crypto::aws_lc_rs::default_provider())
+            .map_err(|e| unusable(&self.certificate, e.to_string()))
     }
 
     /// Looks at our own certificate as the other machines will: what they would refuse is told here,
@@ -125,7 +144,7 @@ impl TlsFiles {
                 tracing::error!(
                     certificate = %self.certificate.display(),
                     "this machine's certificate has expired: nobody can reach its API, and it can reach no other's; \
-                     issue a new one with `flotctl ca issue machine` and restart flotillad"
+                     issue a new one with `flotctl ca issue machine`, which is taken up by itself"
                 );
                 Ok(())
             }
@@ -138,6 +157,10 @@ impl TlsFiles {
             Err(e) => unusable(&e.to_string()),
         }
     }
+}
+
+fn unusable(path: &Path, why: String) -> TlsError {
+    TlsError::Unusable { path: path.to_owned(), why }
 }
 
 fn read(path: &PathBuf) -> Result<Vec<u8>, TlsError> {

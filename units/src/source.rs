@@ -92,7 +92,7 @@ mod tests {
             let source = SourceName::mangle(typed).unwrap();
             assert_eq!((source.as_str(), source.runtime().as_str()), (name, name));
         }
-        for typed in ["", "dir/", "a b", "web@*", "web@{1..3}", "@1"] {
+        for typed in ["", "dir/", "a b", "web@*", "web@{1..3}", "web@{1,3}", "web.{1-3}", "@1"] {
             assert!(SourceName::mangle(typed).is_err(), "{typed}");
         }
     }

@@ -78,6 +78,10 @@ fn names() {
         "@foo.service",
         "foo@1.busname",
         "foo@1.snapshot",
+        // Braces that no shell expanded.
+        "foo@{1,3}.service",
+        "foo@{1..3}.service",
+        "foo.{1-3}.service",
     ] {
         same(bad, false);
     }
@@ -369,6 +373,8 @@ fn contradictions() {
         ([global, of], false, None),
         ([global, replaces], false, None),
         ([conflicts, replaces], false, None),
+        ([of, "Conflicts=p.service"], false, None),
+        ([of, "Replaces=p.service"], false, None),
         ([of, "Conflicts=p.*"], false, None),
         ([of, "Replaces=p.*"], false, None),
         ([global, conflicts], true, None),
@@ -376,6 +382,7 @@ fn contradictions() {
         ([of, metadata], true, None),
         ([id, metadata], true, None),
         ([of, conflicts], true, None),
+        ([of, "Replaces=r.service"], true, None),
     ] {
         row(&lines.join(" "), asks(&lines.join("\n"), "a.service").is_some(), fleet, otherwise);
     }

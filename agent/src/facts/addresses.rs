@@ -101,6 +101,29 @@ fd000000000000000000000000000002 04 40 00 82     eth0
 not a line
 ";
 
+    /// fleet's own table of the addresses that it published. Where flotilla does otherwise, the row says why.
+    #[test]
+    fn fleets_table_of_addresses() {
+        const V6: Option<&str> = Some("machines are reached by IPv6 too (#1582)");
+        for (address, fleet, otherwise) in [
+            ("192.0.2.2", true, None),
+            ("10.0.0.9", true, None),
+            ("127.0.0.1", false, None),
+            ("169.254.7.7", false, None),
+            ("224.0.0.1", false, None),
+            ("0.0.0.0", false, None),
+            ("2001:db8::5", false, V6),
+            ("fd00::2", false, V6),
+            ("::1", false, None),
+            ("fe80::1", false, None),
+            ("ff02::1", false, None),
+            ("::", false, None),
+        ] {
+            let ours = is_global(&address.parse().unwrap());
+            assert_eq!(ours, fleet != otherwise.is_some(), "{address}: {otherwise:?}");
+        }
+    }
+
     #[test]
     fn addresses_that_others_reach_are_told_and_no_others() {
         let told: Vec<String> = global(TRIE, V6).iter().map(ToString::to_string).collect();

@@ -1,9 +1,14 @@
 //! What to report of one unit.
 
-use flotilla_registry::records::{ManifestEntry, UnitReport};
+use flotilla_registry::records::{ManifestEntry, Target, UnitReport};
 
 use super::{Gate, Situation, Standing, standing, wanted};
-use crate::systemd::{Evidence, UnitState};
+use crate::systemd::{Evidence, Pulled, Then, UnitState};
+
+/// The state of a unit whose start is queued, and its sub state.
+const ACTIVATING: &str = "activating";
+
+const QUEUED: &str = "queued";
 
 /// Returns one report per order, and one for what is here and no order names.
 pub(super) fn reports(s: &Situation<'_>, held_if_gated: bool) -> Vec<UnitReport> {
@@ -59,10 +64,14 @@ fn of_order(s: &Situation<'_>, order: &ManifestEntry, held_if_gated: bool) -> Un
     if order.departing.is_some() {
         report.gone = gone(s, order);
     } else {
+        let pulled = s.present.and_then(|present| present.pulled.as_ref()).filter(|_| here);
+        let waits = pulled.is_some_and(|pulled| pulled.then != Then::Stays);
+        report.starting = order.target == Target::Launched && started.is_some_and(|e| !e.started || waits);
         let current = started.is_some_and(|e| e.run == order.run && e.started);
         let by_hand = matches!(s.attempts.history(), Some(Ok(history)) if history.stopped_by_job);
-        let launched = order.target == flotilla_registry::records::Target::Launched;
-        report.stopped_locally = launched && current && report.active == "inactive" && by_hand;
+        let launched = order.target == Target::Launched;
+        report.stopped_locally =
+            launched && current && report.active == "inactive" && by_hand && pulled.is_none();
     }
     if !report.gone {
         report.problem = problem(s, order, held_if_gated);
@@ -109,6 +118,14 @@ fn problem(s: &Situation<'_>, order: &ManifestEntry, held_if_gated: bool) -> Opt
     if let (true, Gate::Closed(why) | Gate::Frozen(why)) = (held_if_gated, s.gate) {
         return Some(why.clone());
     }
+    let pulled = s.present.filter(|present| present.state.has_ended()).and_then(|it| it.pulled.as_ref());
+    if let (Some(Pulled { by, then: Then::Stays, .. }), None, Target::Launched) =
+        (pulled, order.departing, order.target)
+    {
+        return Some(format!(
+            "it was stopped with {by}, which it needs; it starts again when that is started here"
+        ));
+    }
     let clings =
         |present: &&crate::systemd::Present| present.state.has_ended() && !present.state.cgroup_empty;
     if order.departing.is_some() && s.attempts.stopped() && s.present.filter(clings).is_some() {
@@ -140,7 +157,11 @@ fn stray(s: &Situation<'_>) -> Option<UnitReport> {
     Some(report)
 }
 
-fn blank(unit: flotilla_units::UnitName, started: Option<&Evidence>, state: UnitState) -> UnitReport {
+fn blank(unit: flotilla_units::UnitName, started: Option<&Evidence>, mut state: UnitState) -> UnitReport {
+    if state.job && matches!(state.active.as_str(), "inactive" | "failed") {
+        // systemd has no word for it, and whoever reads `inactive` takes it for the end.
+        (state.active, state.sub) = (ACTIVATING.to_owned(), QUEUED.to_owned());
+    }
     UnitReport {
         unit,
         token: None,
@@ -156,6 +177,7 @@ fn blank(unit: flotilla_units::UnitName, started: Option<&Evidence>, state: Unit
         restarts: state.restarts,
         gone: false,
         stray: false,
+        starting: false,
         stopped_locally: false,
         problem: None,
     }

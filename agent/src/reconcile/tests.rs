@@ -1,7 +1,7 @@
 use flotilla_registry::records::Departure;
 
 use super::*;
-use crate::systemd::{History, UnitState};
+use crate::systemd::{History, Pulled, Then, UnitState};
 
 fn unit() -> UnitName {
     "web.service".parse().expect("valid")
@@ -41,11 +41,17 @@ fn state(active: &str) -> UnitState {
 
 fn under(token: i64, run: u64, started: bool, active: &str) -> Present {
     let evidence = Evidence { token: Token(token), run, hash: hash("a"), started, loaded: false };
-    Present { unit: unit(), evidence: Some(evidence), file: Some(hash("a")), state: state(active) }
+    Present {
+        unit: unit(),
+        evidence: Some(evidence),
+        file: Some(hash("a")),
+        state: state(active),
+        pulled: None,
+    }
 }
 
 fn bare(active: &str) -> Present {
-    Present { unit: unit(), evidence: None, file: Some(hash("a")), state: state(active) }
+    Present { unit: unit(), evidence: None, file: Some(hash("a")), state: state(active), pulled: None }
 }
 
 fn decide(orders: &[ManifestEntry], present: Option<&Present>, attempts: &Attempts) -> Decision {
@@ -255,6 +261,79 @@ fn a_unit_stopped_by_hand_stays_so_and_is_reported() {
     assert_eq!((by_hand.next, by_hand.reports[0].stopped_locally), (Next::Settled, true));
     let ended = decide(&orders, Some(&present), &told(Some(JobResult::Done), false));
     assert_eq!((ended.next, ended.reports[0].stopped_locally), (Next::Settled, false), "a oneshot that ran");
+}
+
+#[test]
+fn what_was_stopped_with_another_is_started_again_once_that_has_and_is_not_told_as_stopped_by_hand() {
+    let orders = [order(1, 1)];
+    let by_hand = told(Some(JobResult::Done), true);
+    let pulled = |active: &str, then| {
+        let by = "db.service".parse().expect("valid");
+        Present {
+            pulled: Some(Pulled { by, then, invocation: "aa".repeat(16) }),
+            ..under(1, 1, true, active)
+        }
+    };
+    let settled = Next::Settled;
+    for attempts in [&Attempts::default(), &by_hand] {
+        for active in ["inactive", "failed"] {
+            let decided = |then| decide(&orders, Some(&pulled(active, then)), attempts);
+            let (waits, starts, stays) = (decided(Then::Waits), decided(Then::Starts), decided(Then::Stays));
+            assert_eq!(
+                (waits.next, starts.next, stays.next),
+                (settled.clone(), start(1, 1), settled.clone())
+            );
+            let told = [&waits.reports[0], &starts.reports[0], &stays.reports[0]]
+                .map(|it| (it.stopped_locally, it.starting, it.problem.is_some()));
+            assert_eq!(told, [(false, true, false), (false, true, false), (false, false, true)]);
+        }
+        let runs = decide(&orders, Some(&pulled("active", Then::Waits)), attempts);
+        assert_eq!(runs.next, Next::Settled, "it is not stopped yet");
+    }
+    // Orders of its own go first.
+    assert_eq!(decide(&[order(1, 2)], Some(&pulled("inactive", Then::Waits)), &by_hand).next, start(1, 2));
+    assert_eq!(
+        decide(&[departing(1)], Some(&pulled("inactive", Then::Starts)), &by_hand).next,
+        Next::Do(Step::Stop)
+    );
+    let loaded = decide(&[loaded(1)], Some(&pulled("inactive", Then::Starts)), &by_hand);
+    assert_eq!((loaded.next, loaded.reports[0].problem.as_deref()), (mark_loaded(1), None));
+    // A start that fails is tried again.
+    let mut attempts = Attempts::default();
+    let step = Step::Start(evidence(&orders[0]));
+    attempts.begin(&step);
+    attempts.end(&step, Outcome::Job(JobResult::Failed), Duration::ZERO, 7);
+    let next = decide(&orders, Some(&pulled("failed", Then::Starts)), &attempts).next;
+    assert!(matches!(next, Next::Wait(_)), "{next:?}");
+}
+
+/// While its start waits for another unit's, or has not been asked for after a crash, it looks to systemd as if it
+/// had run to its end.
+#[test]
+fn a_start_that_has_not_been_carried_out_is_told_from_one_that_is_over() {
+    let report = |orders: &[ManifestEntry], present: &Present| {
+        let report = decide(orders, Some(present), &Attempts::default()).reports.remove(0);
+        (report.active, report.sub, report.run, report.starting)
+    };
+    let is = |active: &str, sub: &str, starting| (active.to_owned(), sub.to_owned(), 1, starting);
+    let orders = [order(1, 1)];
+    for active in ["inactive", "failed"] {
+        let mut queued = under(1, 1, false, active);
+        queued.state.job = true;
+        assert_eq!(report(&orders, &queued), is("activating", "queued", true));
+    }
+    assert_eq!(report(&orders, &under(1, 1, false, "inactive")), is("inactive", "dead", true));
+    assert_eq!(report(&orders, &under(1, 1, true, "inactive")), is("inactive", "dead", false));
+    assert_eq!(report(&orders, &loaded_as(1, 1, "inactive")), is("inactive", "dead", true));
+    assert_eq!(report(&[loaded(1)], &loaded_as(1, 1, "inactive")), is("inactive", "dead", false));
+    // Agents that do not tell are believed as before.
+    let mut told = decide(&orders, Some(&under(1, 1, false, "inactive")), &Attempts::default()).reports;
+    let text = serde_json::to_string(&told[0]).expect("JSON");
+    assert!(text.contains("\"starting\":true"), "{text}");
+    let old: flotilla_registry::records::UnitReport =
+        serde_json::from_str(&text.replace(",\"starting\":true", "")).expect("a report");
+    told[0].starting = false;
+    assert_eq!(old, told[0]);
 }
 
 /// Whoever waits for a stop is told that it has come true once it has, also where the order has a token of its

@@ -23,9 +23,17 @@ const RISES_OF_A_RENEWAL: u32 = 2;
 /// How much the remaining time must rise to count: it is told in whole seconds.
 const RISE_MIN: Duration = Duration::from_millis(1_500);
 
+/// The longest that another's record is believed to last. An hour: an agent that stops in order takes
+/// five minutes, and whatever a record says, nobody waits for ever.
+const LONGEST: Duration = Duration::from_secs(3_600);
+
 /// Returns how long another's registration may last that nobody renews.
 pub(crate) fn longest(other: &MachineRecord) -> Duration {
-    Duration::from_secs(other.lease_ttl_s) + EXPIRY_LAG
+    waited_for(other.lease_ttl_s)
+}
+
+fn waited_for(lease_ttl_s: u64) -> Duration {
+    Duration::from_secs(lease_ttl_s).min(LONGEST) + EXPIRY_LAG
 }
 
 impl Registrar {
@@ -70,5 +78,17 @@ impl Registrar {
             sleep(LOOK_AGAIN).await;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_that_says_for_ever_is_waited_for_an_hour() {
+        assert_eq!(waited_for(10), Duration::from_secs(12));
+        assert_eq!(waited_for(300), Duration::from_secs(302));
+        assert_eq!(waited_for(u64::MAX), LONGEST + EXPIRY_LAG);
     }
 }

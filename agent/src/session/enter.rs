@@ -125,11 +125,19 @@ fn beside(inside: &Inside, terminal: bool, command: &[OsString]) -> io::Result<C
         return Err(io::Error::other("the unit's process has ended meanwhile"));
     }
     let environment = bytes(&process, "environ")?;
+    if is_overwritten(&environment) {
+        eprintln!(
+            "flotilla: the unit's main process has written its title over its environment, so that the command has \
+             only what is left of that; give what it needs with env(1)"
+        );
+    }
     let namespaces = namespaces(&process)?;
     let root = openat(&process, "root", path, Mode::empty())?;
     let directory = openat(&process, "cwd", path, Mode::empty())?;
     let own = Traits::parse(&text(&openat(CWD, "/proc/self", path, Mode::empty())?, "status")?);
     control_group::join(&groups)?;
+    // As long as it may: in a user namespace of the unit's own (`PrivateUsers=`) nobody can choose groups.
+    take_groups(&own, &Traits::parse(&text(&process, "status")?))?;
     for (name, kind, namespace) in &namespaces {
         move_into_link_name_space(namespace.as_fd(), Some(*kind))
             .map_err(|e| io::Error::new(e.kind(), format!("its {name} namespace: {e}")))?;
@@ -178,6 +186,15 @@ fn is_own_root(directory: &OwnedFd) -> io::Result<bool> {
     Ok((a.st_dev, a.st_ino) == (b.st_dev, b.st_ino))
 }
 
+/// Takes the supplementary groups of the unit's process, by their numbers outside of its user namespace.
+fn take_groups(own: &Traits, theirs: &Traits) -> io::Result<()> {
+    if theirs.groups == own.groups {
+        return Ok(());
+    }
+    let groups: Vec<Gid> = theirs.groups.iter().map(|&group| Gid::from_raw(group)).collect();
+    set_thread_groups(&groups).map_err(|e| io::Error::new(e.kind(), format!("its groups: {e}")))
+}
+
 /// Gives away what the unit's process does not have.
 fn take_on(own: &Traits, theirs: &Traits) -> io::Result<()> {
     umask(Mode::from_raw_mode(theirs.umask));
@@ -188,10 +205,6 @@ fn take_on(own: &Traits, theirs: &Traits) -> io::Result<()> {
         {
             remove_capability_from_bounding_set(capability)?;
         }
-    }
-    if theirs.groups != own.groups {
-        let groups: Vec<Gid> = theirs.groups.iter().map(|&group| Gid::from_raw(group)).collect();
-        set_thread_groups(&groups)?;
     }
     if theirs.gid != own.gid {
         let gid = Gid::from_raw(theirs.gid);
@@ -313,6 +326,13 @@ fn variables(environ: &[u8]) -> Vec<(OsString, OsString)> {
     found
 }
 
+/// Tells whether a process used the room of its environment for something else, as programs do that show in
+/// `ps` what they are about: then there is something in it that assigns nothing.
+fn is_overwritten(environ: &[u8]) -> bool {
+    let mut words = environ.split(|&byte| byte == 0).filter(|word| !word.is_empty()).peekable();
+    words.peek().is_none() && !environ.is_empty() || words.any(|word| !word.contains(&b'='))
+}
+
 fn bytes(process: &impl std::os::fd::AsFd, name: &str) -> io::Result<Vec<u8>> {
     let process: BorrowedFd<'_> = process.as_fd();
     let file = openat(process, name, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
@@ -357,6 +377,15 @@ mod tests {
             expected.into_iter().map(|(n, v)| (n.into(), OsString::from_vec(v.to_vec()))).collect();
         assert_eq!(found, expected);
         assert_eq!(variables(b"PATH=/opt\0"), [("PATH".into(), "/opt".into())]);
+    }
+
+    #[test]
+    fn an_environment_that_a_title_was_written_over_is_told() {
+        assert!(!is_overwritten(b"") && !is_overwritten(b"A=1\0B=\0"));
+        for environ in [&b"\0\0\0\0"[..], b"worker process\0\0\0", b"ster process /usr/sbin/nginx\0HOME=/\0"]
+        {
+            assert!(is_overwritten(environ), "{}", String::from_utf8_lossy(environ));
+        }
     }
 
     #[test]

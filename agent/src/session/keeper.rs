@@ -5,7 +5,7 @@
 //!
 //! ```text
 //! receive ──► start ──► keep ──(the command ended)──────────► tell ──► end the rest
-//!    │           │        └──(the life line closed, SIGTERM)──────────► end all ──► tell
+//!    │           │        └──(the line closed, SIGTERM, SIGHUP)────────► end all ──► tell
 //!    └───────────┴─(failed)──► tell
 //! ```
 
@@ -96,6 +96,8 @@ async fn attend(line: tokio::net::UnixStream, spec: &Spec, files: Vec<OwnedFd>) 
     // Before there is anything to hear of.
     let mut child_ended = signal(SignalKind::child())?;
     let mut stop = signal(SignalKind::terminate())?;
+    // With the one comes the other, to all processes of the service (`SendSIGHUP=`).
+    let mut hang_up = signal(SignalKind::hangup())?;
     set_child_subreaper(Some(getpid()))?;
     let (mut near, mut far) = line.into_split();
     let child = match start(spec, files) {
@@ -113,6 +115,7 @@ async fn attend(line: tokio::net::UnixStream, spec: &Spec, files: Vec<OwnedFd>) 
         tokio::select! {
             _ = child_ended.recv() => {}
             _ = stop.recv() => break None,
+            _ = hang_up.recv() => break None,
             // Nothing is ever said on it: this is its end.
             _ = near.read_u8() => break None,
         }

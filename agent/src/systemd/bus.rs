@@ -26,13 +26,14 @@ use self::{
     window::Windows,
 };
 use super::{
-    Change, Evidence, History, JobResult, Layout, Present, Systemd, SystemdError, UnitState,
+    Change, Evidence, History, JobResult, Layout, Present, Pulled, Systemd, SystemdError, UnitState,
     files::{Files, OnDisk, foreign},
     ledger::Ledger,
 };
 
 mod ask;
 mod calls;
+mod dependents;
 mod door;
 mod error;
 mod history;
@@ -88,6 +89,9 @@ pub struct DbusSystemd {
     unread: Unread,
     installs: Installs,
     groups: usage::Groups,
+    readers: history::Readers,
+    /// Held by whoever reads a status.
+    reading: tokio::sync::Mutex<()>,
 }
 
 impl fmt::Debug for DbusSystemd {
@@ -113,7 +117,7 @@ impl DbusSystemd {
         let door = Door { address, live, calls: Calls::default(), shared: shared.clone() };
         let reloads = Arc::new(Reloads::default());
         let unread = Unread::open(files.clone(), door.clone(), reloads.clone());
-        Ok(Self {
+        let this = Self {
             layout,
             files,
             shared,
@@ -124,7 +128,11 @@ impl DbusSystemd {
             unread,
             installs: Installs::default(),
             groups: usage::Groups::default(),
-        })
+            readers: history::Readers::default(),
+            reading: tokio::sync::Mutex::default(),
+        };
+        this.settle_ledgers().await?;
+        Ok(this)
     }
 
     /// Returns how often systemd was told to read all unit files again: the expensive thing that is
@@ -322,11 +330,23 @@ impl DbusSystemd {
         }
         if let Some(mut state) = self.shared.running(unit, &self.layout) {
             state.fragment = disk.file.map(|_| self.link_of(unit)).unwrap_or_default();
-            return Ok(Some(Present { unit: unit.clone(), evidence: disk.evidence, file: disk.file, state }));
+            return Ok(Some(self.with_state(unit, disk, state)));
         }
         let loaded = if is_loaded { self.properties(unit).await? } else { None };
         let state = loaded.map_or_else(|| self.unloaded(unit, &disk), |loaded| loaded.state(&self.layout));
-        Ok(Some(Present { unit: unit.clone(), evidence: disk.evidence, file: disk.file, state }))
+        Ok(Some(self.with_state(unit, disk, state)))
+    }
+
+    /// Puts together what is on the disk and what systemd says.
+    fn with_state(&self, unit: &UnitName, disk: OnDisk, state: UnitState) -> Present {
+        let OnDisk { file, evidence, mut pulled, .. } = disk;
+        // It was started since, by whomever: the next to stop it may be a person.
+        let is_other = |it: &mut Pulled| state.invocation.as_ref().is_some_and(|now| *now != it.invocation);
+        if !state.has_ended() && pulled.take_if(is_other).is_some() {
+            // At the worst it is found again.
+            let _ = self.files.forget_pulled(unit);
+        }
+        Present { unit: unit.clone(), evidence, file, state, pulled }
     }
 
     /// Writes a unit's files, and notes whose links became others with them.
@@ -413,9 +433,10 @@ impl Systemd for DbusSystemd {
         if self.is_new(unit)? {
             self.shared.add(unit);
             self.write_files(unit, text)?;
-            let disk = OnDisk { file: Some(ContentHash::of(text.as_bytes())), evidence: None, at: None };
+            let file = Some(ContentHash::of(text.as_bytes()));
+            let disk = OnDisk { file, evidence: None, at: None, pulled: None };
             let state = self.unloaded(unit, &disk);
-            return Ok(Some(Present { unit: unit.clone(), evidence: None, file: disk.file, state }));
+            return Ok(Some(self.with_state(unit, disk, state)));
         }
         self.shared.add(unit);
         self.shared.doubt(unit);
@@ -435,7 +456,7 @@ impl Systemd for DbusSystemd {
         // systemd has just said that it has not loaded it.
         let disk = self.files.read(unit)?;
         let state = self.unloaded(unit, &disk);
-        Ok(Some(Present { unit: unit.clone(), evidence: disk.evidence, file: disk.file, state }))
+        Ok(Some(self.with_state(unit, disk, state)))
     }
 
     async fn prepare(
@@ -458,19 +479,33 @@ impl Systemd for DbusSystemd {
         if let Some(result) = self.ready_to_start(unit, evidence).await? {
             return Ok(result);
         }
+        let left = self.files.links_left(unit)?;
+        if !left.is_empty() {
+            self.unread.note(&self.files, &left)?;
+            self.files.drop_links_left(unit)?;
+            self.unread.note(&self.files, &left)?;
+        }
         // What wants others is started with them.
         self.unread.read_of(unit).await?;
         self.shared.add(unit);
         self.files.write_evidence(unit, evidence)?;
-        self.job(unit, true).await
+        let result = self.job(unit, true).await?;
+        if result == JobResult::Done {
+            self.files.forget_pulled(unit)?;
+        }
+        Ok(result)
     }
 
     async fn mark_started(&self, unit: &UnitName) -> Result<(), SystemdError> {
-        self.files.mark_started(unit)
+        self.files.mark_started(unit)?;
+        self.ring_dependents(unit);
+        Ok(())
     }
 
     async fn mark_loaded(&self, unit: &UnitName, evidence: &Evidence) -> Result<(), SystemdError> {
-        self.files.mark_loaded(unit, evidence)
+        self.files.mark_loaded(unit, evidence)?;
+        self.ring_dependents(unit);
+        Ok(())
     }
 
     async fn adopt(&self, unit: &UnitName, hash: ContentHash) -> Result<(), SystemdError> {
@@ -493,6 +528,7 @@ impl Systemd for DbusSystemd {
                 _ => return Ok(JobResult::Done),
             }
         }
+        self.note_dependents(unit).await;
         // Also one that is inactive: its start may be queued behind another unit's. At rest a stop
         // job ends at once.
         let result = match self.job(unit, false).await {
@@ -518,10 +554,15 @@ impl Systemd for DbusSystemd {
             }
             self.release(unit, &loaded).await?;
         }
+        // Nothing tells afterwards that it was taken over whole.
+        if self.files.read(unit)?.evidence.is_some() {
+            self.settle_ledger(unit).await?;
+        }
         let changed = self.files.link_changes(unit, None)?;
         self.unread.note(&self.files, &changed)?;
         self.files.remove(unit)?;
         self.shared.forget(unit);
+        self.ring_dependents(unit);
         self.unread.note(&self.files, &changed)?;
         // Whoever wants it would start it from systemd's memory, although it is gone.
         if changed.is_empty() { Ok(()) } else { self.unread.read_all().await }
@@ -533,7 +574,7 @@ impl Systemd for DbusSystemd {
         // What was taken over was started before there was any evidence of it.
         let before = disk.evidence.filter(|evidence| evidence.started).map(|_| JobResult::Done);
         let before = History { start: before, stopped_by_job: false };
-        history::read(unit, since, before, self.layout.user).await
+        history::read(&self.readers, unit, since, before, self.layout.user).await
     }
 
     async fn changes(&self) -> Result<mpsc::Receiver<Change>, SystemdError> {

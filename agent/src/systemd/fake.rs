@@ -83,6 +83,11 @@ impl FakeSystemd {
         self.machine(|m| m.local.remove(unit));
     }
 
+    /// Has a unit stop whenever another one is stopped, as `BindsTo=` does.
+    pub fn bind(&self, unit: &UnitName, to: &UnitName) {
+        self.machine(|m| m.bound.entry(to.clone()).or_default().insert(unit.clone()));
+    }
+
     /// Sets whether systemd answers. While it does not, every call fails after 25 seconds; its
     /// units run on.
     pub fn set_answering(&self, answers: bool) {
@@ -353,7 +358,9 @@ impl Systemd for FakeSystemd {
                 self.refuse_full_disk(unit, path)?;
                 Needed::Begun(self.machine(|m| {
                     let entry = m.units.entry(unit.clone()).or_default();
-                    entry.evidence = Some(Evidence { started: false, ..evidence.clone() });
+                    // The mark names token and run, and stays with these.
+                    let started = same(entry) && entry.evidence.as_ref().is_some_and(|e| e.started);
+                    entry.evidence = Some(Evidence { started, ..evidence.clone() });
                     entry.has_room = false;
                     entry.history = History::default();
                     m.begin_start(unit, Cause::Agent, sender.take())
@@ -369,6 +376,7 @@ impl Systemd for FakeSystemd {
             if let Some(evidence) = m.units.get_mut(unit).and_then(|u| u.evidence.as_mut()) {
                 evidence.started = true;
             }
+            m.ring_bound_to(unit);
         });
         Ok(())
     }
@@ -379,6 +387,7 @@ impl Systemd for FakeSystemd {
             let entry = m.units.entry(unit.clone()).or_default();
             entry.evidence = Some(Evidence { started: false, loaded: true, ..evidence.clone() });
             entry.history = History::default();
+            m.ring_bound_to(unit);
         });
         Ok(())
     }
@@ -444,6 +453,7 @@ impl Systemd for FakeSystemd {
             return Ok(JobResult::Done);
         }
         let (sender, ended) = oneshot::channel();
+        self.machine(|m| m.stop_bound_to(unit));
         let needed = self.machine(|m| match m.loaded(unit) {
             None => Needed::Nothing(JobResult::Done),
             Some(loaded) if loaded.has_ended() => Needed::Nothing(JobResult::Done),
@@ -480,6 +490,7 @@ impl Systemd for FakeSystemd {
             Some(_) => {
                 m.units.remove(unit);
                 m.outbox.unit(unit);
+                m.ring_bound_to(unit);
                 Ok(())
             }
             None => Ok(()),

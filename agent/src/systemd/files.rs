@@ -4,6 +4,7 @@
 //! /run/flotilla/units/<unit>            the text, and with it the ownership
 //! /run/flotilla/env/<unit>              the evidence of what was started last
 //! /run/flotilla/started/<unit>          the token and run whose start ended in `done`
+//! /run/flotilla/pulled/<unit>           a stop of another unit stopped it, or is about to
 //! /run/flotilla/drop-in/<type>.conf     the drop-in that all units of a type share
 //! /run/flotilla/wanted/<unit>           the links below that its `[Install]` made
 //! /run/systemd/system/<unit>            -> /run/flotilla/units/<unit>
@@ -30,8 +31,9 @@ use flotilla_registry::records::Token;
 use flotilla_units::{ContentHash, MachineId, UnitName};
 use jiff::Timestamp;
 
-use super::{Evidence, Layout, SystemdError, ledger::Ledger};
+use super::{Evidence, Layout, Pulled, SystemdError, ledger::Ledger};
 
+mod pulled;
 mod wanted;
 
 /// The drop-in's name below `<unit>.d`. Fifty leaves room for a machine's own ones on both sides.
@@ -57,6 +59,8 @@ pub(super) struct OnDisk {
     pub(super) evidence: Option<Evidence>,
     /// When the evidence was written.
     pub(super) at: Option<Timestamp>,
+    /// What stopped it with itself, of what was started under this evidence.
+    pub(super) pulled: Option<Pulled>,
 }
 
 impl Files {
@@ -76,6 +80,7 @@ impl Files {
             self.layout.started(),
             self.layout.drop_ins(),
             self.layout.wanted(),
+            self.layout.pulled(),
         ];
         for directory in directories.iter().chain([&self.layout.links]) {
             fs::create_dir_all(directory).map_err(|e| failed("cannot make", directory, e))?;
@@ -115,19 +120,33 @@ impl Files {
     pub(super) fn read(&self, unit: &UnitName) -> Result<OnDisk, SystemdError> {
         let text = read(&self.layout.units().join(unit.as_str()))?;
         let env = read(&self.layout.env().join(unit.as_str()))?;
-        let started = read(&self.layout.started().join(unit.as_str()))?;
         let env = env.as_deref().map(String::from_utf8_lossy);
-        let evidence = env.as_deref().and_then(parse_evidence).map(|mut evidence| {
-            let started = started.as_deref() == Some(started_text(&evidence).as_bytes());
-            evidence.started = started && !evidence.loaded;
-            evidence
-        });
+        let evidence = self.evidence_in(unit, env.as_deref())?;
         let at = env.as_deref().and_then(|env| value(env, "FLOTILLA_AT")?.parse().ok());
+        let pulled = match &evidence {
+            Some(evidence) if evidence.started => self.pulled(unit, evidence)?,
+            _ => None,
+        };
         Ok(OnDisk {
             file: text.map(|text| ContentHash::of(&text)),
             evidence,
             at: at.and_then(|us| Timestamp::from_microsecond(us).ok()),
+            pulled,
         })
+    }
+
+    /// Returns what was started last under a unit's name.
+    fn evidence(&self, unit: &UnitName) -> Result<Option<Evidence>, SystemdError> {
+        let env = read(&self.layout.env().join(unit.as_str()))?;
+        self.evidence_in(unit, env.as_deref().map(String::from_utf8_lossy).as_deref())
+    }
+
+    fn evidence_in(&self, unit: &UnitName, env: Option<&str>) -> Result<Option<Evidence>, SystemdError> {
+        let Some(mut evidence) = env.and_then(parse_evidence) else { return Ok(None) };
+        let started = read(&self.layout.started().join(unit.as_str()))?;
+        let started = started.as_deref() == Some(started_text(&evidence).as_bytes());
+        evidence.started = started && !evidence.loaded;
+        Ok(Some(evidence))
     }
 
     /// Refuses a unit that is the machine's own: one of this name, or of its template's name,
@@ -269,6 +288,7 @@ impl Files {
         remove(&beside(&self.layout.units().join(name)))?;
         remove(&self.layout.units().join(name))?;
         remove(&self.layout.started().join(name))?;
+        self.forget_pulled(unit)?;
         remove(&beside(&self.layout.env().join(name)))?;
         remove(&self.layout.env().join(name))
     }

@@ -111,6 +111,10 @@ impl Layout {
         self.run.join("wanted")
     }
 
+    pub(super) fn pulled(&self) -> PathBuf {
+        self.run.join("pulled")
+    }
+
     /// There while systemd may not have read the links that were made or removed.
     pub(super) fn unread_links(&self) -> PathBuf {
         self.run.join("unread-links")

@@ -23,12 +23,21 @@ use super::{Layout, SystemdError, survey::is_same};
 use crate::{adoption::Found, files};
 
 /// The record of one unit that was taken over.
+///
+/// ```text
+/// taking ──(systemd has flotilla's file)──▶ taking, ours ──(evidence)──▶ done
+///    └─ may be put back                        └─ may only be gone on with
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Record {
     /// The text that it runs with.
     pub(super) hash: ContentHash,
     /// It is under way: systemd may have the unit from either file.
     pub(super) taking: bool,
+    /// systemd has the unit from flotilla's file: what is left is to note it, and nothing is put back any
+    /// more, wherever the unit goes from here.
+    #[serde(default)]
+    pub(super) ours: bool,
     /// What is moved.
     pub(super) moved: Vec<PathBuf>,
     /// What is not, and is overridden by flotilla's file.
@@ -81,6 +90,7 @@ impl Ledger {
         let record = Record {
             hash,
             taking: true,
+            ours: false,
             moved: found.moves.iter().map(PathBuf::from).collect(),
             stays: found.stays.iter().map(PathBuf::from).collect(),
             invocation,
@@ -117,13 +127,30 @@ impl Ledger {
         Ok(true)
     }
 
-    /// Notes that it is done.
-    pub(super) fn finish(&self, record: &Record) -> Result<(), SystemdError> {
-        self.write(&Record { taking: false, ..record.clone() })
+    /// Notes that systemd has the unit from flotilla's file, before any evidence of it is written.
+    pub(super) fn pass_over(&self, record: &Record) -> Result<(), SystemdError> {
+        self.write(&Record { ours: true, ..record.clone() })
     }
 
-    /// Puts every file that is away back to where it was, and forgets that anything was taken.
+    /// Notes that it is done.
+    pub(super) fn finish(&self, record: &Record) -> Result<(), SystemdError> {
+        self.write(&Record { taking: false, ours: true, ..record.clone() })
+    }
+
+    /// Finishes what there is evidence of: an agent was killed, or the disk was full, between the two.
+    pub(super) fn settle(&self) -> Result<(), SystemdError> {
+        match self.read()?.filter(|record| record.taking) {
+            Some(record) => self.finish(&record),
+            None => Ok(()),
+        }
+    }
+
+    /// Puts every file that is away back to where it was, and forgets that anything was taken. What is
+    /// flotilla's already is not: it may run on another machine by now.
     pub(super) fn put_back(&self, record: &Record) -> Result<(), SystemdError> {
+        if record.ours {
+            return self.finish(record);
+        }
         for path in &record.moved {
             if self.is_away(path)? {
                 copy_to(&self.copy_of(path), path).map_err(|e| failed("cannot put back", path, e))?;

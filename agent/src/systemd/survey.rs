@@ -10,7 +10,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use flotilla_units::UnitName;
+use flotilla_units::{UnitFile, UnitName};
 
 use super::{Layout, files::DROP_IN};
 use crate::adoption::{EARLY, Found, Refusal};
@@ -154,6 +154,7 @@ fn text(
     if disk.drop_ins.iter().any(is_new) {
         return Err(Refusal::Changed);
     }
+    refuse_order(unit, loaded, &taken)?;
     let mut text = read(Path::new(&loaded.fragment))?;
     for path in ours.iter().map(Path::new) {
         if !text.ends_with('\n') {
@@ -163,6 +164,35 @@ fn text(
         text.push_str(&format!("\n# {unit}.d/{name}\n{}", read(path)?));
     }
     Ok((text, shared.into_iter().cloned().collect()))
+}
+
+/// Refuses a shared drop-in that an own one overrides. systemd merges all of them by the names of their files;
+/// as part of the file, the own ones come before every drop-in.
+fn refuse_order(unit: &UnitName, loaded: &Loaded, own: &BTreeSet<&Path>) -> Result<(), Refusal> {
+    let mut before: Vec<(&str, BTreeSet<(String, String)>)> = Vec::new();
+    for path in &loaded.drop_ins {
+        let said = said(unit, Path::new(path))?;
+        if !own.contains(Path::new(path)) {
+            before.push((path, said));
+            continue;
+        }
+        let common = |(shared, it): &(&str, BTreeSet<(String, String)>)| {
+            Some((shared.to_string(), it.intersection(&said).next()?.1.clone()))
+        };
+        if let Some((shared, key)) = before.iter().find_map(common) {
+            return Err(Refusal::SharedDropInFirst { shared, own: path.clone(), key });
+        }
+    }
+    Ok(())
+}
+
+/// Returns what a drop-in says something of: sections and keys.
+fn said(unit: &UnitName, path: &Path) -> Result<BTreeSet<(String, String)>, Refusal> {
+    let text = read(path)?;
+    let file = UnitFile::parse(unit.as_str(), text.as_bytes());
+    let file =
+        file.map_err(|why| Refusal::Unreadable { path: path.display().to_string(), why: why.to_string() })?;
+    Ok(file.assignments().map(|it| (it.section.to_owned(), it.key.to_owned())).collect())
 }
 
 fn read(path: &Path) -> Result<String, Refusal> {

@@ -4,9 +4,10 @@ use reqwest::Method;
 
 use super::{Client, ClientError, SseStream, escape};
 use crate::{
-    action::{BulkOutcome, BulkWrite, Order, Outcome, Submit},
+    action::{BulkOutcome, BulkWrite, Order, Outcome, PutUnit, Submit},
+    error::ErrorKind,
     page::{ListQuery, Page, UnitsQuery},
-    unit::{Unit, UnitContent, UnitStatus, UnitText},
+    unit::{Target, Unit, UnitContent, UnitStatus, UnitText},
     watch::{WatchEvent, WatchQuery},
     why::Why,
 };
@@ -62,6 +63,22 @@ impl Client {
         }
         let response = request.send().await.map_err(|e| self.unreachable(&e))?;
         self.decode(&path, response).await
+    }
+
+    /// Makes an instance by its template, wanted nowhere yet; `None` when it is there already.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn make_instance(&self, name: &str) -> Result<Option<Outcome>, ClientError> {
+        let path = format!("v1/units/{}", escape(name));
+        let body = PutUnit { target: Some(Target::Inactive), ..PutUnit::default() };
+        let request = self.request(Method::PUT, self.url(&path)?).json(&body).timeout(self.within);
+        let request = request.header(reqwest::header::IF_NONE_MATCH, "*");
+        let response = request.send().await.map_err(|e| self.unreachable(&e))?;
+        match self.decode(&path, response).await {
+            Err(e) if e.kind() == Some(ErrorKind::RevisionDiffers) => Ok(None),
+            answer => answer.map(Some),
+        }
     }
 
     /// Returns what `systemctl status` would show, one per machine that has the unit. `lines` is

@@ -6,10 +6,7 @@ mod replace;
 mod report;
 mod wait;
 
-use std::path::{Path, PathBuf};
-
 use flotilla_api::action::{Action, Order, Outcome};
-use flotilla_units::UnitName;
 use tokio::time::{Instant, timeout_at};
 
 use super::{
@@ -24,6 +21,7 @@ use crate::{
     order::Waiting,
     print,
     selector::{Selector, mangle},
+    sources::{self, Named},
 };
 
 pub(super) use report::{Report, print as print_reports, reports};
@@ -31,7 +29,8 @@ pub(super) use report::{Report, print as print_reports, reports};
 /// Changes units, which may be created by it, and waits until it is true.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Create {
-    /// Names, globs over the cluster's units, or unit files to submit first
+    /// Names, globs over the cluster's units, or unit files to submit first; the file of a name, or its
+    /// template's, is looked for in the current folder too
     #[arg(value_name = "UNIT", required = true, add = crate::complete::units_and_files())]
     units: Vec<String>,
 
@@ -104,11 +103,11 @@ pub(crate) async fn run(
     begun: Instant,
 ) -> anyhow::Result<Exit> {
     let end = begun + asked.timeout();
-    let named = match action {
-        Action::Start | Action::Load => named(asked.units)?,
-        _ => Named { files: Vec::new(), units: asked.units.iter().map(|unit| mangle(unit)).collect() },
-    };
     everywhere(action, asked.units)?;
+    let named = match action {
+        Action::Start | Action::Load => sources::named(asked.units)?,
+        _ => Named { units: asked.units.iter().map(|unit| mangle(unit)).collect(), ..Named::default() },
+    };
     let updates = asked.replacing.replace && !asked.replacing.no_restart && !named.files.is_empty();
     let give = async {
         if asked.replacing.replace && !named.files.is_empty() {
@@ -200,58 +199,6 @@ fn everywhere(action: Action, words: &[String]) -> anyhow::Result<()> {
     }
 }
 
-/// What arguments name.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) struct Named {
-    /// To be submitted first.
-    pub(super) files: Vec<PathBuf>,
-    /// To be ordered.
-    pub(super) units: Vec<String>,
-}
-
-/// Tells unit files from units, where unit files may be named.
-///
-/// A path names a file, or an instance whose template is beside it: a path at which there is neither
-/// was mistyped, and must not be taken for the unit of that name that the cluster has already. A
-/// template's file beside instances was named to be submitted; alone it is ordered, for the answer
-/// that says why it cannot be.
-pub(super) fn named(arguments: &[String]) -> anyhow::Result<Named> {
-    let (mut files, mut units, mut templates) = (Vec::new(), Vec::new(), Vec::new());
-    for argument in arguments {
-        let path = Path::new(argument);
-        let is_path = argument.contains('/');
-        let unit = mangle(argument);
-        let name: Option<UnitName> = path.file_name().and_then(|name| name.to_str()?.parse().ok());
-        let template = name.as_ref().and_then(UnitName::template);
-        let template = template.map(|template| path.with_file_name(template.as_str()));
-        // Instances share their template.
-        let mut file = |file: PathBuf| {
-            if !files.contains(&file) {
-                files.push(file)
-            }
-        };
-        if path.is_file() {
-            file(path.to_owned());
-            if name.is_some_and(|name| name.is_template()) {
-                templates.push(unit);
-                continue;
-            }
-        } else if is_path {
-            let Some(template) = template.as_ref().filter(|template| template.is_file()) else {
-                let beside = template
-                    .map(|template| format!(", nor its template {}", template.display()))
-                    .unwrap_or_default();
-                anyhow::bail!(
-                    "there is no file {argument}{beside}; to mean the unit that the cluster has, leave the folder out"
-                );
-            };
-            file(template.clone());
-        }
-        units.push(unit);
-    }
-    Ok(Named { files, units: if units.is_empty() { templates } else { units } })
-}
-
 fn no_block(action: Action, outcome: &Outcome, output: Output) -> anyhow::Result<Exit> {
     if output == Output::Json {
         print::json(outcome)?;
@@ -261,44 +208,4 @@ fn no_block(action: Action, outcome: &Outcome, output: Output) -> anyhow::Result
         print::line(format_args!("{} {action} ordered", unit.unit))?;
     }
     Ok(Exit::Done)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_template_file_beside_its_instances_is_submitted_and_not_ordered() {
-        let directory = tempfile::tempdir().unwrap();
-        let file = directory.path().join("web@.service");
-        std::fs::write(&file, "[Service]\nExecStart=/bin/true\n").unwrap();
-        let units = |arguments: &[&str]| {
-            let arguments: Vec<String> = arguments.iter().map(|text| (*text).to_owned()).collect();
-            named(&arguments).map(|named| (named.files.len(), named.units)).unwrap()
-        };
-        let path = file.to_str().unwrap();
-        let instance = directory.path().join("web@2.service");
-        assert_eq!(units(&[path, "web@1"]), (1, vec!["web@1.service".to_owned()]));
-        assert_eq!(units(&[path]), (1, vec!["web@.service".to_owned()]));
-        assert_eq!(units(&[instance.to_str().unwrap()]), (1, vec!["web@2.service".to_owned()]));
-        let other = directory.path().join("web@3.service");
-        assert_eq!(
-            units(&[instance.to_str().unwrap(), other.to_str().unwrap(), path]),
-            (1, vec!["web@2.service".to_owned(), "web@3.service".to_owned()]),
-            "the file is given once"
-        );
-        assert_eq!(
-            units(&["web@.service", "web@1"]),
-            (0, vec!["web@.service".to_owned(), "web@1.service".to_owned()])
-        );
-    }
-
-    #[test]
-    fn a_mistyped_path_is_not_taken_for_a_unit() {
-        let refused = |argument: &str| named(&[argument.to_owned()]).expect_err(argument).to_string();
-        assert!(refused("./nowhere/hello.service").contains("no file ./nowhere/hello.service;"));
-        let instance = refused("/nonexistent/web@1.service");
-        assert!(instance.contains("nor its template /nonexistent/web@.service"), "{instance}");
-        assert!(refused("./units/*.service").contains("no file ./units/*.service"), "no shell expanded it");
-    }
 }

@@ -83,7 +83,9 @@ pub(crate) async fn run(cluster: &Cluster, args: &Args, output: Output) -> anyho
             }
         };
         let answer = match &text {
-            _ if asks => draft.unless_ended(&mut signals, ask(question, text.is_some())).await??,
+            _ if asks => {
+                draft.unless_ended(&mut signals, ask(question, text.is_some()), "interrupted").await??
+            }
             Some(_) if args.yes => Answer::Apply,
             Some(_) => {
                 let why = "there is nobody to ask whether it is meant; --yes says so";
@@ -94,7 +96,8 @@ pub(crate) async fn run(cluster: &Cluster, args: &Args, output: Output) -> anyho
         match (answer, text) {
             (Answer::Apply, Some(text)) => {
                 let given = cluster.client().replace_content(before.name.as_str(), &text, before.revision);
-                let given = draft.unless_ended(&mut signals, given).await?;
+                let why = "interrupted, and it is not known whether the cluster took it";
+                let given = draft.unless_ended(&mut signals, given, why).await?;
                 return answered(draft, &before, given, output);
             }
             (Answer::Edit, _) | (Answer::Apply, None) => {}
@@ -274,10 +277,11 @@ impl Draft {
         &self,
         signals: &mut Signals,
         comes: impl Future<Output = T>,
+        why: &str,
     ) -> anyhow::Result<T> {
         tokio::select! {
             it = comes => Ok(it),
-            () = signals.any() => Err(self.kept(Exit::Interrupted, "interrupted")),
+            () = signals.any() => Err(self.kept(Exit::Interrupted, why)),
         }
     }
 

@@ -83,7 +83,10 @@ pub(crate) async fn exec(cluster: &Cluster, args: &ExecArgs) -> anyhow::Result<E
     // A unit that is leaving counts where it is nowhere else.
     let staying: Vec<&Placement> =
         here.iter().copied().filter(|placement| placement.departing.is_none()).collect();
-    let places = if staying.is_empty() { here } else { staying };
+    let mut places = if staying.is_empty() { here } else { staying };
+    if !unit.global {
+        places = preferred(places);
+    }
     let place = match places.as_slice() {
         [one] => *one,
         [] => {
@@ -102,6 +105,16 @@ pub(crate) async fn exec(cluster: &Cluster, args: &ExecArgs) -> anyhow::Result<E
     session::run(cluster.client(), &place.machine.to_string(), open).await
 }
 
+/// Of a unit that is being started elsewhere before it leaves, keeps the place where it runs: of two the one that
+/// it goes to.
+fn preferred(places: Vec<&Placement>) -> Vec<&Placement> {
+    let runs = |place: &&Placement| {
+        let state = place.state.as_ref().filter(|state| state.token == Some(place.token));
+        state.is_some_and(|state| state.active == "active")
+    };
+    places.into_iter().max_by_key(|place| (runs(place), place.token)).into_iter().collect()
+}
+
 /// Opens a shell on a machine.
 pub(crate) async fn shell(cluster: &Cluster, args: &ShellArgs) -> anyhow::Result<Exit> {
     let machine = machines::find(cluster, &args.machine).await?;
@@ -112,4 +125,30 @@ pub(crate) async fn shell(cluster: &Cluster, args: &ShellArgs) -> anyhow::Result
     let terminal = session::wanted(args.terminal.give, args.terminal.refuse);
     let open = Open { unit: None, command: args.command.clone(), terminal };
     session::run(cluster.client(), &machine.id.to_string(), open).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn place(host: &str, token: i64, active: &str) -> Placement {
+        serde_json::from_value(serde_json::json!({
+            "machine": "113f16a7a0f84c4c8a3f9e3b2f4d6c01", "host": host, "machine_alive": true, "token": token,
+            "run": 1, "current": "launched",
+            "state": { "load": "loaded", "active": active, "sub": "", "token": token, "run": 1 },
+        }))
+        .expect("a placement")
+    }
+
+    #[test]
+    fn of_a_unit_that_moves_the_place_where_it_runs_is_meant() {
+        let meant = |places: &[Placement]| {
+            let found = preferred(places.iter().collect());
+            found.iter().filter_map(|place| place.host.clone()).collect::<Vec<_>>()
+        };
+        assert_eq!(meant(&[place("old", 1, "active"), place("new", 2, "activating")]), ["old"]);
+        assert_eq!(meant(&[place("new", 2, "active"), place("old", 1, "active")]), ["new"]);
+        assert_eq!(meant(&[place("old", 1, "inactive"), place("new", 2, "inactive")]), ["new"]);
+        assert_eq!(meant(&[]), [""; 0]);
+    }
 }

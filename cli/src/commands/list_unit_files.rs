@@ -22,10 +22,12 @@ pub(crate) struct Args {
 }
 
 impl Tabled for Unit {
+    // The values of fleet's five first, in its order: scripts read them by their place.
     const COLUMNS: &'static [Column<Self>] = &[
         Column { name: "unit", shown: Shown::Always, text: |unit, _| unit.name.to_string() },
         Column { name: "hash", shown: Shown::Always, text: hash },
         Column { name: "target", shown: Shown::Always, text: |unit, _| unit.target.to_string() },
+        Column { name: "state", shown: Shown::Always, text: |unit, _| unit.current.to_string() },
         Column { name: "machines", shown: Shown::Always, text: |unit, _| machines(unit) },
         Column { name: "updated", shown: Shown::Always, text: |unit, _| updated(unit) },
         Column {
@@ -34,7 +36,6 @@ impl Tabled for Unit {
             text: |unit, _| if unit.global { "yes" } else { "no" }.to_owned(),
         },
         Column { name: "by", shown: Shown::Wide, text: |unit, _| unit.by.clone() },
-        Column { name: "state", shown: Shown::Asked, text: |unit, _| unit.current.to_string() },
         // fleetctl's names for the target, its machine and the description.
         Column { name: "dstate", shown: Shown::Asked, text: |unit, _| unit.target.to_string() },
         Column { name: "tmachine", shown: Shown::Asked, text: |unit, _| machines(unit) },

@@ -9,6 +9,9 @@ use clap::{Command, CommandFactory as _};
 
 use crate::args::COMMON_OPTIONS;
 
+#[cfg(test)]
+mod roff;
+
 /// The pages that are written by hand.
 const PAGES: [(&str, &str); 3] = [
     ("flotillad.8", include_str!("../../../docs/man/flotillad.8")),
@@ -95,16 +98,36 @@ mod tests {
         }
     }
 
-    /// Every page as it is rendered, so that every change of it is seen in review.
+    /// All pages as a terminal shows them, those that are written by hand too, so that every change of them is
+    /// seen in review.
     #[test]
-    fn the_pages_are_the_reviewed_ones() {
-        let pages = commands().expect("pages");
+    fn the_rendered_pages_are_the_reviewed_ones() {
+        let made = commands().expect("pages").into_iter();
+        let made = made.map(|(name, page)| (name, String::from_utf8(page).expect("text")));
+        let written = PAGES.map(|(name, page)| (name.to_owned(), page.to_owned()));
         let mut text = String::new();
-        for (name, page) in pages {
-            let page = String::from_utf8(page).expect("text").replace(env!("CARGO_PKG_VERSION"), "[VERSION]");
-            text.push_str(&format!("==== {name}\n{page}"));
+        for (name, page) in written.into_iter().chain(made) {
+            let page = roff::render(&page).unwrap_or_else(|why| panic!("{name}: {why}"));
+            text.push_str(&format!(
+                "==== {name}\n{}\n",
+                page.replace(env!("CARGO_PKG_VERSION"), "[VERSION]")
+            ));
         }
         insta::assert_snapshot!(text);
+    }
+
+    #[test]
+    fn what_no_page_is_made_of_is_told() {
+        for (page, why) in [
+            (".XX y\n", "line 1: the request .XX is not known here"),
+            (".TH a 1\n\\(em\n", "line 2: the character em is not known here"),
+            (".RE\n", "no .RS before it"),
+            (".nf\n", "an .RS or .nf has no end"),
+            (".B \"a\n", "a quote has no end"),
+        ] {
+            let refused = roff::render(page).expect_err(page);
+            assert!(refused.contains(why), "{page}: {refused}");
+        }
     }
 
     /// The parser itself says which options there are, when it meets one that is none.

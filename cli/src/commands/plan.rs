@@ -8,14 +8,15 @@ use flotilla_api::{
     unit::Target,
 };
 
-use super::{change, rebalance::place};
-use crate::{args::Output, connection::Cluster, exit::Exit, paint, print, text};
+use super::rebalance::place;
+use crate::{args::Output, connection::Cluster, exit::Exit, paint, print, sources, text};
 
 /// Says what would be placed where, and changes nothing.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// Unit files, and names of units that the cluster has or whose template is named
-    #[arg(value_name = "FILE|UNIT", required = true, add = crate::complete::units())]
+    /// Unit files, and names of units that the cluster has or whose template is named; the file of a name is
+    /// looked for in the current folder too
+    #[arg(value_name = "FILE|UNIT", required = true, add = crate::complete::units_and_files())]
     units: Vec<String>,
 }
 
@@ -34,7 +35,7 @@ pub(crate) async fn run(cluster: &Cluster, args: &Args, output: Output) -> anyho
 
 /// Makes a request of files, which would be given to the cluster, and units, which would be started.
 fn request(words: &[String]) -> anyhow::Result<PlanRequest> {
-    let named = change::named(words)?;
+    let named = sources::named(words)?;
     let mut units: Vec<PlanUnit> = Vec::new();
     for file in &named.files {
         let (name, text) = read(file)?;

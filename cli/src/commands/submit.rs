@@ -4,20 +4,31 @@ use std::{collections::BTreeMap, fs, path::Path, path::PathBuf};
 
 use anyhow::{Context as _, bail};
 use flotilla_api::{
-    action::{Outcome, Submit, SubmitUnit},
-    client::Client,
+    action::{Outcome, Submit, SubmitUnit, UnitOutcome},
+    client::{Client, ClientError},
     error::ErrorKind,
+    unit::Unit,
 };
 use flotilla_units::{UnitFile, UnitName};
 
-use crate::{args::Output, fleetctl::Signing, paint, print, text};
+use super::end_missing;
+use crate::{
+    args::Output,
+    exit::{Exit, Failure},
+    fleetctl::Signing,
+    paint, print,
+    selector::is_glob,
+    sources::{self, Named},
+    text,
+};
 
 /// Gives unit files to the cluster.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// Unit files; each file's name is its unit's name
-    #[arg(value_name = "FILE", required = true)]
-    files: Vec<PathBuf>,
+    /// Unit files, whose names are their units', or names, whose files are looked for in the current folder;
+    /// an instance is made of its template, which the cluster has or whose file is there
+    #[arg(value_name = "FILE|UNIT", required = true, add = crate::complete::files())]
+    units: Vec<String>,
 
     #[command(flatten)]
     replacing: Replacing,
@@ -56,9 +67,19 @@ pub(crate) struct Submitted {
 }
 
 /// Runs the command.
-pub(crate) async fn run(client: &Client, args: &Args, output: Output) -> anyhow::Result<()> {
+pub(crate) async fn run(client: &Client, args: &Args, output: Output) -> anyhow::Result<Exit> {
     args.signing.check()?;
-    let Submitted { outcome, kept } = submit(client, &args.files, args.replacing).await?;
+    let named = sources::named(&args.units)?;
+    if let Some(pattern) = named.units.iter().find(|unit| is_glob(unit)) {
+        let why = format!("no file matches {pattern}; expected unit files, or names of units");
+        return Err(Failure::error(Exit::Usage, why));
+    }
+    let mut all = Submitted { outcome: Outcome { revision: 0, units: Vec::new() }, kept: Vec::new() };
+    if !named.files.is_empty() {
+        all = submit(client, &named.files, args.replacing).await?;
+    }
+    let missing = named_only(client, &named, &mut all.outcome).await?;
+    let Submitted { outcome, kept } = all;
     if output == Output::Json {
         print::json(&outcome)?;
     } else {
@@ -67,10 +88,52 @@ pub(crate) async fn run(client: &Client, args: &Args, output: Output) -> anyhow:
             print::line(format_args!("{} {what}", unit.unit))?;
         }
     }
+    let exit = end_missing(&missing);
     if kept.is_empty() {
-        return Ok(());
+        return Ok(exit);
     }
-    bail!("{} of {} unit files were not taken, because the cluster has others", kept.len(), args.files.len())
+    bail!("{} of {} unit files were not taken, because the cluster has others", kept.len(), named.files.len())
+}
+
+/// Makes the instances that are named, and looks for units of which there is no file here. Returns why those
+/// are missing that are nowhere.
+async fn named_only(client: &Client, named: &Named, outcome: &mut Outcome) -> anyhow::Result<Vec<String>> {
+    let mut missing = Vec::new();
+    for word in &named.units {
+        let name: UnitName = word.parse()?;
+        let found = match name.is_instance() {
+            true => made(client, word).await,
+            false if !named.without_file.contains(word) => continue,
+            false => there(client, word).await,
+        };
+        match found {
+            Ok(found) => {
+                outcome.revision = outcome.revision.max(found.revision);
+                outcome.units.extend(found.units);
+            }
+            Err(e) if e.kind() == Some(ErrorKind::NotFound) => {
+                let template = name.template().map(|template| format!(" or {template}")).unwrap_or_default();
+                missing.push(format!("there is no file {name}{template} here, and the cluster has neither"));
+            }
+            Err(e) => return Err(e.into()),
+        }
+    }
+    Ok(missing)
+}
+
+/// Makes an instance, unless it is there.
+async fn made(client: &Client, name: &str) -> Result<Outcome, ClientError> {
+    match client.make_instance(name).await? {
+        Some(outcome) => Ok(outcome),
+        None => there(client, name).await,
+    }
+}
+
+/// Returns what becomes of a unit that is there: nothing.
+async fn there(client: &Client, name: &str) -> Result<Outcome, ClientError> {
+    let Unit { name: unit, generation, run, .. } = client.unit(name).await?;
+    let unit = UnitOutcome { unit, changed: false, generation, run, adopted_from: None };
+    Ok(Outcome { revision: 0, units: vec![unit] })
 }
 
 /// Reads, checks and submits files. One that the cluster has another text of is left out, with a warning,

@@ -267,3 +267,53 @@ fn variables_of_fleetctl_count_where_ours_are_not_set() {
     assert_eq!(read(&[("FLEETCTL_TUNNEL", "m1"), ("FLOTCTL_TUNNEL", "")]), None, "set to nothing");
     assert_eq!(read(&[("FLEETCTL_TUNNEL", "")]).as_deref(), Some("FLOTCTL_TUNNEL"));
 }
+
+/// What an operator of fleetd set, sent or read is told of in docs/coming-from-fleet.md.
+#[test]
+fn no_setting_of_fleetd_is_forgotten() {
+    let page = include_str!("../../../docs/coming-from-fleet.md");
+    let (_, chapter) = page.split_once("\n## fleetd\n").expect("a chapter");
+    let chapter = chapter.split("\n## ").next().expect("a chapter");
+    let keys = [
+        "verbosity",
+        "etcd_servers",
+        "etcd_username",
+        "etcd_password",
+        "etcd_cafile",
+        "etcd_certfile",
+        "etcd_keyfile",
+        "etcd_key_prefix",
+        "etcd_request_timeout",
+        "engine_reconcile_interval",
+        "public_ip",
+        "metadata",
+        "agent_ttl",
+        "token_limit",
+        "disable_engine",
+        "disable_watches",
+        "enable_grpc",
+        "units_directory",
+        "systemd_user",
+        "verify_units",
+        "authorized_keys_file",
+    ];
+    for key in keys {
+        let variable = format!("`FLEET_{}`", key.to_ascii_uppercase());
+        let has_both = |line: &str| line.contains(&format!("`{key}`")) && line.contains(&variable);
+        assert!(chapter.lines().any(has_both), "{key} and {variable} have no line of their own");
+    }
+    for other in [
+        "SIGTERM",
+        "SIGHUP",
+        "SIGUSR1",
+        "SIGKILL",
+        "socket activation",
+        "`fleet_engine_leader_start_time`",
+        "`fleet_engine_task_count_total`",
+        "`fleet_engine_task_failure_count_total`",
+        "`fleet_engine_reconcile_count_total`",
+        "`fleet_engine_reconcile_failure_count_total`",
+    ] {
+        assert!(chapter.contains(other), "{other} is not told of");
+    }
+}

@@ -17,6 +17,7 @@ fn state(active: &str, sub: &str) -> UnitState {
         exit_status: None,
         restarts: 0,
         stray: false,
+        starting: false,
         stopped_locally: false,
         problem: None,
     }
@@ -96,6 +97,21 @@ fn a_start_is_done_when_this_run_of_this_placement_is_active() {
     assert_eq!(super::judge(&later, &unit(&[state("active", "running")])), {
         Verdict::Pending("waiting for the engine".to_owned())
     });
+}
+
+#[test]
+fn a_start_that_is_queued_is_not_finished() {
+    let queued = UnitState { starting: true, ..state("activating", "queued") };
+    assert_eq!(start(&unit(&[queued])), Verdict::Pending("activating on m1".to_owned()));
+    let not_begun = UnitState { starting: true, ..state("inactive", "dead") };
+    assert_eq!(start(&unit(&[not_begun])), Verdict::Pending("starting on m1".to_owned()));
+    assert_eq!(start(&unit(&[state("inactive", "dead")])), Verdict::Done("finished on m1".to_owned()));
+    let tried = UnitState {
+        starting: true,
+        problem: Some("its start job ended in `dependency`".to_owned()),
+        ..state("inactive", "dead")
+    };
+    assert!(matches!(start(&unit(&[tried])), Verdict::Failed { .. }));
 }
 
 #[test]
@@ -253,6 +269,32 @@ fn what_stands_is_judged_by_what_it_should_be() {
     let why = "it was stopped on the machine itself";
     assert_eq!(stands(Action::Start, &unit(&[stopped])), Verdict::failed("m1".to_owned(), why));
     assert_eq!(stands(Action::Unload, &unit(&[])), Verdict::Done("unloaded".to_owned()));
+}
+
+#[test]
+fn only_what_changes_a_waited_unit_is_news() {
+    let outcome = UnitOutcome {
+        unit: "a.service".parse().unwrap(),
+        changed: true,
+        generation: 3,
+        run: 2,
+        adopted_from: None,
+    };
+    let mut waiting = Waiting::new(Action::Start, std::slice::from_ref(&outcome));
+    let mut running = unit(&[state("active", "running")]);
+    assert!(matches!(waiting.see(&running), Some((_, true))));
+    running.versions.all = 9;
+    assert_eq!(waiting.see(&running), None, "something else of its template");
+    running.placements[0].state.as_mut().unwrap().restarts = 1;
+    assert!(matches!(waiting.see(&running), Some((Verdict::Done(_), true))), "it died and is up again");
+    let mut nowhere = unit(&[]);
+    nowhere.unplaced = Some("1 GiB is free".to_owned());
+    assert!(matches!(waiting.see(&nowhere), Some((_, true))));
+    nowhere.unplaced = Some("2 GiB is free".to_owned());
+    assert!(matches!(waiting.see(&nowhere), Some((Verdict::CannotBePlaced(_), false))));
+    let mut other = running;
+    other.name = "other.service".parse().unwrap();
+    assert_eq!(waiting.see(&other), None);
 }
 
 /// One at a time: what comes after the one that failed is not waited for.

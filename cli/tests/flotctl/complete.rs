@@ -67,36 +67,84 @@ fn every_commands_arguments_are_completed() {
         "restart",
         "unload",
         "destroy",
+        "adopt",
+        "adopt m1",
         "cat",
+        "edit",
         "status",
         "journal",
         "why",
         "events",
+        "history",
+        "machine",
+        "machine metadata",
+        "machine metadata set",
+        "machine metadata unset",
+        "machine cordon",
+        "machine uncordon",
+        "machine drain",
+        "plan",
+        "diff",
+        "apply",
+        "rebalance",
+        "exec",
+        "exec db.service -m",
+        "shell",
+        "top",
+        "top --machine",
         "ssh",
-        "edit",
+        "cluster settings",
+        "fd-forward",
+        "man",
+        "version",
     ];
     let mut text = String::new();
     for command in commands {
-        text.push_str(&format!("{command}: {}\n", names(&[command, ""])));
+        let words: Vec<&str> = command.split(' ').chain([""]).collect();
+        text.push_str(format!("{command}: {}", names(&words)).trim_end());
+        text.push('\n');
     }
     insta::assert_snapshot!(text, @r"
     list-machines: m1 m2 db1
     list-units: backup.timer web@1.service db.service
     list-unit-files: backup.timer web@.service web@1.service db.service
-    submit: . local.service
+    submit: local.service
     load: backup.timer web@.service web@1.service db.service local.service
     start: backup.timer web@.service web@1.service db.service local.service
     stop: backup.timer web@.service web@1.service db.service
     restart: backup.timer web@.service web@1.service db.service
     unload: backup.timer web@.service web@1.service db.service
     destroy: backup.timer web@.service web@1.service db.service
+    adopt: m1 m2 db1
+    adopt m1:
     cat: backup.timer web@.service web@1.service db.service
+    edit: backup.timer web@.service web@1.service db.service
     status: backup.timer web@1.service db.service
     journal: backup.timer web@1.service db.service
     why: backup.timer web@1.service db.service
     events: backup.timer web@.service web@1.service db.service
+    history: backup.timer web@1.service db.service
+    machine: metadata cordon uncordon drain help
+    machine metadata: set unset help
+    machine metadata set: m1 m2 db1
+    machine metadata unset: m1 m2 db1
+    machine cordon: m1 m2 db1
+    machine uncordon: m1 m2 db1
+    machine drain: m1 m2 db1
+    plan: backup.timer web@.service web@1.service db.service local.service
+    diff: .
+    apply: .
+    rebalance:
+    exec: backup.timer web@1.service db.service
+    exec db.service -m: m1 m2 db1
+    shell: m1 m2 db1
+    top: backup.timer web@1.service db.service
+    top --machine: m1 m2 db1
     ssh: m1 m2 db1 backup.timer web@1.service db.service
-    edit: backup.timer web@.service web@1.service db.service
+    cluster settings:
+    fd-forward: local.service
+    man: . local.service
+    version:
     ");
 }
 
@@ -145,6 +193,58 @@ fn what_is_begun_is_completed() {
     list-units -o : table wide json
     journal -o : table wide json
     ");
+}
+
+/// The scripts as shells read them, so that every change of them is seen in review.
+#[test]
+fn the_scripts_are_the_reviewed_ones() {
+    let mut text = String::new();
+    for shell in ["bash", "zsh", "fish"] {
+        let ended = crate::api::flotctl(&[], &["completion", shell]);
+        assert_eq!((ended.code, ended.err.as_str()), (Some(0), ""), "{shell}: {ended:?}");
+        text.push_str(&format!("==== {shell}\n{}", ended.out));
+    }
+    insta::assert_snapshot!(text);
+}
+
+/// bash divides words at `@`, `=` and `:`, and takes what is offered for what stands behind the last of them. A row:
+/// the line, what bash itself takes for the word, and what it puts in its place.
+#[test]
+fn bash_completes_words_that_it_divides() {
+    let api = Api::new(cluster);
+    let endpoint = api.endpoint();
+    let ask = format!("flotctl --endpoint={endpoint} status d");
+    let rows = [
+        ("flotctl status web@", "@", "@1.service"),
+        ("flotctl status web@1", "1", "1.service"),
+        ("flotctl start web@", "@", "@.service @1.service"),
+        ("flotctl status db.service@m", "@m", "@m1"),
+        ("flotctl status d", "d", "db.service"),
+        ("flotctl status 'd", "d", "db.service"),
+        ("flotctl list-units --fields=ma", "ma", "machine"),
+        (&ask, "d", "db.service"),
+        ("flotctl sta", "sta", "start status"),
+        ("flotctl shell m", "m", "m1 m2"),
+    ];
+    let folder = std::path::Path::new(env!("CARGO_BIN_EXE_flotctl")).parent().unwrap();
+    for (line, word, offered) in rows {
+        let flotctl = command(&[&api], &[]);
+        let mut bash = std::process::Command::new("bash");
+        bash.env_clear().envs(flotctl.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        let path = std::env::join_paths([folder.to_owned()].into_iter().chain(std::env::split_paths(&path)));
+        let script =
+            "eval \"$(flotctl completion bash)\"; compopt() { :; }; COMP_LINE=$1 COMP_POINT=${#1} COMP_TYPE=9
+            _flotctl flotctl \"$2\" \"\"; echo \"${COMPREPLY[*]}\"";
+        bash.env("PATH", path.unwrap()).args(["--norc", "-c", script, "bash", line, word]);
+        // An endpoint on the line is the one that is asked.
+        if line.contains("--endpoint") {
+            bash.env_remove("FLOTCTL_ENDPOINT");
+        }
+        let output = bash.current_dir(tempfile::tempdir().unwrap().path()).output().unwrap();
+        let text = |bytes| String::from_utf8(bytes).unwrap();
+        assert_eq!((text(output.stdout).trim(), text(output.stderr).as_str()), (offered, ""), "{line}");
+    }
 }
 
 #[test]

@@ -27,6 +27,11 @@ fn cluster(action: &'static str) -> impl Fn(&Request) -> Answer {
             "GET /v1/version" => version(),
             "GET /readyz" => ready(),
             "GET /v1/units" => page(&units),
+            "PUT /v1/units/web@1.service" | "PUT /v1/units/web@2.service" => outcome(&["web@1.service"]),
+            "GET /v1/units/a.service" | "GET /v1/units/b.service" => Answer::Json(units[0].clone()),
+            what if action == "submit" && !what.contains("/content") => {
+                Answer::Refusal(404, "not-found", "there is no unit of that name")
+            }
             "POST /v1/orders" => {
                 let asked: Vec<&str> = request.body["units"]
                     .as_array()
@@ -89,12 +94,14 @@ fn exit_statuses_are_fleetctls_where_they_told_the_truth() {
         (&["web@1", "web@2"], 0, 0),
         (&["a", "a", "a.service"], 0, 0),
     ];
-    for action in ["start", "load", "restart"] {
+    for action in ["submit", "start", "load", "restart"] {
         for (names, fleetctls, ours) in rows {
             let (ended, _) = run(&[&[action, "--no-block"], names].concat());
             assert_eq!(ended.code, Some(ours), "{action} {names:?}: {ended:?}");
             assert_eq!(fleetctls == 0, ours == 0, "nothing fails that did not, or succeeds that did not");
         }
+        // fleetctl: `No units given`, and 0.
+        assert_eq!(run(&[action]).0.code, Some(2));
     }
     for action in ["stop", "unload", "destroy"] {
         for (names, ours) in [
@@ -113,6 +120,10 @@ fn exit_statuses_are_fleetctls_where_they_told_the_truth() {
         }
         // fleetctl: `No units given`, and 0.
         assert_eq!(run(&[action]).0.code, Some(2));
+        // Two callers at once: fleetctl's table had both succeed.
+        let both =
+            [(), ()].map(|()| std::thread::spawn(move || run(&[action, "--no-block", "a", "b"]).0.code));
+        assert_eq!(both.map(|caller| caller.join().unwrap()), [Some(0); 2], "{action}");
     }
 }
 

@@ -133,6 +133,98 @@ fn a_mistyped_path_starts_nothing() {
     assert_eq!(api.asked(), Vec::<String>::new());
 }
 
+/// fleet's habit: files in the current folder are meant by their units' names.
+#[test]
+fn files_in_the_current_folder_are_found_by_the_names_of_their_units() {
+    const TEXT: &str = "[Service]\nExecStart=/bin/true\n";
+    let folder = tempfile::tempdir().unwrap();
+    let write = |name: &str| std::fs::write(folder.path().join(name), TEXT).unwrap();
+    (write("hello.service"), write("hello"), write("web@.service"));
+    std::os::unix::fs::symlink("web@.service", folder.path().join("web@2.service")).unwrap();
+    // What is typed, the file that is given, the unit that is ordered.
+    for (word, file, unit) in [
+        ("hello", Some("hello.service"), "hello.service"),
+        ("hello.service", Some("hello.service"), "hello.service"),
+        ("./hello", Some("hello.service"), "hello.service"),
+        ("web@1", Some("web@.service"), "web@1.service"),
+        ("./web@1.service", Some("web@.service"), "web@1.service"),
+        ("web@2.service", Some("web@.service"), "web@2.service"),
+        ("web@2", Some("web@.service"), "web@2.service"),
+        ("other", None, "other.service"),
+        ("other@1", None, "other@1.service"),
+    ] {
+        for action in ["start", "load"] {
+            let api = Api::new(|request| {
+                let named = &request.body["units"][0];
+                let name = named["name"].as_str().or(named.as_str()).unwrap_or_default().to_owned();
+                outcome(&[&name])
+            });
+            let mut command = command(&[&api], &[action, "--no-block", word]);
+            let output = command.current_dir(folder.path()).output().unwrap();
+            assert_eq!(output.status.code(), Some(0), "{action} {word}: {output:?}");
+            let given = api.bodies("POST /v1/units");
+            let files: Vec<&str> =
+                given.iter().map(|body| body["units"][0]["name"].as_str().unwrap()).collect();
+            assert_eq!(files, Vec::from_iter(file), "{action} {word}");
+            let orders = api.bodies("POST /v1/orders");
+            assert_eq!(orders[0]["units"], json!([unit]), "{action} {word}");
+        }
+    }
+}
+
+/// `submit` of an instance makes it, by a template that is there or given with it, and runs nothing.
+#[test]
+fn units_are_submitted_by_their_names_and_instances_made_of_their_template() {
+    const TEXT: &str = "[Service]\nExecStart=/bin/true\n";
+    let folder = tempfile::tempdir().unwrap();
+    let write = |name: &str| std::fs::write(folder.path().join(name), TEXT).unwrap();
+    (write("hello.service"), write("web@.service"));
+    let api = || {
+        Api::new(|request| match request.what.as_str() {
+            "POST /v1/units" => outcome(&[request.body["units"][0]["name"].as_str().unwrap()]),
+            "PUT /v1/units/web%401.service" | "PUT /v1/units/web@1.service" => outcome(&["web@1.service"]),
+            "PUT /v1/units/old@1.service" | "PUT /v1/units/old%401.service" => {
+                Answer::Refusal(412, "revision-differs", "it is there")
+            }
+            "GET /v1/units/old@1.service" | "GET /v1/units/old%401.service" => {
+                Answer::Json(placed("old@1.service", "active", "running"))
+            }
+            "GET /v1/units/there.service" => Answer::Json(unit("there.service")),
+            what if what.starts_with("PUT ") || what.starts_with("GET ") => {
+                Answer::Refusal(404, "not-found", "there is none")
+            }
+            other => panic!("{other}"),
+        })
+    };
+    let submit = |words: &[&str]| {
+        let api = api();
+        let mut command = command(&[&api], &[&["submit"], words].concat());
+        let output = command.current_dir(folder.path()).output().unwrap();
+        let text = |bytes| String::from_utf8(bytes).unwrap();
+        let conditions = ["PUT /v1/units/web@1.service", "PUT /v1/units/web%401.service"];
+        let condition = conditions.iter().find_map(|what| api.header(what, "if-none-match"));
+        (output.status.code(), text(output.stdout), text(output.stderr), condition)
+    };
+    let (code, out, err, _) = submit(&["hello"]);
+    assert_eq!((code, out.as_str()), (Some(0), "hello.service submitted\n"), "{err}");
+    let (code, out, err, condition) = submit(&["web@1"]);
+    assert_eq!((code, out.as_str()), (Some(0), "web@.service submitted\nweb@1.service submitted\n"), "{err}");
+    assert_eq!(condition.as_deref(), Some("*"), "one that runs is not told to rest");
+    // Of a known template, and one that is there already; a unit that the cluster has.
+    let (code, out, err, _) = submit(&["old@1", "there"]);
+    assert_eq!(
+        (code, out.as_str()),
+        (Some(0), "old@1.service unchanged\nthere.service unchanged\n"),
+        "{err}"
+    );
+    let (code, out, err, _) = submit(&["nobody", "no@1", "hello"]);
+    assert_eq!((code, out.as_str()), (Some(4), "hello.service submitted\n"), "{err}");
+    assert!(err.contains("no file nobody.service here"), "{err}");
+    assert!(err.contains("no file no@1.service or no@.service here"), "{err}");
+    assert_eq!(submit(&["x*"]).0, Some(2), "a pattern means no file that is not there");
+    assert_eq!(submit(&["./nobody"]).0, Some(1));
+}
+
 /// A template's file lies in the folder where an operator destroys the template and its instances.
 #[test]
 fn what_is_to_go_is_ordered_to_go_whatever_lies_in_the_folder() {

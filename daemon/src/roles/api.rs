@@ -74,7 +74,7 @@ pub(crate) async fn start(
         usage: shared.systemd.clone().map(|systemd| systemd as _),
         sessions: shared.systemd.clone().map(|systemd| Sessions::new(systemd)),
         adoption: shared.systemd.clone().map(|systemd| systemd as _),
-        peers: Peers::new(files.as_ref().map(TlsFiles::identity).transpose()?),
+        peers: files.as_ref().map_or_else(|| Ok(Peers::new(None)), Peers::with)?,
         metrics: metrics.clone(),
         health: health.subscribe(),
     });

@@ -233,7 +233,12 @@ fn is_failed(report: &UnitReport) -> bool {
 fn is_sound(report: &UnitReport, placed: &Placed<'_>) -> bool {
     match report.active.as_str() {
         "active" | "reloading" | "refreshing" => true,
-        "inactive" => report.run >= placed.entry.run && report.result.is_none() && !report.stopped_locally,
+        "inactive" => {
+            report.run >= placed.entry.run
+                && report.result.is_none()
+                && !report.stopped_locally
+                && !report.starting
+        }
         _ => false,
     }
 }

@@ -13,15 +13,21 @@
 use std::{cmp::Reverse, fmt};
 
 use flotilla_registry::records::{self, ManifestEntry, Target, UnitReport};
-use flotilla_units::{ContentHash, MachineId, UnitName};
+use flotilla_units::{ContentHash, MachineId, UnitName, UnitType};
 
 use super::{ClusterState, Kept, Life, Placed, Wish};
+
+/// What is said of a unit that does not run, for no fault that systemd would tell of.
+const ENDED: &str = "it does not run: it has ended, or a condition of its did not hold";
 
 /// How an entry is, as far as its machine tells under its very token.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Readiness {
-    /// As it should be: it runs, or it ran to its end, or it is loaded.
+    /// As it should be: it runs, or it ran to its end as its type does, or it is loaded.
     Ready,
+    /// Its start was done, and it does not run although its type is for what does: it had nothing to do (a
+    /// condition of its did not hold), or has ended.
+    Ended,
     /// On its way there.
     Waiting,
     /// It does not get there by itself: why.
@@ -188,6 +194,7 @@ impl ClusterState {
                         continue;
                     }
                     Readiness::Waiting => None,
+                    Readiness::Ended => Some(ENDED.to_owned()),
                     Readiness::Failed(why) => Some(why),
                 };
                 rollout.in_flight.push(InFlight { unit: unit.clone(), failed, lost });
@@ -218,13 +225,54 @@ impl ClusterState {
     /// Says how an entry is, as far as its machine tells under its very token.
     #[must_use]
     pub fn readiness(&self, placed: &Placed<'_>) -> Readiness {
-        let reports = self.machines.get(&placed.machine).map(|it| it.reports_of(&placed.entry.unit));
-        let report = reports.into_iter().flatten().find(|it| it.token == Some(placed.entry.token));
-        report.map_or(Readiness::Waiting, |report| ready(placed.entry, report))
+        let ends = || self.ends(placed.entry);
+        self.told_of(placed).map_or(Readiness::Waiting, |report| ready(placed.entry, report, ends))
+    }
+
+    /// Says whether a unit that moves may leave the entries that it moves from for the one that it moves to:
+    /// what runs is not stopped for what does not.
+    #[must_use]
+    pub fn readiness_to_leave_for(&self, placed: &[Placed<'_>], on: &Placed<'_>) -> Readiness {
+        let runs = |it: &Placed<'_>| self.told_of(it).is_some_and(is_up);
+        let leaves = |it: &&Placed<'_>| {
+            it.entry.departing.is_none() && it.entry.moving.is_some() && it.life != Life::Lost
+        };
+        let stops_one = on.entry.target == Target::Launched && placed.iter().filter(leaves).any(runs);
+        match self.readiness(on) {
+            Readiness::Ready if stops_one && !runs(on) => Readiness::Waiting,
+            Readiness::Ended if stops_one => Readiness::Failed(ENDED.to_owned()),
+            Readiness::Ended => Readiness::Ready,
+            readiness => readiness,
+        }
+    }
+
+    /// Returns what a machine says of an entry under its very token.
+    fn told_of(&self, placed: &Placed<'_>) -> Option<&UnitReport> {
+        let reports = self.machines.get(&placed.machine)?.reports_of(&placed.entry.unit);
+        reports.into_iter().find(|it| it.token == Some(placed.entry.token))
+    }
+
+    /// Tells whether a unit is one that does its work and ends: of services, those of `Type=oneshot`. What has
+    /// no processes of its own has no end of its own either: its state is systemd's to judge.
+    fn ends(&self, entry: &ManifestEntry) -> bool {
+        if entry.unit.unit_type() != UnitType::Service {
+            return true;
+        }
+        // Nothing is known of a text that cannot be read.
+        let Some(file) = self.contents.get(&entry.hash).and_then(|it| it.file().ok()) else { return true };
+        match file.values("Service", "Type").last() {
+            Some(kind) => *kind == "oneshot",
+            // As systemd takes it that has no command.
+            None => file.values("Service", "ExecStart").is_empty(),
+        }
     }
 }
 
-fn ready(entry: &ManifestEntry, report: &UnitReport) -> Readiness {
+fn is_up(report: &UnitReport) -> bool {
+    matches!(report.active.as_str(), "active" | "reloading" | "refreshing")
+}
+
+fn ready(entry: &ManifestEntry, report: &UnitReport, ends: impl Fn() -> bool) -> Readiness {
     let problem = || report.problem.clone();
     if entry.target != Target::Launched {
         return problem().map_or(Readiness::Ready, Readiness::Failed);
@@ -238,11 +286,14 @@ fn ready(entry: &ManifestEntry, report: &UnitReport) -> Readiness {
         Readiness::Failed(problem().unwrap_or_else(|| format!("it failed ({result}{status})")))
     };
     match report.active.as_str() {
-        "active" | "reloading" | "refreshing" => Readiness::Ready,
+        _ if is_up(report) => Readiness::Ready,
         "failed" => died(),
         "inactive" if report.result.is_some() || report.problem.is_some() => died(),
+        // Nothing of it has begun.
+        "inactive" if report.starting => Readiness::Waiting,
         // It ran to its end, or was stopped on its machine, which is nobody's fault.
-        "inactive" => Readiness::Ready,
+        "inactive" if report.stopped_locally || ends() => Readiness::Ready,
+        "inactive" => Readiness::Ended,
         _ if report.sub.starts_with("auto-restart") => died(),
         _ => Readiness::Waiting,
     }

@@ -43,6 +43,10 @@ pub(crate) struct Machine {
 pub(crate) struct Starts {
     /// How long it takes.
     pub(crate) takes: Duration,
+    /// They have ended at once, well.
+    pub(crate) end: bool,
+    /// Their start is queued and nothing of them has begun.
+    pub(crate) wait: bool,
     /// The texts with which they fail.
     pub(crate) bad: Vec<ContentHash>,
 }
@@ -247,7 +251,7 @@ impl Agent {
                 hash: None,
                 load: "loaded".to_owned(),
                 active: match (starting, fails) {
-                    _ if !runs => "inactive".to_owned(),
+                    _ if !runs || starts.end || starts.wait => "inactive".to_owned(),
                     (true, _) => "activating".to_owned(),
                     (false, true) => "failed".to_owned(),
                     (false, false) => "active".to_owned(),
@@ -260,6 +264,7 @@ impl Agent {
                 restarts: 0,
                 gone: !runs,
                 stray: false,
+                starting: runs && starts.wait,
                 stopped_locally: false,
                 problem: None,
             });

@@ -97,6 +97,39 @@ async fn a_drained_unit_runs_elsewhere_before_it_stops() {
     assert!(!cluster.machine(on).runs(&a));
 }
 
+/// systemd has its start queued there, behind another unit's.
+#[tokio::test(start_paused = true)]
+async fn what_runs_is_not_stopped_for_a_start_that_is_queued() {
+    let mut cluster = Cluster::start(1, 2).await;
+    cluster.running(&["a.service"]).await;
+    let (on, a) = (cluster.runs_on("a.service").unwrap(), unit("a.service"));
+    cluster.machine(3 - on).starts.lock().unwrap().wait = true;
+    cluster.settings(on, &drain()).await;
+    cluster.until("it moves", |cluster| cluster.checker.moving(&a) == [id(on)]).await;
+    cluster.pass(Duration::from_secs(60)).await;
+    assert!(cluster.machine(on).runs(&a) && cluster.checker.departing(&a).is_empty());
+    cluster.machine(3 - on).starts.lock().unwrap().wait = false;
+    // Its machine tells anew with its next order.
+    cluster.launch("b.service", "").await;
+    cluster.until("it has left", |cluster| has_left(cluster, &a) && !cluster.machine(on).runs(&a)).await;
+}
+
+/// A condition of its does not hold there, or it ends at once: systemd calls both a success.
+#[tokio::test(start_paused = true)]
+async fn what_runs_is_not_stopped_for_what_does_not() {
+    let mut cluster = Cluster::start(1, 2).await;
+    cluster.running(&["a.service"]).await;
+    let (on, a) = (cluster.runs_on("a.service").unwrap(), unit("a.service"));
+    let token = cluster.token("a.service");
+    cluster.machine(3 - on).starts.lock().unwrap().end = true;
+    cluster.settings(on, &drain()).await;
+    cluster.until("it moves", |cluster| cluster.checker.moving(&a) == [id(on)]).await;
+    cluster.until("it stays", |cluster| has_left(cluster, &a)).await;
+    cluster.pass(Duration::from_secs(60)).await;
+    assert!(cluster.machine(on).runs(&a) && has_left(&cluster, &a));
+    assert_eq!((cluster.runs_on("a.service"), cluster.token("a.service")), (Some(on), token));
+}
+
 #[tokio::test(start_paused = true)]
 async fn those_that_belong_together_leave_a_drained_machine_together() {
     let mut cluster = Cluster::start(1, 2).await;

@@ -131,11 +131,15 @@ fn a_folder_is_applied_and_applied_again() {
     assert!(again.contains("nothing to do"), "{again}");
 
     // What was deployed and failed fails the same apply again, until it is well.
-    let fails = folder(m1, "fails", &[("fails.service", "[Service]\nExecStart=/bin/false\n".to_owned())]);
+    let fails = folder(
+        m1,
+        "fails",
+        &[("fails.service", "[Service]\nType=oneshot\nExecStart=/bin/false\n".to_owned())],
+    );
     for _ in 0..2 {
         let failed = cluster.flotctl(m1, &["apply", &fails]).unwrap();
         let why = String::from_utf8_lossy(&failed.stderr).into_owned();
-        assert!(failed.status.code() == Some(3) && why.contains("fails.service failed"), "{why}");
+        assert!(failed.status.code() == Some(3) && why.contains("fails.service failed"), "{failed:?}");
     }
     cluster.ask(m1, &["diff", "--exit-code", &fails]).unwrap();
     m1.write_file(&format!("{fails}/fails.service"), SLEEPER).unwrap();

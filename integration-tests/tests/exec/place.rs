@@ -29,6 +29,23 @@ pub fn in_the_unit(world: &World) {
     assert!(!hidden.status.success(), "its /tmp is the unit's");
     assert_eq!(world.in_box("cat /tmp/only-here"), "mine\n");
     world.expect(2, &["exec", "box", "--machine=m2", "--", "ls", "/nonexistent"]);
+    in_a_user_namespace(world);
+}
+
+/// Where nobody may choose groups.
+fn in_a_user_namespace(world: &World) {
+    let text = "[Service]\nExecStart=/bin/sleep infinity\nUser=daemon\nPrivateUsers=yes\n\
+                [X-Flotilla]\nMachineMetadata=host=m2\n";
+    world.asked().write_file("/root/units/users.service", text).unwrap();
+    world.ask(&["start", "/root/units/users.service"]);
+    let pid = world.show("users.service", "MainPID");
+    let unit = world.far().shell(&format!("P=/proc/{pid}; {WHAT}")).unwrap();
+    let command = ["exec", "users", "--", "sh", "-c", &format!("P=/proc/$$; {WHAT}")].map(str::to_owned);
+    let entered = world.ask(&command.each_ref().map(String::as_str));
+    let place = |text: &str| text.lines().take(8).map(str::to_owned).collect::<Vec<_>>();
+    assert_eq!(place(&entered), place(&unit));
+    assert_eq!(world.ask(&["exec", "users", "--", "id", "-un"]), "daemon\n");
+    world.ask(&["destroy", "users"]);
 }
 
 /// flotillad's own confinement is not the shell's.

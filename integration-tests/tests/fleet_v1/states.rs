@@ -76,6 +76,8 @@ fn the_hash_is_fleets() {
     // However it is written: fleet hashed what it says.
     let text = "# sleeps\n[Service]\n\nExecStart = /bin/sleep 100\n";
     world.run(world.operations.submit(&[(name("t.service"), text.to_owned())], "test")).unwrap();
+    // Not by the API, which answers once its seat has seen what it wrote.
+    world.until("the seat to see it", |world| world.get("/units/t.service").status == 200);
     world.put("t.service", json!({ "desiredState": "loaded" })).is_empty(204);
     world.until_current("t.service", "loaded");
     assert_eq!(world.get("/state/t.service").json()["hash"], "1c6fb6f3684bafb0c173d8b8b957ceff031180c1");

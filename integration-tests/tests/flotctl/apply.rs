@@ -79,8 +79,10 @@ fn apply(world: &World) {
     // It is another's from now on, as it runs; and a folder without units takes nothing away.
     let runs = || world.show("till.service", "InvocationID");
     let before = runs();
-    let told = world.ask(&["apply", "--take-over", "--set=other", SHOP]);
-    has("apply", &told, &["till.service  take over  as it is, from the set `shop`"]);
+    for command in ["diff", "apply"] {
+        let told = world.ask(&[command, "--take-over", "--set=other", SHOP]);
+        has(command, &told, &["till.service  take over  as it is, from the set `shop`"]);
+    }
     world.expect(1, &["apply", SHOP]).complains(&["made by the set `other`"]);
     world.machine().run(&["rm", &format!("{SHOP}/till.service")]).unwrap();
     let refused = world.expect(1, &["apply", "--prune", "--set=other", SHOP]);
@@ -89,7 +91,7 @@ fn apply(world: &World) {
     world.ask(&["destroy", "till"]);
 
     // What was deployed and failed is not well because it was written.
-    let broken = "[Service]\nExecStart=/bin/false\n";
+    let broken = "[Service]\nType=oneshot\nExecStart=/bin/false\n";
     world.machine().write_file(&format!("{SHOP}/broken.service"), broken).unwrap();
     for _ in 0..2 {
         world.expect(3, &["apply", SHOP]).complains(&["broken.service", "exit status 1"]);

@@ -83,9 +83,9 @@ fn list_unit_files(world: &World) {
     let rows = table(&text);
     let units: Vec<Unit> = world.json(&["list-unit-files"]);
     let hash = units[0].hash.unwrap();
-    assert_eq!(rows[0], ["UNIT", "HASH", "TARGET", "MACHINES", "UPDATED"]);
-    assert_eq!(rows[1], ["web@.service", &hash.short(), "inactive", "-", "2/2"]);
-    assert_eq!(rows[2], ["web@1.service", &hash.short(), "launched", "m1", "1/1"]);
+    assert_eq!(rows[0], ["UNIT", "HASH", "TARGET", "STATE", "MACHINES", "UPDATED"]);
+    assert_eq!(rows[1], ["web@.service", &hash.short(), "inactive", "inactive", "-", "2/2"]);
+    assert_eq!(rows[2], ["web@1.service", &hash.short(), "launched", "launched", "m1", "1/1"]);
     assert_eq!((rows.len(), units.len()), (4, 3));
     assert_eq!(table(&world.ask(&["list-unit-files", "--no-legend"])), rows[1..]);
     has("--full", &world.ask(&["list-unit-files", "--full"]), &[&hash.to_string()]);

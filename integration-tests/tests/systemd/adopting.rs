@@ -143,7 +143,7 @@ fn what_is_given_back_is_as_it_was_and_what_changed_is_not_taken() {
         let (before, files) = (process("web.service"), tree("/etc/systemd/system"));
         let systemd = open().await;
         let found = systemd.survey(&unit).await.unwrap();
-        let other = format!("{}# other\n", found.text);
+        let other = format!("{}Nice=1\n", found.text);
         let refused = systemd.take_over(&unit, &other, &evidence(1, &other)).await;
         assert!(matches!(&refused, Err(SystemdError::NotTaken { .. })), "{refused:?}");
         assert_eq!((systemd.get(&unit).await.unwrap(), systemd.reloads()), (None, 0));
@@ -165,6 +165,55 @@ fn what_is_given_back_is_as_it_was_and_what_changed_is_not_taken() {
         again.take_over(&unit, &found.text, &evidence(1, &found.text)).await.unwrap();
         assert_eq!(process("web.service"), before);
         assert!(get(&again, &unit).await.evidence.unwrap().started);
+    });
+}
+
+/// Its requirements, say, were changed in the cluster before its machine came to take it over.
+#[test]
+fn a_text_that_runs_alike_is_taken_for_the_one_it_was_adopted_with() {
+    in_machine("adopting::a_text_that_runs_alike_is_taken_for_the_one_it_was_adopted_with", async {
+        let unit = name("web.service");
+        make_own("web.service");
+        let (systemd, before) = (open().await, process("web.service"));
+        let found = systemd.survey(&unit).await.unwrap();
+        let quiet = format!("{}[X-Flotilla]\nMachineMetadata=disk=ssd\n", found.text);
+        systemd.take_over(&unit, &quiet, &evidence(1, &quiet)).await.unwrap();
+        assert_eq!(process("web.service"), before);
+        let (present, text) = (get(&systemd, &unit).await, ContentHash::of(found.text.as_bytes()));
+        // The newer one is noted and written as any other that runs alike.
+        assert_eq!((present.file, present.evidence.map(|it| it.hash)), (Some(text), Some(text)));
+    });
+}
+
+/// An agent was killed between the last mark and the ledger's end, or its disk was full just then.
+#[test]
+fn what_was_taken_over_is_not_given_back_when_it_leaves_although_its_ledger_was_not_finished() {
+    let test =
+        "adopting::what_was_taken_over_is_not_given_back_when_it_leaves_although_its_ledger_was_not_finished";
+    in_machine(test, async {
+        let unit = name("web.service");
+        make_own("web.service");
+        let systemd = open().await;
+        let found = systemd.survey(&unit).await.unwrap();
+        systemd.take_over(&unit, &found.text, &evidence(1, &found.text)).await.unwrap();
+        let taken = tree("/etc/systemd/system");
+        let ledger = format!("{KEPT}/web.service/ledger.json");
+        for ours in ["", "s/\"ours\": true,//;"] {
+            shell(&format!("sed -i '{ours}s/\"taking\": false/\"taking\": true/' {ledger}"));
+            assert!(fs::read_to_string(&ledger).unwrap().contains("\"taking\": true"));
+            // The agent that left it so goes on, or the next one does.
+            for systemd in [&systemd, &open().await] {
+                systemd.let_go(&unit).await.unwrap();
+                assert_eq!(tree("/etc/systemd/system"), taken);
+            }
+            shell(&format!("sed -i '{ours}s/\"taking\": false/\"taking\": true/' {ledger}"));
+        }
+        // It leaves, and the order to let go comes once more.
+        systemd.stop(&unit).await.unwrap();
+        systemd.remove(&unit).await.unwrap();
+        systemd.let_go(&unit).await.unwrap();
+        assert_eq!(tree("/etc/systemd/system"), taken, "it may run elsewhere by now");
+        assert!(Path::new(KEPT).join("web.service/files/etc/systemd/system/web.service").exists());
     });
 }
 

@@ -9,7 +9,7 @@ use std::{convert::Infallible, io, os::fd::BorrowedFd, pin::pin, time::Duration}
 
 use axum::{Router, body::Body, extract::ConnectInfo};
 use hyper::{Request, body::Incoming, server::conn::http1, service::service_fn};
-use hyper_util::rt::TokioIo;
+use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     task::JoinSet,
@@ -24,6 +24,10 @@ use crate::Peer;
 /// How long requests under way may take after the order to stop. A request's own limit is longer,
 /// but whoever stops a daemon waits for it.
 const GRACE: Duration = Duration::from_secs(1);
+
+/// How long a client may take to ask: from the connection, or the answer before, to the last of a request's headers.
+/// Two minutes: clients close a connection that they do not use after 90 s, and so never one that they are about to.
+const HEADERS_WITHIN: Duration = Duration::from_secs(120);
 
 /// Where connections come from.
 pub(super) trait Peers: Send + 'static {
@@ -66,6 +70,7 @@ async fn converse<P: Peers>(io: P::Io, peer: Peer, router: Router, stop: Cancell
         async move { Ok::<_, Infallible>(reader.heeded(router.oneshot(request).await?)) }
     });
     let mut http = http1::Builder::new();
+    http.timer(TokioTimer::new()).header_read_timeout(HEADERS_WITHIN);
     let mut connection =
         pin!(http.half_close(true).serve_connection(TokioIo::new(io), service).with_upgrades());
     let ended = tokio::select! {

@@ -20,7 +20,7 @@ use tokio::{
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use tokio_util::sync::CancellationToken;
 
-use super::retry;
+use super::{retry, tune};
 use crate::Peer;
 
 /// How long a TLS handshake may take. Across the world it takes half a second; the rest is for a
@@ -96,7 +96,7 @@ async fn shake_hands(
     acceptor: &TlsAcceptor,
     stream: TcpStream,
 ) -> Result<(TlsStream<TcpStream>, Peer), String> {
-    let _without_it_only_slower = stream.set_nodelay(true);
+    tune(&stream);
     let stream = acceptor.accept(stream).await.map_err(|e| e.to_string())?;
     let (_, session) = stream.get_ref();
     let certificate = session.peer_certificates().and_then(<[_]>::first);

@@ -43,7 +43,7 @@ pub(super) async fn order(
     Json(order): Json<Order>,
 ) -> Result<Json<Outcome>, ApiError> {
     let reader = node.seat()?;
-    let units = select(&reader, &order.units)?;
+    let units = select(&reader, order.action, &order.units)?;
     if asked.condition != Condition::Any {
         let [unit] = &units[..] else {
             return Err(ApiError::bad_request(
@@ -68,8 +68,9 @@ pub(super) async fn order(
 }
 
 /// Resolves what the user typed. A name need not be known (an instance is created by its first
-/// order), but a pattern has to match something.
-fn select(reader: &StateReader, words: &[String]) -> Result<Vec<UnitName>, ApiError> {
+/// order), but a pattern has to match something. Who restarts what a pattern matches means what is wanted on
+/// machines, and starts nothing that rests.
+fn select(reader: &StateReader, action: Action, words: &[String]) -> Result<Vec<UnitName>, ApiError> {
     let selectors = Selector::read_all(words.iter().map(String::as_str))?;
     if selectors.is_empty() {
         return Err(ApiError::bad_request("the order names no unit"));
@@ -81,25 +82,36 @@ fn select(reader: &StateReader, words: &[String]) -> Result<Vec<UnitName>, ApiEr
                 units.insert(name.clone());
             }
             Selector::Pattern(_) => {
-                let before = units.len();
+                // What other words name already counts as well.
+                let mut any = false;
                 // A template matches `web@*` too, and nobody means it.
                 let matches = |name: &UnitName| selector.selects(name) && !name.is_template();
                 let mut after = None;
                 loop {
                     let page = reader.units(after.as_ref(), PAGE_MAX, matches);
-                    units.extend(page.rows.into_iter().map(|row| row.name));
+                    let meant = page.rows.into_iter().filter(|row| action != Action::Restart || !rests(row));
+                    for row in meant {
+                        any = true;
+                        units.insert(row.name);
+                    }
                     after = page.next;
                     if after.is_none() {
                         break;
                     }
                 }
-                if units.len() == before {
-                    return Err(ApiError::not_found(format!("no unit matches {word}")));
+                if !any {
+                    let which = if action == Action::Restart { " that is wanted on a machine" } else { "" };
+                    return Err(ApiError::not_found(format!("no unit{which} matches {word}")));
                 }
             }
         }
     }
     Ok(units.into_iter().collect())
+}
+
+/// Tells whether nobody wants a unit on a machine.
+fn rests(row: &UnitRow) -> bool {
+    row.record.as_ref().is_none_or(|record| record.target == Target::Inactive)
 }
 
 /// Carries out one order about units: all are checked before the first is written, whatever each of them needs.
@@ -179,7 +191,7 @@ pub(super) fn has_ended(row: &UnitRow) -> bool {
                 let current = report.token == Some(placement.token) && report.run >= placement.run;
                 current
                     && (matches!(report.active.as_str(), "inactive" | "failed")
-                        || report.sub == "auto-restart"
+                        || report.sub.starts_with("auto-restart")
                         || report.stopped_locally)
             })
         })

@@ -82,6 +82,8 @@ pub(super) struct Shared {
 struct Ours {
     unit: UnitName,
     told: Told,
+    /// Counts what was told of it.
+    changes: u64,
 }
 
 /// The connections, and the task that looks after them.
@@ -103,7 +105,12 @@ impl Shared {
     pub(super) fn add(&self, unit: &UnitName) {
         let path = escape::object_path(unit.as_str());
         let mut ours = self.ours.write().unwrap_or_else(PoisonError::into_inner);
-        ours.entry(path).or_insert_with(|| Ours { unit: unit.clone(), told: Told::default() });
+        ours.entry(path).or_insert_with(|| Ours { unit: unit.clone(), told: Told::default(), changes: 0 });
+    }
+
+    /// Returns a number that is another one after each change of a unit.
+    pub(super) fn changes_of(&self, unit: &UnitName) -> u64 {
+        self.change(unit, |ours| ours.changes).unwrap_or_default()
     }
 
     /// Returns the state of a service that runs, as systemd told it last.
@@ -141,7 +148,10 @@ impl Shared {
             return;
         }
         let mut ours = self.ours.write().unwrap_or_else(PoisonError::into_inner);
-        let complete = ours.get_mut(path).and_then(|ours| ours.told.hear(signal).then(|| ours.unit.clone()));
+        let complete = ours.get_mut(path).and_then(|ours| {
+            ours.changes += 1;
+            ours.told.hear(signal).then(|| ours.unit.clone())
+        });
         drop(ours);
         if let Some(unit) = complete {
             self.outbox.unit(&unit);
@@ -152,6 +162,7 @@ impl Shared {
 impl Ours {
     fn doubt(&mut self) {
         self.told.forget();
+        self.changes += 1;
     }
 }
 

@@ -4,6 +4,7 @@ use std::{
     collections::HashMap,
     os::{fd::OwnedFd, unix::net::UnixStream},
     sync::Arc,
+    time::Duration,
 };
 
 use async_trait::async_trait;
@@ -13,14 +14,18 @@ use zbus::wire::{Fd, Variant};
 use super::DbusSystemd;
 use crate::{
     session::{
-        EXEC_PREFIX, GRACE, Given, Inside, Life, SHELL_PREFIX, Session, SessionError, SessionOrder,
-        SessionSource, Spec, VERSION, pipes, pty, send,
+        EXEC_PREFIX, Given, Inside, Life, SHELL_PREFIX, Session, SessionError, SessionOrder, SessionSource,
+        Spec, VERSION, pipes, pty, send,
     },
     status::StatusSource as _,
 };
 
 /// What the kernel adds to the path of a program that another was put in the place of.
 const REPLACED: &str = " (deleted)";
+
+/// How long systemd lets a keeper end what it keeps. Ten seconds: the keeper gives it two, and what was killed
+/// five more.
+const STOP_WITHIN: Duration = Duration::from_secs(10);
 
 #[async_trait]
 impl SessionSource for DbusSystemd {
@@ -99,7 +104,7 @@ fn properties(
     let words = vec![program.to_owned(), "session".to_owned()];
     // What systemd.service(5) calls ExecStart=: path, words, and whether a failure counts for nothing.
     let start = vec![(program.to_owned(), words, false)];
-    let stop_within = u64::try_from((GRACE * 3).as_micros()).unwrap_or(u64::MAX);
+    let stop_within = u64::try_from(STOP_WITHIN.as_micros()).unwrap_or(u64::MAX);
     Ok(HashMap::from([
         ("Description", Variant::from(description.to_owned())),
         ("Type", Variant::from("exec")),

@@ -21,7 +21,12 @@ const MANY_PROCESSES: usize = 1_000;
 impl StatusSource for DbusSystemd {
     async fn status(&self, unit: &UnitName) -> Result<UnitStatus, SystemdError> {
         if let Some(loaded) = self.everything(unit).await? {
-            return Ok(read(unit, &loaded, self.layout()));
+            let (unit, layout) = (unit.clone(), self.layout().clone());
+            // Files of each process, perhaps a thousand: one status after the other, off the runtime's threads.
+            let turn = self.reading.lock().await;
+            let status = tokio::task::spawn_blocking(move || read(&unit, &loaded, &layout)).await;
+            drop(turn);
+            return Ok(status.unwrap_or_default());
         }
         let present = self.get(unit).await?;
         let state = present.map(|present| present.state);

@@ -1,8 +1,8 @@
 //! Taking over units of the machine's own while they run.
 //!
 //! ```text
-//! survey ─▶ copy, ledger ─▶ own file and link ─▶ remove the originals ─▶ Reload ─▶ evidence ─▶ ledger
-//!           `taking`        below /run           (/etc comes before       │         started    done
+//! survey ─▶ copy, ledger ─▶ own file and link ─▶ remove the originals ─▶ Reload ─▶ ledger ─▶ evidence ─▶ ledger
+//!           `taking`        below /run           (/etc comes before       │        `ours`    started    done
 //!                                                 /run until then)        └─ from here on it is flotilla's
 //! ```
 //!
@@ -11,7 +11,7 @@
 //! through a reload.
 
 use async_trait::async_trait;
-use flotilla_units::{ContentHash, UnitName};
+use flotilla_units::{ContentHash, UnitFile, UnitName};
 
 use super::{DbusSystemd, Properties, ask::properties_of};
 use crate::{
@@ -49,28 +49,32 @@ impl DbusSystemd {
         evidence: &Evidence,
     ) -> Result<(), SystemdError> {
         let (ledger, hash) = (Ledger::of(unit, &self.layout), ContentHash::of(text.as_bytes()));
-        let mut begun = ledger.read()?.filter(|record| record.taking);
-        if begun.as_ref().is_some_and(|record| record.hash != hash) {
+        let mut begun = begun(&ledger).await?;
+        if begun.as_ref().is_some_and(|record| record.hash != hash && !record.ours) {
             self.let_unit_go(unit).await?;
             begun = None;
         }
-        let record = match begun {
-            Some(record) => record,
-            None => match self.begin(unit, hash, &ledger).await? {
-                Some(record) => record,
+        let (record, text) = match begun {
+            Some(record) => (record, text.to_owned()),
+            None => match self.begin(unit, text, &ledger).await? {
+                Some(begun) => begun,
                 None => return Ok(()),
             },
         };
-        self.carry_out(unit, text, evidence, &ledger, &record).await
+        if !record.ours {
+            self.carry_out(unit, &text, &ledger, &record).await?;
+        }
+        self.note_taken(unit, evidence, &ledger, &record).await
     }
 
-    /// Copies and notes what is to be taken; `None` when the machine has nothing of its own to take.
+    /// Copies and notes what is to be taken, and returns it with the text that it runs with; `None` when the
+    /// machine has nothing of its own to take.
     async fn begin(
         &self,
         unit: &UnitName,
-        hash: ContentHash,
+        text: &str,
         ledger: &Ledger,
-    ) -> Result<Option<Record>, SystemdError> {
+    ) -> Result<Option<(Record, String)>, SystemdError> {
         let loaded = self.look(unit).await?;
         if loaded.load == "not-found" || self.files.is_ours(unit, &loaded.fragment) {
             return Ok(None);
@@ -81,21 +85,22 @@ impl DbusSystemd {
         }
         let found = self.examine(unit, &loaded, false).await?;
         let found = found.map_err(|why| not_taken(unit, why.to_string()))?;
-        if ContentHash::of(found.text.as_bytes()) != hash {
+        if !runs_alike(unit, &found.text, text) {
             let why = "its files are others here than those that it was adopted with; destroy it in the cluster and \
                        adopt it anew";
             return Err(not_taken(unit, why.to_owned()));
         }
         let (ledger, invocation) = (ledger.clone(), loaded.invocation);
-        // The only part that waits for a disk.
-        blocking(move || ledger.begin(&found, hash, invocation)).await.map(Some)
+        // What it runs with, which is written where it is loaded; another text that runs alike comes later.
+        let (text, hash) = (found.text.clone(), ContentHash::of(found.text.as_bytes()));
+        let record = blocking(move || ledger.begin(&found, hash, invocation)).await?;
+        Ok(Some((record, text)))
     }
 
     async fn carry_out(
         &self,
         unit: &UnitName,
         text: &str,
-        evidence: &Evidence,
         ledger: &Ledger,
         record: &Record,
     ) -> Result<(), SystemdError> {
@@ -120,28 +125,66 @@ impl DbusSystemd {
         if after.invocation != record.invocation {
             tracing::info!(%unit, "it was started anew on the machine while it was being taken over");
         }
+        let (of, what) = (ledger.clone(), record.clone());
+        // Before the evidence: what there is evidence of is never given back.
+        blocking(move || of.pass_over(&what)).await
+    }
+
+    /// Writes the evidence of what was taken over, if it runs, and that it is done.
+    async fn note_taken(
+        &self,
+        unit: &UnitName,
+        evidence: &Evidence,
+        ledger: &Ledger,
+        record: &Record,
+    ) -> Result<(), SystemdError> {
+        let loaded = self.look(unit).await?;
         self.shared.doubt(unit);
-        if after.runs() {
-            self.files.write_evidence(unit, evidence)?;
+        // After a boot it may be there as a package has it.
+        if loaded.runs() && self.files.is_ours(unit, &loaded.fragment) {
+            self.files.write_evidence(unit, &Evidence { hash: record.hash, ..evidence.clone() })?;
             self.files.mark_started(unit)?;
         }
-        ledger.finish(record)
+        let (ledger, record) = (ledger.clone(), record.clone());
+        blocking(move || ledger.finish(&record)).await
+    }
+
+    /// Finishes every taking over that there is evidence of, so that it is not taken back when its unit
+    /// leaves. One that cannot be is told, and finished when its unit leaves.
+    pub(super) async fn settle_ledgers(&self) -> Result<(), SystemdError> {
+        for unit in self.files.names()? {
+            if self.files.read(&unit)?.evidence.is_some()
+                && let Err(error) = self.settle_ledger(&unit).await
+            {
+                tracing::warn!(%unit, %error, "it was taken over, which could not be noted yet");
+            }
+        }
+        Ok(())
+    }
+
+    /// Finishes the taking over of a unit that there is evidence of.
+    pub(super) async fn settle_ledger(&self, unit: &UnitName) -> Result<(), SystemdError> {
+        let ledger = Ledger::of(unit, &self.layout);
+        blocking(move || ledger.settle()).await
     }
 
     /// Gives back what was not taken over whole; see [`Systemd::let_go`](crate::systemd::Systemd::let_go).
     pub(super) async fn let_unit_go(&self, unit: &UnitName) -> Result<(), SystemdError> {
         let ledger = Ledger::of(unit, &self.layout);
         let disk = self.files.read(unit)?;
-        let begun = ledger.read()?.filter(|record| record.taking);
+        let begun = begun(&ledger).await?;
         if begun.is_none() && (disk.file.is_none() || disk.evidence.is_some()) {
             return Ok(());
         }
         let loaded = self.look(unit).await?;
         match begun {
-            Some(record) if self.files.is_ours(unit, &loaded.fragment) => ledger.finish(&record),
+            Some(record)
+                if record.ours || disk.evidence.is_some() || self.files.is_ours(unit, &loaded.fragment) =>
+            {
+                blocking(move || ledger.finish(&record)).await
+            }
             Some(record) => {
                 self.files.remove(unit)?;
-                let ledger = ledger.clone();
                 blocking(move || ledger.put_back(&record)).await?;
                 self.shared.forget(unit);
                 Ok(())
@@ -191,6 +234,19 @@ fn loaded(properties: &Properties) -> Loaded {
         needed_by: needed_by.into_iter().flat_map(list).collect(),
         before: list("Before"),
     }
+}
+
+/// Reads what was begun and not done.
+async fn begun(ledger: &Ledger) -> Result<Option<Record>, SystemdError> {
+    let ledger = ledger.clone();
+    let record = blocking(move || ledger.read()).await?;
+    Ok(record.filter(|record| record.taking))
+}
+
+/// Tells whether systemd runs two texts alike; nothing is known of one that cannot be read.
+fn runs_alike(unit: &UnitName, one: &str, other: &str) -> bool {
+    let file = |text: &str| UnitFile::parse(unit.as_str(), text.as_bytes()).ok();
+    one == other || file(one).zip(file(other)).is_some_and(|(one, other)| one.runs_like(&other))
 }
 
 fn not_taken(unit: &UnitName, why: String) -> SystemdError {

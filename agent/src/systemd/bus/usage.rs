@@ -4,13 +4,14 @@ use std::{
     collections::HashMap,
     fs,
     path::{Path, PathBuf},
-    sync::{Mutex, PoisonError},
+    time::Duration,
 };
 
 use async_trait::async_trait;
 use flotilla_units::UnitName;
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use rustix::time::{ClockId, clock_gettime};
+use tokio::{sync::Mutex, time::Instant};
 
 use super::{DbusSystemd, READS, status};
 use crate::{
@@ -18,45 +19,69 @@ use crate::{
     usage::{MachineUsage, UnitUsage, Usage, UsageSource, transferred},
 };
 
+/// For how long a reading is everybody's who asks. Half a second: who watches asks once a second, and what
+/// several watch is read once.
+const FRESH: Duration = Duration::from_millis(500);
+
 /// Where units had their control groups when systemd was last asked. A group stays where it is for as
-/// long as it exists, so systemd is asked only of units without one.
+/// long as it exists, so systemd is asked only of units without one, and of those only after a change.
 #[derive(Debug, Default)]
-pub(super) struct Groups(Mutex<HashMap<UnitName, String>>);
+pub(super) struct Groups(Mutex<Known>);
+
+#[derive(Debug, Default)]
+struct Known {
+    groups: HashMap<UnitName, String>,
+    /// Units that had no group, with what their changes were counted to then.
+    without: HashMap<UnitName, u64>,
+    last: Option<(Instant, Usage)>,
+}
 
 #[async_trait]
 impl UsageSource for DbusSystemd {
     async fn usage(&self) -> Result<Usage, SystemdError> {
+        let mut known = self.groups.0.lock().await;
+        if let Some((at, usage)) = known.last.as_ref().filter(|(at, _)| at.elapsed() < FRESH) {
+            tracing::trace!(age = ?at.elapsed(), "what others asked for is taken");
+            return Ok(usage.clone());
+        }
         let names = self.files.names()?;
-        let mut known = self.groups.take();
-        known.retain(|unit, _| names.contains(unit));
+        known.groups.retain(|unit, _| names.contains(unit));
+        known.without.retain(|unit, _| names.contains(unit));
         let layout = self.layout().clone();
-        let missing: Vec<&UnitName> =
-            names.iter().filter(|&unit| directory(&layout, known.get(unit)).is_none()).collect();
-        let asked: Vec<_> = missing.into_iter().map(|unit| self.group_of(unit)).collect();
-        let found: Vec<Option<(UnitName, String)>> =
+        let asked: Vec<_> = names
+            .iter()
+            .filter(|&unit| directory(&layout, known.groups.get(unit)).is_none())
+            // Before it is asked: a change meanwhile is another number.
+            .map(|unit| (unit, self.shared.changes_of(unit)))
+            .filter(|(unit, changes)| known.without.get(*unit) != Some(changes))
+            .map(|(unit, changes)| self.group_of(unit, changes))
+            .collect();
+        let found: Vec<(UnitName, u64, Option<String>)> =
             stream::iter(asked).buffered(READS).try_collect().await?;
-        known.extend(found.into_iter().flatten());
-        self.groups.put(known.clone());
+        for (unit, changes, group) in found {
+            // One whose group has gone meanwhile is asked of again.
+            match group.filter(|group| directory(&layout, Some(group)).is_some()) {
+                Some(group) => _ = known.groups.insert(unit, group),
+                None => _ = known.without.insert(unit, changes),
+            }
+        }
         // Some files of each unit: milliseconds in all, but not for the runtime's own threads.
-        let read = tokio::task::spawn_blocking(move || read(&layout, &known));
-        Ok(read.await.unwrap_or_default())
+        let groups = known.groups.clone();
+        let read = tokio::task::spawn_blocking(move || read(&layout, &groups));
+        let usage = read.await.unwrap_or_default();
+        known.last = Some((Instant::now(), usage.clone()));
+        Ok(usage)
     }
 }
 
 impl DbusSystemd {
-    async fn group_of(&self, unit: &UnitName) -> Result<Option<(UnitName, String)>, SystemdError> {
+    async fn group_of(
+        &self,
+        unit: &UnitName,
+        changes: u64,
+    ) -> Result<(UnitName, u64, Option<String>), SystemdError> {
         let group = self.control_group(unit).await?.filter(|group| !group.is_empty());
-        Ok(group.map(|group| (unit.clone(), group)))
-    }
-}
-
-impl Groups {
-    fn take(&self) -> HashMap<UnitName, String> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    fn put(&self, groups: HashMap<UnitName, String>) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = groups;
+        Ok((unit.clone(), changes, group))
     }
 }
 

@@ -11,12 +11,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use flotilla_registry::records::Token;
 use flotilla_units::{ContentHash, UnitName};
 use jiff::{SignedDuration, Timestamp};
 use tokio::{sync::oneshot, time::Instant};
 
 use super::behaviour::{Behaviour, Cause, Exit, Job, OnStart, OnStop, Start, Stop};
-use crate::systemd::{Evidence, History, JobResult, Outbox, Present, UnitState};
+use crate::systemd::{Evidence, History, JobResult, Outbox, Present, Pulled, Then, UnitState};
 
 /// Everything the machine is.
 #[derive(Debug)]
@@ -32,6 +33,8 @@ pub(super) struct Machine {
     pub(super) local_texts: BTreeMap<UnitName, ContentHash>,
     /// Units whose taking over has begun: as the ledger, it survives a reboot.
     pub(super) taking: BTreeSet<UnitName>,
+    /// Which other units stop with one.
+    pub(super) bound: BTreeMap<UnitName, BTreeSet<UnitName>>,
     pub(super) behaviours: BTreeMap<UnitName, Behaviour>,
     pub(super) default_behaviour: Behaviour,
     pub(super) starts: Vec<Start>,
@@ -51,6 +54,8 @@ pub(super) struct Unit {
     pub(super) has_room: bool,
     /// What the journal tells since the evidence was written.
     pub(super) history: History,
+    /// A stop of that unit, which had this token and run, stopped what this one ran as.
+    pulled: Option<(UnitName, Option<(Token, u64)>, String)>,
 }
 
 /// What the manager knows of a unit that is loaded.
@@ -80,6 +85,7 @@ impl Machine {
             local: BTreeMap::new(),
             local_texts: BTreeMap::new(),
             taking: BTreeSet::new(),
+            bound: BTreeMap::new(),
             behaviours: BTreeMap::new(),
             default_behaviour: Behaviour::default(),
             starts: Vec::new(),
@@ -157,6 +163,9 @@ impl Machine {
         if let (Some(entry), Some(result)) = (self.units.get_mut(unit), behaviour.start.result()) {
             entry.history = History { start: Some(result), stopped_by_job: false };
         }
+        if let (Some(entry), Some(JobResult::Done)) = (self.units.get_mut(unit), behaviour.start.result()) {
+            entry.pulled = None;
+        }
         let loaded = self.loaded(unit)?;
         loaded.since = now;
         match behaviour.start {
@@ -217,6 +226,44 @@ impl Machine {
         loaded.serial = serial;
         self.outbox.unit(unit);
         Some(serial)
+    }
+
+    /// Stops what stops with a unit, as systemd does when it is told to stop that one.
+    pub(super) fn stop_bound_to(&mut self, unit: &UnitName) {
+        let was = self.units.get(unit).and_then(|it| it.evidence.as_ref()).map(|it| (it.token, it.run));
+        self.stop_bound(unit, unit, was);
+    }
+
+    fn stop_bound(&mut self, to: &UnitName, by: &UnitName, was: Option<(Token, u64)>) {
+        for other in self.bound.get(to).cloned().unwrap_or_default() {
+            let Some(entry) = self.units.get_mut(&other) else { continue };
+            let Some(loaded) = entry.loaded.as_ref().filter(|it| it.active == "active") else { continue };
+            if entry.evidence.as_ref().is_some_and(|evidence| evidence.started) {
+                entry.pulled = Some((by.clone(), was, loaded.invocation.clone()));
+            }
+            self.note_stop_job(&other);
+            self.settle(&other, Cause::Agent, None);
+            self.stop_bound(&other, by, was);
+        }
+    }
+
+    /// Tells of the units that were stopped with one.
+    pub(super) fn ring_bound_to(&mut self, unit: &UnitName) {
+        let is_by = |it: &Unit| it.pulled.as_ref().is_some_and(|(by, ..)| by == unit);
+        let units = self.units.iter().filter(|(_, it)| is_by(it));
+        units.for_each(|(unit, _)| self.outbox.unit(unit));
+    }
+
+    fn pulled(&self, entry: &Unit) -> Option<Pulled> {
+        let (by, was, invocation) = entry.pulled.as_ref()?;
+        entry.evidence.as_ref().filter(|evidence| evidence.started)?;
+        let then = match self.units.get(by).and_then(|it| it.evidence.as_ref()) {
+            None => Then::Stays,
+            Some(now) if now.loaded => Then::Stays,
+            Some(now) if now.started && Some((now.token, now.run)) != *was => Then::Starts,
+            Some(_) => Then::Waits,
+        };
+        Some(Pulled { by: by.clone(), then, invocation: invocation.clone() })
     }
 
     /// Ends the stop job of this serial.
@@ -316,7 +363,14 @@ impl Machine {
             },
             None => unloaded(unit, entry.file.is_some()),
         };
-        Some(Present { unit: unit.clone(), evidence: entry.evidence.clone(), file: entry.file, state })
+        let pulled = self.pulled(entry);
+        Some(Present {
+            unit: unit.clone(),
+            evidence: entry.evidence.clone(),
+            file: entry.file,
+            state,
+            pulled,
+        })
     }
 
     /// Notes what PID 1 writes into the journal when a stop job has ended.

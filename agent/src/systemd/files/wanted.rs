@@ -14,7 +14,8 @@ use std::{
 
 use flotilla_units::{UnitFile, UnitName, Wants};
 
-use super::{Files, SystemdError, failed, link, read, remove, remove_if_empty, write};
+use super::{Files, SystemdError, failed, is_ordered, kind, link, read, remove, remove_if_empty, write};
+use crate::adoption::EARLY;
 
 /// The section, as it has to be in a text that is worth parsing.
 const SECTION: &str = "[Install]";
@@ -43,6 +44,7 @@ impl Files {
 
     /// Makes the links that are missing.
     pub(super) fn add_links(&self, unit: &UnitName, text: &str) -> Result<(), SystemdError> {
+        tell_ignored(unit, text);
         let asked = asked(unit, Some(text));
         let missing: Vec<_> = asked.iter().filter(|it| !self.is_made(unit, it)).collect();
         if missing.is_empty() {
@@ -57,6 +59,30 @@ impl Files {
             link(&self.layout.units().join(unit.as_str()), &directory.join(unit.as_str()))?;
         }
         Ok(())
+    }
+
+    /// Returns the units that want one although its text, as it is on disk, does not ask for that: another
+    /// text was to come, and did not.
+    pub(in crate::systemd) fn links_left(&self, unit: &UnitName) -> Result<BTreeSet<UnitName>, SystemdError> {
+        let noted = self.noted(unit)?;
+        if noted.is_empty() {
+            return Ok(BTreeSet::new());
+        }
+        let text = self.text(unit)?;
+        let asked = asked(unit, text.as_deref());
+        let left = noted.difference(&asked).filter(|it| self.is_linked(unit, it));
+        Ok(left.map(|(other, _)| other.clone()).collect())
+    }
+
+    /// Removes the links that the text on disk does not ask for.
+    pub(in crate::systemd) fn drop_links_left(&self, unit: &UnitName) -> Result<(), SystemdError> {
+        let text = self.text(unit)?;
+        self.drop_links(unit, text.as_deref())
+    }
+
+    fn text(&self, unit: &UnitName) -> Result<Option<String>, SystemdError> {
+        let text = read(&self.layout.units().join(unit.as_str()))?;
+        Ok(text.map(|text| String::from_utf8_lossy(&text).into_owned()))
     }
 
     /// Removes the links that a text does not ask for; without a text, all.
@@ -141,8 +167,28 @@ fn asked(unit: &UnitName, text: Option<&str>) -> Links {
     // It was checked when it was submitted; what cannot be parsed asks for nothing.
     let Ok(file) = UnitFile::parse(unit.as_str(), text.as_bytes()) else { return Links::new() };
     let mut asked = file.install(unit).wanted_by;
-    asked.retain(|(other, _)| other.as_str().len() <= LONGEST_NAME);
+    asked.retain(|(other, _)| other.as_str().len() <= LONGEST_NAME && !comes_first(unit, other));
     asked
+}
+
+/// Tells whether a unit that wants others comes before flotillad, and this one after it. A target comes after what
+/// it wants, so that would be a circle, which systemd breaks by forgetting a job, perhaps flotillad's own.
+fn comes_first(unit: &UnitName, other: &UnitName) -> bool {
+    is_ordered(kind(unit.unit_type().suffix())) && EARLY.contains(&other.as_str())
+}
+
+/// Says which of the links are not made that a text asks for.
+fn tell_ignored(unit: &UnitName, text: &str) {
+    let file = text.contains(SECTION).then(|| UnitFile::parse(unit.as_str(), text.as_bytes()).ok()).flatten();
+    let wanted_by = file.map(|file| file.install(unit).wanted_by).unwrap_or_default();
+    for (other, wants) in wanted_by.iter().filter(|(other, _)| comes_first(unit, other)) {
+        let wants = wants.suffix();
+        tracing::warn!(
+            %unit, %other, wants,
+            "[Install] is not followed there: the other comes before flotillad at every boot, and flotilla's units \
+             after it. Take it away, or name flotilla.target's like: multi-user.target"
+        );
+    }
 }
 
 #[cfg(test)]
@@ -210,6 +256,33 @@ mod tests {
         p.files.remove(&unit).unwrap();
         assert_eq!(everything_below(&p.layout.links), [""; 0]);
         assert_eq!(everything_below(&p.layout.run), before);
+    }
+
+    #[test]
+    fn what_comes_before_flotillad_wants_nothing_that_comes_after_it() {
+        let (p, unit) = (place(), name("a.service"));
+        let text = "[Service]\nExecStart=/bin/true\n[Install]\nWantedBy=network-online.target a.target basic.target\n";
+        p.files.install(&unit, text).unwrap();
+        assert_eq!(links(&p), ["a.target.wants", "a.target.wants/a.service"]);
+        assert!(p.files.is_installed(&unit, text).unwrap());
+        // What is not ordered after flotillad may be.
+        let socket = name("a.socket");
+        let text = "[Socket]\nListenStream=/run/s\n[Install]\nWantedBy=basic.target\n";
+        p.files.install(&socket, text).unwrap();
+        assert!(links(&p).contains(&"basic.target.wants/a.socket".to_owned()));
+    }
+
+    #[test]
+    fn links_of_a_text_that_was_prepared_and_not_installed_go() {
+        let (p, unit) = (place(), name("a.service"));
+        p.files.install(&unit, LESS).unwrap();
+        assert_eq!(p.files.links_left(&unit).unwrap(), names([]));
+        let evidence = evidence(2);
+        p.files.make_room(&unit, Some(WANTED), &evidence).unwrap();
+        assert_eq!(p.files.links_left(&unit).unwrap(), names(["a.target", "b@.target"]));
+        p.files.drop_links_left(&unit).unwrap();
+        assert_eq!(p.files.links_left(&unit).unwrap(), names([]));
+        assert!(p.files.is_installed(&unit, LESS).unwrap());
     }
 
     #[test]

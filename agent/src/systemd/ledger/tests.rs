@@ -114,6 +114,28 @@ fn taking_may_be_repeated_and_what_was_taken_earlier_is_kept() {
 }
 
 #[test]
+fn what_became_flotillas_is_never_put_back() {
+    let place = place();
+    let ledger = Ledger::of(&unit(), &place.layout);
+    let record = ledger.begin(&place.found, hash(), None).unwrap();
+    assert!(ledger.take(&record).unwrap());
+    ledger.pass_over(&record).unwrap();
+    let ours = ledger.read().unwrap().unwrap();
+    assert!(ours.taking && ours.ours);
+    ledger.put_back(&ours).unwrap();
+    assert!(tree(&place.etc).is_empty(), "the machine does not start it as its own again");
+    assert!(ledger.read().unwrap().is_some_and(|it| !it.taking));
+    assert_eq!(tree(&place.layout.adopted.join("web.service/files")).len(), 4, "and what was kept is kept");
+    // As an agent before this one noted it, which knew of no such state.
+    let text = serde_json::to_string(&ours).unwrap().replace(",\"ours\":true", "");
+    let before: Record = serde_json::from_str(&text).unwrap();
+    assert!(before.taking && !before.ours);
+    ledger.write(&before).unwrap();
+    ledger.settle().unwrap();
+    assert!(ledger.read().unwrap().is_some_and(|it| !it.taking && it.ours));
+}
+
+#[test]
 fn a_file_that_was_changed_meanwhile_is_left_alone() {
     let place = place();
     let ledger = Ledger::of(&unit(), &place.layout);

@@ -171,3 +171,25 @@ fn what_would_not_be_whole_is_refused() {
     let user = Layout { user: true, ..place.layout.clone() };
     assert_eq!(examine(&unit(), &loaded, &user, |_| false, false), Err(Refusal::User));
 }
+
+#[test]
+fn a_shared_drop_in_that_an_own_one_overrides_is_refused() {
+    let place = place();
+    let mut loaded = runs(&place);
+    let shared = write(&place.etc.join("service.d/10-all.conf"), "[Service]\nNice=1\nTasksMax=9\n");
+    let own = write(&place.etc.join("web.service.d/20-own.conf"), "[Unit]\nNice=5\n[Service]\nNice=5\n");
+    loaded.drop_ins = vec![shared.clone(), own.clone()];
+    let refused = ask(&place, &loaded).unwrap_err();
+    assert_eq!(
+        refused,
+        Refusal::SharedDropInFirst { shared: shared.clone(), own: own.clone(), key: "Nice".into() }
+    );
+    let told = refused.to_string();
+    assert!(told.contains(&shared) && told.contains(&own), "{told}");
+    // What comes after it has the last word as before.
+    loaded.drop_ins.reverse();
+    assert_eq!(ask(&place, &loaded).unwrap().shared, std::slice::from_ref(&shared));
+    loaded.drop_ins.reverse();
+    write(Path::new(&own), "[Service]\nEnvironment=A=1\n[Unit]\nNice=5\n");
+    assert_eq!(ask(&place, &loaded).unwrap().shared, [shared], "they do not speak of the same");
+}

@@ -57,7 +57,7 @@ impl Planning<'_> {
         for it in &moving {
             if let Some(Decision::Depart { why, reason, .. }) = decided.depart.get(&it.machine)
                 && *why != Departure::MachineLost
-                && self.may_finish(it, on, *why)
+                && self.may_finish(placed, it, on, *why)
             {
                 self.order_off(plan, it, *why, reason.as_ref());
             } else if it.entry.target != wanted.target {
@@ -158,7 +158,7 @@ impl Planning<'_> {
             },
         }
         let why = match on {
-            Some(on) => match self.state.readiness(on) {
+            Some(on) => match self.state.readiness_to_leave_for(std::slice::from_ref(back), on) {
                 Readiness::Failed(why) => {
                     format!("it does not get ready on {}: {why}", host(self.state, on.machine))
                 }
@@ -171,7 +171,14 @@ impl Planning<'_> {
 
     /// Tells whether a moving entry may become a departing one: that its unit is ready elsewhere is looked at
     /// once more.
-    fn may_finish(&self, moving: &Placed<'_>, on: Option<&Placed<'_>>, why: Departure) -> bool {
-        moving.entry.moving != Some(why) || on.is_some_and(|on| self.state.readiness(on) == Readiness::Ready)
+    fn may_finish(
+        &self,
+        placed: &[Placed<'_>],
+        moving: &Placed<'_>,
+        on: Option<&Placed<'_>>,
+        why: Departure,
+    ) -> bool {
+        moving.entry.moving != Some(why)
+            || on.is_some_and(|on| self.state.readiness_to_leave_for(placed, on) == Readiness::Ready)
     }
 }

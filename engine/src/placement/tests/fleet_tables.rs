@@ -1,10 +1,26 @@
 //! fleet's own tables of what may run where, read from unit files as its tests had them.
 //!
-//! Each row is what fleet 1.0 did; where flotilla means to do otherwise, the row says so and why.
+//! Each row is what fleet 1.0 did; where flotilla means to do otherwise, the row says what it does, and why.
+
+use std::fmt::Debug;
 
 use flotilla_units::UnitFile;
 
 use super::*;
+
+/// What flotilla does otherwise, and why.
+type Otherwise<T> = Option<(T, &'static str)>;
+
+fn check<T: PartialEq + Debug>(row: &str, actual: T, fleet: T, otherwise: Otherwise<T>) {
+    match otherwise {
+        None => assert_eq!(actual, fleet, "{row}"),
+        Some((ours, why)) => {
+            assert_ne!(ours, fleet, "{row}: the row names no difference");
+            assert!(!why.is_empty(), "{row}: the row gives no reason");
+            assert_eq!(actual, ours, "{row}: {why}");
+        }
+    }
+}
 
 /// What a unit of this name asks for, by lines of its `[X-Fleet]` section.
 fn asked(unit: &str, lines: &str) -> Arc<UnitRequirements> {
@@ -28,48 +44,58 @@ fn meets(bar: Option<&str>, foo: &str) -> String {
     world.run()
 }
 
+/// fleet's question: does foo conflict with what is there?
 #[test]
 fn conflicts() {
     let rows = [
-        ("an empty machine", None, "Conflicts=bar.service", "foo+1"),
-        ("bar lists foo", Some("Conflicts=foo.service"), "", ""),
-        ("foo lists bar", Some(""), "Conflicts=bar.service", ""),
-        ("one line, the second name", Some("Conflicts=ping.service foo.service"), "", ""),
-        ("one line, the first name", Some("Conflicts=foo.service ping.service"), "", ""),
-        ("two lines, the second", Some("Conflicts=ping.service\nConflicts=foo.service"), "", ""),
-        ("two lines, the first", Some("Conflicts=foo.service\nConflicts=ping.service"), "", ""),
-        ("one line of foo", Some(""), "Conflicts=ping.service bar.service", ""),
-        ("two lines of foo", Some(""), "Conflicts=bar.service\nConflicts=ping.service", ""),
-        ("nobody lists anybody", Some("Conflicts=ping.service"), "Conflicts=pong.service", "foo+1"),
+        ("an empty machine", None, "Conflicts=bar.service", false),
+        ("bar lists foo", Some("Conflicts=foo.service"), "", true),
+        ("foo lists bar", Some(""), "Conflicts=bar.service", true),
+        ("bar's one line, the second name", Some("Conflicts=ping.service foo.service"), "", true),
+        ("bar's one line, the first name", Some("Conflicts=foo.service ping.service"), "", true),
+        ("bar's two lines, the second", Some("Conflicts=ping.service\nConflicts=foo.service"), "", true),
+        ("bar's two lines, the first", Some("Conflicts=foo.service\nConflicts=ping.service"), "", true),
+        ("foo's one line, the second name", Some(""), "Conflicts=ping.service bar.service", true),
+        ("foo's one line, the first name", Some(""), "Conflicts=bar.service ping.service", true),
+        ("foo's two lines, the second", Some(""), "Conflicts=ping.service\nConflicts=bar.service", true),
+        ("foo's two lines, the first", Some(""), "Conflicts=bar.service\nConflicts=ping.service", true),
+        ("nobody lists anybody", Some("Conflicts=ping.service"), "Conflicts=pong.service", false),
     ];
-    for (row, bar, foo, expected) in rows {
-        assert_eq!(meets(bar, foo), expected, "{row}");
+    for (row, bar, foo, fleet) in rows {
+        let became = meets(bar, foo);
+        assert!(["", "foo+1"].contains(&&*became), "{row}: nothing else moves: {became}");
+        check(row, became.is_empty(), fleet, None);
     }
 }
 
+/// fleet's question: do the two push one another away?
 #[test]
 fn replaces() {
-    // fleet asked one question for both directions and so pushed away whichever unit it met first. Here the
-    // one that says `Replaces=` stays, and the other leaves; a new unit that is listed by one that is there is
-    // not let in, where fleet placed it and then moved one of the two.
+    // Who goes fleet left to which of the two it met first.
     let rows = [
-        ("empty", None, "Replaces=bar.service", "foo+1"),
-        ("the one there lists the new one", Some("Replaces=foo.service"), "", ""),
-        ("the new one lists the one there", Some(""), "Replaces=bar.service", "foo+1 bar-1"),
-        ("both list each other", Some("Replaces=foo.service"), "Replaces=bar.service", "foo+1"),
+        ("empty", None, "Replaces=bar.service", false, "foo+1"),
+        // It was placed, and one of the two then moved; here it is not let in at all.
+        ("the one there lists the new one", Some("Replaces=foo.service"), "", true, ""),
+        ("the new one lists the one there", Some(""), "Replaces=bar.service", true, "foo+1 bar-1"),
+        ("both list each other", Some("Replaces=foo.service"), "Replaces=bar.service", false, "foo+1"),
     ];
-    for (row, bar, foo, expected) in rows {
-        assert_eq!(meets(bar, foo), expected, "{row}");
+    for (row, bar, foo, fleet, expected) in rows {
+        let became = meets(bar, foo);
+        check(row, became != "foo+1", fleet, None);
+        assert_eq!(became, expected, "{row}: the one that says `Replaces=` has the place");
     }
 }
 
 /// What becomes of a unit on machine 1 that is told to ask for this: it stays (S), it is taken off (U), or it is
-/// moved because of `Replaces=` (R).
+/// moved because of `Replaces=` (R). The others are there too, or on machine 2.
 fn able_to_run(lines: &str, machine: &str, others: &[&str]) -> char {
-    let mut world = World::new(&[machine]);
+    let second = others.iter().any(|other| other.ends_with("@2"));
+    let machines = [machine, ""];
+    let mut world = World::new(if second { &machines } else { &machines[..1] });
     for other in others {
-        want(&mut world, other, "");
-        world.0.set_placed(&name(other), super::machine(1));
+        let (unit, at) = other.split_once("@2").map_or((*other, 1), |(unit, _)| (unit, 2));
+        want(&mut world, unit, "");
+        world.0.set_placed(&name(unit), super::machine(at));
     }
     world.0.set_placed(&name("foo.service"), super::machine(1));
     want(&mut world, "foo.service", lines);
@@ -86,52 +112,53 @@ fn able_to_run_here() {
     let id = machine(1).to_string();
     let other = machine(2).to_string();
     let (same, differs) = (format!("MachineID={id}"), format!("MachineID={other}"));
-    let rows: [(&str, &str, &str, &[&str], char); 17] = [
-        ("no options", "", "", &[], 'S'),
-        ("MachineID equal", &same, "", &[], 'S'),
-        ("MachineID differs", &differs, "", &[], 'U'),
-        ("metadata equal", "MachineMetadata=region=us-west", "region=us-west", &[], 'S'),
-        ("metadata differs", "MachineMetadata=region=us-west", "region=us-east", &[], 'U'),
-        ("metadata nobody asks for", "", "region=us-west", &[], 'S'),
-        ("MachineOf present", "MachineOf=ping.service", "", &["ping.service"], 'S'),
-        (
-            "two of MachineOf present",
-            "MachineOf=ping.service\nMachineOf=pong.service",
-            "",
-            &["ping.service", "pong.service"],
-            'S',
-        ),
-        // fleet: U. Here a unit that nobody has ever submitted takes nothing away: its record may be missing.
-        ("MachineOf never heard of", "MachineOf=ping.service", "", &[], 'S'),
-        (
-            "one of two of MachineOf never heard of",
-            "MachineOf=ping.service\nMachineOf=pong.service",
-            "",
-            &["ping.service"],
-            'S',
-        ),
-        ("no unit for a pattern of MachineOf", "MachineOf=ping*.service", "", &[], 'U'),
-        ("Conflicts not matching", "Conflicts=ping.service", "", &["pong.service"], 'S'),
-        ("Conflicts matching", "Conflicts=bar.service", "", &["bar.service"], 'U'),
+    const NEVER_HEARD: &str =
+        "a unit that nobody has ever submitted takes nothing away: its record may be missing";
+    let two = "MachineOf=ping.service\nMachineOf=pong.service";
+    let rows: [(&str, &str, &str, &[&str], char, Otherwise<char>); 19] = [
+        ("no options", "", "", &[], 'S', None),
+        ("MachineID equal", &same, "", &[], 'S', None),
+        ("MachineID differs", &differs, "", &[], 'U', None),
+        ("metadata equal", "MachineMetadata=region=us-west", "region=us-west", &[], 'S', None),
+        ("metadata differs", "MachineMetadata=region=us-west", "region=us-east", &[], 'U', None),
+        ("metadata nobody asks for", "", "region=us-west", &[], 'S', None),
+        ("MachineOf present", "MachineOf=ping.service", "", &["ping.service"], 'S', None),
+        ("two of MachineOf present", two, "", &["ping.service", "pong.service"], 'S', None),
+        ("MachineOf elsewhere", "MachineOf=ping.service", "", &["ping.service@2"], 'U', None),
+        ("one of two of MachineOf elsewhere", two, "", &["ping.service", "pong.service@2"], 'U', None),
+        ("MachineOf never heard of", "MachineOf=ping.service", "", &[], 'U', Some(('S', NEVER_HEARD))),
+        ("one of two of MachineOf never heard of", two, "", &["ping.service"], 'U', Some(('S', NEVER_HEARD))),
+        // fleet had no patterns there.
+        ("no unit for a pattern of MachineOf", "MachineOf=ping*.service", "", &[], 'U', None),
+        ("Conflicts not matching", "Conflicts=ping.service", "", &["pong.service"], 'S', None),
+        ("Conflicts matching", "Conflicts=bar.service", "", &["bar.service"], 'U', None),
         (
             "Conflicts matching, second line",
             "Conflicts=a.service\nConflicts=bar.service",
             "",
             &["bar.service"],
             'U',
+            None,
         ),
-        ("Conflicts matching, second word", "Conflicts=a.service bar.service", "", &["bar.service"], 'U'),
-        ("Replaces not matching", "Replaces=ping.service", "", &["pong.service"], 'S'),
-        ("Replaces matching", "Replaces=ping.service", "", &["ping.service"], 'R'),
+        (
+            "Conflicts matching, second word",
+            "Conflicts=a.service bar.service",
+            "",
+            &["bar.service"],
+            'U',
+            None,
+        ),
+        ("Replaces not matching", "Replaces=ping.service", "", &["pong.service"], 'S', None),
+        ("Replaces matching", "Replaces=ping.service", "", &["ping.service"], 'R', None),
     ];
-    for (row, lines, machine, others, expected) in rows {
-        assert_eq!(able_to_run(lines, machine, others), expected, "{row}");
+    for (row, lines, machine, others, fleet, otherwise) in rows {
+        check(row, able_to_run(lines, machine, others), fleet, otherwise);
     }
 }
 
+/// What fleet did in its next pass.
 #[test]
-fn able_to_run_with_a_leader_that_is_elsewhere() {
-    // fleet's row `MachineOf absent`: the leader is known, and not there.
+fn a_unit_that_cannot_stay_goes_where_its_leader_is() {
     let mut world = World::new(&["", ""]);
     want(&mut world, "ping.service", "");
     world.0.set_placed(&name("ping.service"), machine(2));
