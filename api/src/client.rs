@@ -6,8 +6,13 @@ mod machines;
 mod plans;
 pub mod session;
 mod sse;
+mod text;
 mod units;
 mod usage;
+
+pub use self::text::{header_of_name, name_of_header};
+
+use self::text::{escape, is_dots};
 
 use std::{path::PathBuf, time::Duration};
 
@@ -495,12 +500,6 @@ impl Client {
     }
 }
 
-/// Tells whether a segment of a path is one that URLs give another meaning: it would lead elsewhere.
-fn is_dots(segment: &str) -> bool {
-    let plain = segment.to_ascii_lowercase().replace("%2e", ".");
-    plain == "." || plain == ".."
-}
-
 /// Adds a query's fields to a URL; the queries of this crate are flat structures or lists of pairs.
 fn append(url: &mut Url, query: &serde_json::Value) {
     use serde_json::Value;
@@ -518,48 +517,6 @@ fn append(url: &mut Url, query: &serde_json::Value) {
     if !pairs.is_empty() {
         url.query_pairs_mut().extend_pairs(pairs);
     }
-}
-
-/// Escapes one segment of a path: unit names contain `@`, `:` and `\`.
-fn escape(segment: &str) -> String {
-    let mut out = String::with_capacity(segment.len());
-    for byte in segment.bytes() {
-        match byte {
-            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'@' => out.push(char::from(byte)),
-            _ => out.push_str(&format!("%{byte:02X}")),
-        }
-    }
-    out
-}
-
-/// Writes a user's name for a header, which has room for ASCII only: everything else as `%` and two digits.
-#[must_use]
-pub fn header_of_name(name: &str) -> String {
-    let mut out = String::with_capacity(name.len());
-    for byte in name.bytes() {
-        match byte {
-            b' '..=b'~' if byte != b'%' => out.push(char::from(byte)),
-            _ => out.push_str(&format!("%{byte:02X}")),
-        }
-    }
-    out
-}
-
-/// Reads what [`header_of_name`] wrote.
-#[must_use]
-pub fn name_of_header(value: &str) -> Option<String> {
-    let mut bytes = Vec::with_capacity(value.len());
-    let mut rest = value.bytes();
-    while let Some(byte) = rest.next() {
-        bytes.push(match byte {
-            b'%' => {
-                let digits = [rest.next()?, rest.next()?];
-                u8::from_str_radix(std::str::from_utf8(&digits).ok()?, 16).ok()?
-            }
-            other => other,
-        });
-    }
-    String::from_utf8(bytes).ok()
 }
 
 /// Returns an error's innermost cause in words: reqwest's own text only repeats the URL.
@@ -599,17 +556,6 @@ mod tests {
             url.expect("valid").as_str(),
             "https://m1:7400/v1/units/a%5Cx2d%2Fb@1.service?limit=3&pattern=web%40*%2Ca+b"
         );
-    }
-
-    #[test]
-    fn every_name_comes_through_a_header() {
-        for (name, header) in [("ada", "ada"), ("uid 7", "uid 7"), ("zoë", "zo%C3%AB"), ("50%", "50%25")] {
-            assert_eq!(header_of_name(name), header);
-            assert_eq!(name_of_header(header).as_deref(), Some(name));
-        }
-        for bad in ["%", "%2", "%zz", "%FF"] {
-            assert_eq!(name_of_header(bad), None, "{bad}");
-        }
     }
 
     #[test]

@@ -139,7 +139,7 @@ fn files_in_the_current_folder_are_found_by_the_names_of_their_units() {
     const TEXT: &str = "[Service]\nExecStart=/bin/true\n";
     let folder = tempfile::tempdir().unwrap();
     let write = |name: &str| std::fs::write(folder.path().join(name), TEXT).unwrap();
-    (write("hello.service"), write("hello"), write("web@.service"));
+    ["hello.service", "hello", "web@.service"].into_iter().for_each(write);
     std::os::unix::fs::symlink("web@.service", folder.path().join("web@2.service")).unwrap();
     // What is typed, the file that is given, the unit that is ordered.
     for (word, file, unit) in [
@@ -178,7 +178,7 @@ fn units_are_submitted_by_their_names_and_instances_made_of_their_template() {
     const TEXT: &str = "[Service]\nExecStart=/bin/true\n";
     let folder = tempfile::tempdir().unwrap();
     let write = |name: &str| std::fs::write(folder.path().join(name), TEXT).unwrap();
-    (write("hello.service"), write("web@.service"));
+    ["hello.service", "web@.service"].into_iter().for_each(write);
     let api = || {
         Api::new(|request| match request.what.as_str() {
             "POST /v1/units" => outcome(&[request.body["units"][0]["name"].as_str().unwrap()]),
