@@ -297,7 +297,7 @@ fn look_after(s: &Situation<'_>, order: &ManifestEntry) -> Next {
         return Next::Do(Step::Adopt(order.hash));
     }
     if let Some(pulled) = present.pulled.as_ref().filter(|_| present.state.has_ended()) {
-        return start_with(s, order, present, pulled);
+        return start_with(order, present, pulled);
     }
     let inactive = present.state.active == "inactive";
     if inactive && s.attempts.history().is_none() {
@@ -312,12 +312,10 @@ fn look_after(s: &Situation<'_>, order: &ManifestEntry) -> Next {
 
 /// Starts a unit again that was stopped with another one, which nobody had ordered, under the evidence that it
 /// has, as soon as the other has started. systemd's own `restart` of that one would have done so.
-fn start_with(s: &Situation<'_>, order: &ManifestEntry, present: &Present, pulled: &Pulled) -> Next {
+fn start_with(order: &ManifestEntry, present: &Present, pulled: &Pulled) -> Next {
     match pulled.then {
         Then::Waits | Then::Stays => Next::Settled,
         Then::Starts if present.file != Some(order.hash) => Next::Do(Step::Install(order.hash)),
-        // What was left of it is not stopped once more, and its start job is one as any other.
-        Then::Starts if s.attempts.unsettled() => Next::Settled,
         Then::Starts => Next::Do(Step::Start(evidence(order))),
     }
 }

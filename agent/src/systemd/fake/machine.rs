@@ -55,7 +55,17 @@ pub(super) struct Unit {
     /// What the journal tells since the evidence was written.
     pub(super) history: History,
     /// A stop of that unit, which had this token and run, stopped what this one ran as.
-    pulled: Option<(UnitName, Option<(Token, u64)>, String)>,
+    pulled: Option<PulledBy>,
+}
+
+/// Another unit whose stop stopped one.
+#[derive(Debug)]
+struct PulledBy {
+    by: UnitName,
+    /// Under what that one ran then.
+    was: Option<(Token, u64)>,
+    /// What this one ran as.
+    invocation: String,
 }
 
 /// What the manager knows of a unit that is loaded.
@@ -239,7 +249,7 @@ impl Machine {
             let Some(entry) = self.units.get_mut(&other) else { continue };
             let Some(loaded) = entry.loaded.as_ref().filter(|it| it.active == "active") else { continue };
             if entry.evidence.as_ref().is_some_and(|evidence| evidence.started) {
-                entry.pulled = Some((by.clone(), was, loaded.invocation.clone()));
+                entry.pulled = Some(PulledBy { by: by.clone(), was, invocation: loaded.invocation.clone() });
             }
             self.note_stop_job(&other);
             self.settle(&other, Cause::Agent, None);
@@ -249,13 +259,13 @@ impl Machine {
 
     /// Tells of the units that were stopped with one.
     pub(super) fn ring_bound_to(&mut self, unit: &UnitName) {
-        let is_by = |it: &Unit| it.pulled.as_ref().is_some_and(|(by, ..)| by == unit);
+        let is_by = |it: &Unit| it.pulled.as_ref().is_some_and(|pulled| pulled.by == *unit);
         let units = self.units.iter().filter(|(_, it)| is_by(it));
         units.for_each(|(unit, _)| self.outbox.unit(unit));
     }
 
     fn pulled(&self, entry: &Unit) -> Option<Pulled> {
-        let (by, was, invocation) = entry.pulled.as_ref()?;
+        let PulledBy { by, was, invocation } = entry.pulled.as_ref()?;
         entry.evidence.as_ref().filter(|evidence| evidence.started)?;
         let then = match self.units.get(by).and_then(|it| it.evidence.as_ref()) {
             None => Then::Stays,

@@ -36,10 +36,10 @@ impl Files {
     ) -> Result<Option<Pulled>, SystemdError> {
         let Some(text) = read(&self.layout.pulled().join(unit.as_str()))? else { return Ok(None) };
         let text = String::from_utf8_lossy(&text);
-        let started =
-            |token, run| Some((value(&text, token)?.parse().ok()?, value(&text, run)?.parse().ok()?));
-        let (of, before): (Option<(Token, u64)>, Option<(Token, u64)>) =
-            (started("TOKEN", "RUN"), started("BY_TOKEN", "BY_RUN"));
+        let started = |token, run| -> Option<(Token, u64)> {
+            Some((value(&text, token)?.parse().ok()?, value(&text, run)?.parse().ok()?))
+        };
+        let (of, before) = (started("TOKEN", "RUN"), started("BY_TOKEN", "BY_RUN"));
         let by = value(&text, "BY").and_then(|by| by.parse::<UnitName>().ok());
         let (Some(of), Some(before), Some(by)) = (of, before, by) else { return Ok(None) };
         if of != (evidence.token, evidence.run) {
