@@ -21,9 +21,9 @@ use crate::{
 
 /// How long a unit that became active is watched for an early death. Of a plain service systemd says
 /// that it is active when its process is there: one that cannot be executed, or that exits at once, is
-/// gone some milliseconds later, on a busy machine some tens. A person does not notice a tenth of a
-/// second.
-const SETTLE: Duration = Duration::from_millis(100);
+/// gone some milliseconds later, on a busy machine some tens; and its machine tells what changes right
+/// after a change 100 ms later. A person hardly notices a quarter of a second.
+const SETTLE: Duration = Duration::from_millis(250);
 
 /// How long "cannot be placed" has to last before it is believed: a unit that conflicts with one
 /// that is just leaving finds its place a moment later.
