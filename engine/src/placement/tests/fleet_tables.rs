@@ -107,6 +107,9 @@ fn able_to_run(lines: &str, machine: &str, others: &[&str]) -> char {
     }
 }
 
+/// What a row is about, the unit's options, the machine's metadata, what is there, and what comes of it.
+type AbleToRun<'a> = (&'a str, &'a str, &'a str, &'a [&'a str], char, Otherwise<char>);
+
 #[test]
 fn able_to_run_here() {
     let id = machine(1).to_string();
@@ -115,7 +118,7 @@ fn able_to_run_here() {
     const NEVER_HEARD: &str =
         "a unit that nobody has ever submitted takes nothing away: its record may be missing";
     let two = "MachineOf=ping.service\nMachineOf=pong.service";
-    let rows: [(&str, &str, &str, &[&str], char, Otherwise<char>); 19] = [
+    let rows: [AbleToRun<'_>; 19] = [
         ("no options", "", "", &[], 'S', None),
         ("MachineID equal", &same, "", &[], 'S', None),
         ("MachineID differs", &differs, "", &[], 'U', None),
