@@ -29,6 +29,7 @@ mod news;
 mod plan;
 mod ranges;
 mod rollouts;
+mod settling;
 mod step;
 mod texts;
 mod tokens;

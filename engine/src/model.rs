@@ -34,6 +34,8 @@ pub struct Model {
     held: bool,
     /// The turns that the leader gave.
     turns: Turns,
+    /// Where units that move have been ready for long enough.
+    settled: BTreeSet<(UnitName, MachineId)>,
 }
 
 impl Model {
@@ -67,9 +69,21 @@ impl Model {
         changed
     }
 
-    /// Takes all turns away: the leader's term is over. Everything has to be told again.
+    /// Takes all turns away, and what has settled: the leader's term is over. Everything has to be told again.
     pub(crate) fn clear_turns(&mut self) {
         self.turns.clear();
+        self.settled.clear();
+    }
+
+    /// Takes in that a unit that moves has been ready for long enough where it goes; it has to be told again by
+    /// [`Model::sync`].
+    pub(crate) fn settle(&mut self, unit: &UnitName, machine: MachineId) {
+        self.settled.insert((unit.clone(), machine));
+    }
+
+    /// Takes in that it is not ready there any more, or moves no more.
+    pub(crate) fn unsettle(&mut self, unit: &UnitName, machine: MachineId) {
+        self.settled.remove(&(unit.clone(), machine));
     }
 
     /// Tells whether any machine could have a unit if it asked for this.
@@ -211,7 +225,7 @@ impl Model {
         for entry in entries.iter().filter(|entry| entry.entry.stays()) {
             let readiness = state.readiness_to_leave_for(entries, entry);
             self.core.set_failing(unit, entry.machine, matches!(readiness, Readiness::Failed(_)));
-            if readiness == Readiness::Ready {
+            if readiness == Readiness::Ready && self.settled.contains(&(unit.clone(), entry.machine)) {
                 self.core.set_ready(unit, entry.machine);
             } else {
                 self.core.clear_ready(unit, entry.machine);

@@ -1,5 +1,5 @@
-//! Resources, on a kernel that enforces what control groups say: a virtual machine with a cluster of
-//! its own.
+//! Resources, on a kernel that enforces and counts what control groups say: a virtual machine with a cluster
+//! of its own.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on fails")]
 
@@ -54,6 +54,31 @@ fn what_a_unit_reserves_is_enforced_and_never_promised_twice() {
     eventually(LIMIT, "the second one to get what the first one gave up", || {
         let state = machine.exec("systemctl is-active half@2")?;
         Ok(state.status.success().then_some(()))
+    })
+    .unwrap();
+
+    what_units_take_is_counted(&machine);
+}
+
+/// `top` shows what the kernel counts: memory that a unit holds, and processor time that it takes.
+fn what_units_take_is_counted(machine: &VirtualMachine) {
+    let holds = "dd if=/dev/zero of=/run/held bs=1M count=24 && cat /run/held > /dev/null && sleep infinity";
+    let works = "while :; do :; done";
+    for (name, line) in [("holds", holds), ("works", works)] {
+        let text = format!("[Service]\\nExecStart=/bin/sh -c '\\''{line}'\\''\\n");
+        machine.run(&format!("printf '{text}' > /root/{name}.service && flotctl start /root/{name}.service")).unwrap();
+    }
+    eventually(LIMIT, "what units take to be counted", || {
+        let printed = machine.run("flotctl top --batch --interval=2 -o json")?;
+        let snapshot: serde_json::Value = serde_json::from_str(printed.lines().next().unwrap_or_default())?;
+        let of = |unit: &str, key: &str| {
+            let rows = snapshot["units"].as_array().into_iter().flatten();
+            rows.filter(|row| row["unit"] == unit).find_map(|row| row[key].as_f64())
+        };
+        let held = of("holds.service", "memory_bytes").is_some_and(|bytes| bytes > f64::from(20 << 20));
+        let busy = of("works.service", "cpu_percent").is_some_and(|percent| percent > 10.0);
+        anyhow::ensure!(held && busy, "{printed}");
+        Ok(Some(()))
     })
     .unwrap();
 }

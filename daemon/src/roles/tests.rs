@@ -115,6 +115,7 @@ fn a_machine_shows_its_configured_address_first_and_publishes_its_facts() {
         (fact("os"), fact("host"), fact("address")),
         (Some("debian"), Some("alpha"), Some("10.0.0.7"))
     );
+    assert_eq!((fact("address.ipv4"), fact("address.ipv6")), (Some("10.0.0.7"), Some("fd00::7")));
     assert_eq!(fact("flotilla"), Some(env!("CARGO_PKG_VERSION")));
     config.api.listen = vec!["[fd00::7]:7400".parse().expect("an address")];
     assert_eq!(agent::settings(&config, &found, String::new()).addresses, ["fd00::7", "10.0.0.7"]);

@@ -21,7 +21,7 @@ use crate::{
 /// How long an entry has to be as it should be before the next one follows. A quarter of a second: of a
 /// plain service systemd says that it is active when its process is there, and one that exits at once is
 /// reported some tens of milliseconds later, on a busy machine a hundred.
-const SETTLE: Duration = Duration::from_millis(250);
+pub(super) const SETTLE: Duration = Duration::from_millis(250);
 
 /// After how long a rollout that something other than its own entries keeps from going on is looked at
 /// again: a mass-loss hold, or no machine for its next unit. Five seconds: nothing waits for it, and it

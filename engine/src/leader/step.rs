@@ -37,6 +37,7 @@ use super::{
     plan::{Plan, Planning},
     ranges::Leaving,
     rollouts::Rollouts,
+    settling::Settling,
     texts::Texts,
     tokens::{LOW, Tokens},
 };
@@ -104,6 +105,8 @@ pub struct Memory {
     leaving: Leaving,
     /// New texts on their way.
     rollouts: Rollouts,
+    /// Units that move, on their way to be ready.
+    settling: Settling,
     /// Texts that are nobody's.
     texts: Texts,
     /// Units of transactions that the store refused: each gets one of its own, to tell whose fault it is.
@@ -195,6 +198,7 @@ impl Memory {
             machines_changed: false,
             leaving: Leaving::default(),
             rollouts: Rollouts::default(),
+            settling: Settling::default(),
             texts: Texts::default(),
             alone: BTreeSet::new(),
             rebalance: None,
@@ -329,6 +333,7 @@ pub fn step(
     memory.news.look(state, &changes, now.mono);
     memory.texts.note(state.revision(), now.mono);
     memory.rollouts.note(state, &changes.units);
+    memory.settling.note(state, model, &changes.units, now.mono);
     for unit in changes.units {
         // What was decided before the change is decided anew: the core was told of the change.
         memory.todo.insert(unit, Decided::default());
@@ -348,6 +353,9 @@ pub fn step(
         out.brake = look_at_losses(state, model, brake, memory, now.mono, release);
     }
     out.brake = out.brake.or(inherited);
+    let settled = memory.settling.settle(model, now.mono);
+    memory.todo.extend(settled.iter().map(|unit| (unit.clone(), Decided::default())));
+    model.sync(state, &Changes { units: settled, ..Changes::default() });
     let look = memory.rollouts.look(state, model, now.mono, brake.holds());
     memory.untold.extend(look.changes);
     memory.todo.extend(look.units.iter().map(|unit| (unit.clone(), Decided::default())));
@@ -415,8 +423,8 @@ pub fn step(
     }
     let ends = brake.ends_at();
     let aside = memory.aside.values().map(|(until, _)| *until).filter(|until| *until > now.mono).min();
-    let rollouts = memory.rollouts.wake_at();
-    let times = [out.wake_at, ends, memory.retry_at, aside, memory.news.due(), rollouts];
+    let (rollouts, settling) = (memory.rollouts.wake_at(), memory.settling.wake_at());
+    let times = [out.wake_at, ends, memory.retry_at, aside, memory.news.due(), rollouts, settling];
     out.wake_at = times.into_iter().flatten().min();
     memory.texts.collect(state, &mut transactions);
     let mut old = old_events(state, now.wall, transactions.len() * EVENTS_COLLECTED);

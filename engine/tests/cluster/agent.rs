@@ -43,6 +43,8 @@ pub(crate) struct Machine {
 pub(crate) struct Starts {
     /// How long it takes.
     pub(crate) takes: Duration,
+    /// How long after its start one that was active has failed.
+    pub(crate) dies: Option<Duration>,
     /// They have ended at once, well.
     pub(crate) end: bool,
     /// Their start is queued and nothing of them has begun.
@@ -158,7 +160,10 @@ impl Agent {
         let lost = session.handle();
         let mut told = Revision(0);
         loop {
-            let takes = self.starts.lock().unwrap().takes;
+            let takes = {
+                let starts = self.starts.lock().unwrap();
+                starts.takes.max(starts.dies.unwrap_or_default())
+            };
             let starting = self.since.values().any(|(_, since)| since.elapsed() < takes);
             let change = tokio::select! {
                 change = changes.next() => change,
@@ -242,7 +247,10 @@ impl Agent {
             let entry = entries.iter().find(|entry| entry.unit == unit && entry.token == token);
             let starting =
                 self.since.get(&unit).is_some_and(|(of, at)| *of == token && at.elapsed() < starts.takes);
-            let fails = entry.is_some_and(|entry| starts.bad.contains(&entry.hash));
+            let died = starts.dies.is_some_and(|time| {
+                self.since.get(&unit).is_some_and(|(of, at)| *of == token && at.elapsed() >= time)
+            });
+            let fails = died || entry.is_some_and(|entry| starts.bad.contains(&entry.hash));
             let state = |up: &str, down: &str| if runs { up.to_owned() } else { down.to_owned() };
             buckets.entry(Bucket::of(&unit)).or_default().push(UnitReport {
                 unit,

@@ -130,6 +130,22 @@ async fn what_runs_is_not_stopped_for_what_does_not() {
     assert_eq!((cluster.runs_on("a.service"), cluster.token("a.service")), (Some(on), token));
 }
 
+/// A plain service is active as soon as its process is there.
+#[tokio::test(start_paused = true)]
+async fn what_runs_is_not_stopped_for_what_dies_a_moment_after_its_start() {
+    let mut cluster = Cluster::start(1, 2).await;
+    cluster.running(&["a.service"]).await;
+    let (on, a) = (cluster.runs_on("a.service").unwrap(), unit("a.service"));
+    let token = cluster.token("a.service");
+    cluster.machine(3 - on).starts.lock().unwrap().dies = Some(Duration::from_millis(150));
+    cluster.settings(on, &drain()).await;
+    cluster.until("it moves", |cluster| cluster.checker.moving(&a) == [id(on)]).await;
+    cluster.until("it stays", |cluster| has_left(cluster, &a)).await;
+    cluster.pass(Duration::from_secs(60)).await;
+    assert!(cluster.machine(on).runs(&a) && has_left(&cluster, &a));
+    assert_eq!((cluster.runs_on("a.service"), cluster.token("a.service")), (Some(on), token));
+}
+
 #[tokio::test(start_paused = true)]
 async fn those_that_belong_together_leave_a_drained_machine_together() {
     let mut cluster = Cluster::start(1, 2).await;
