@@ -66,7 +66,9 @@ fn what_units_take_is_counted(machine: &VirtualMachine) {
     let works = "while :; do :; done";
     for (name, line) in [("holds", holds), ("works", works)] {
         let text = format!("[Service]\\nExecStart=/bin/sh -c '\\''{line}'\\''\\n");
-        machine.run(&format!("printf '{text}' > /root/{name}.service && flotctl start /root/{name}.service")).unwrap();
+        machine
+            .run(&format!("printf '{text}' > /root/{name}.service && flotctl start /root/{name}.service"))
+            .unwrap();
     }
     eventually(LIMIT, "what units take to be counted", || {
         let printed = machine.run("flotctl top --batch --interval=2 -o json")?;

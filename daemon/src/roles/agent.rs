@@ -34,7 +34,8 @@ pub(crate) fn settings(config: &Config, found: &Facts, host: String) -> Settings
     let mut facts = found.facts.clone();
     facts.extend(addresses.first().map(|first| ("address".to_owned(), first.clone())));
     // The first of each kind too: a machine that is shown by its IPv4 address may have an IPv6 one.
-    let first = |is: fn(&IpAddr) -> bool| addresses.iter().find(|it| it.parse::<IpAddr>().is_ok_and(|ip| is(&ip)));
+    let first =
+        |is: fn(&IpAddr) -> bool| addresses.iter().find(|it| it.parse::<IpAddr>().is_ok_and(|ip| is(&ip)));
     let kinds = [("address.ipv4", first(IpAddr::is_ipv4)), ("address.ipv6", first(IpAddr::is_ipv6))];
     facts.extend(kinds.into_iter().filter_map(|(key, value)| Some((key.to_owned(), value?.clone()))));
     facts.insert("host".to_owned(), host.clone());

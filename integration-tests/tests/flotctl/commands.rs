@@ -56,7 +56,9 @@ fn submit(world: &World) {
     let broken = world.write("broken.service", "[Service]\nExecStart\n");
     let refused = world.expect(1, &["submit", &path, &broken]);
     refused.complains(&["/root/units/broken.service", "not a valid unit file"]);
-    world.expect(1, &["submit", "/root/units/nothing.service"]).complains(&["cannot read"]);
+    world
+        .expect(1, &["submit", "/root/units/nothing.service"])
+        .complains(&["there is no file /root/units/nothing.service"]);
     world.expect(2, &["submit"]).complains(&["Usage: flotctl submit"]);
     world.ask(&["destroy", "given"]);
 }
