@@ -15,8 +15,15 @@ use std::{
 /// Where to go by ssh, and how to treat the host's key.
 #[derive(Debug, Clone, Default, clap::Args)]
 pub(crate) struct SshOptions {
-    /// Ask through ssh to this machine: [USER@]HOST[:PORT]
-    #[arg(long, global = true, env = "FLOTCTL_TUNNEL", hide_env_values = true, value_name = "HOST")]
+    /// Ask through ssh to this machine.
+    #[arg(
+        long,
+        global = true,
+        env = "FLOTCTL_TUNNEL",
+        hide_env_values = true,
+        value_name = "HOST",
+        help = "Ask through ssh to this machine: [USER@]HOST[:PORT]"
+    )]
     pub(crate) tunnel: Option<Host>,
 
     /// Who to log in as, by ssh [default: as ssh's configuration says]
