@@ -120,7 +120,7 @@ impl StateReader {
     }
 
     /// Finds the machine that a person means: by its id, by its host name, or by how its id begins, in
-    /// [`DIGITS_TO_READ`] digits or more. Of several with one name the one that lives is meant.
+    /// four digits or more. Of several with one name the one that lives is meant.
     ///
     /// # Errors
     /// There is none, or more than one.
@@ -129,7 +129,7 @@ impl StateReader {
     }
 
     /// As [`StateReader::find_machine`], for who changes something of it: `db` may be a host that has gone,
-    /// and is not to be the machine whose id begins so. Only [`DIGITS_TO_CHANGE`] digits or more are the
+    /// and is not to be the machine whose id begins so. Only eight digits or more are the
     /// beginning of an id.
     ///
     /// # Errors
