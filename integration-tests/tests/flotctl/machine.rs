@@ -152,6 +152,9 @@ fn rebalance(world: &World) {
     has("rebalance", &world.ask(&["rebalance", "--plan", "--budget=3"]), &["nothing to move"]);
     let done: RebalanceOutcome = world.json(&["rebalance", "--apply"]);
     assert!(done.applied && done.moves.is_empty() && done.machines.len() == 1, "{done:?}");
+    let begun: RebalanceOutcome = world.json(&["rebalance", "--apply", "--no-block"]);
+    assert!(begun.applied && begun.moves.is_empty(), "{begun:?}");
+    has("rebalance", &world.ask(&["rebalance", "--apply", "--timeout=30s"]), &["nothing to move"]);
     let foreseen: RebalanceOutcome = world.json(&["rebalance"]);
     assert!(!foreseen.applied, "nothing is done unless it is asked for: {foreseen:?}");
     assert_eq!(invocation(), before);

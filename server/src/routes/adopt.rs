@@ -111,7 +111,9 @@ pub(super) async fn survey(
         return forward::request_to_machine(&node, id, &user, request).await;
     }
     let body = axum::body::to_bytes(request.into_body(), BODY_BYTES_MAX).await;
-    let body = body.map_err(|e| ApiError::bad_request(format!("the request's body cannot be taken: {e}")))?;
+    let body = body.map_err(|e| {
+        ApiError::new(ErrorKind::TooLarge, format!("the request's body cannot be taken: {e}"))
+    })?;
     let order: Adopt = serde_json::from_slice(&body)
         .map_err(|e| ApiError::bad_request(format!("the request's body cannot be read: {e}")))?;
     Ok(Json(survey_here(&node, &names(&order.units)?).await?).into_response())

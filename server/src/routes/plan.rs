@@ -131,9 +131,9 @@ pub(super) async fn rebalance(
     request: Request,
 ) -> Result<Response, ApiError> {
     let (parts, body) = request.into_parts();
-    let bytes = axum::body::to_bytes(body, forward::BODY_BYTES_MAX)
-        .await
-        .map_err(|error| ApiError::bad_request(format!("the request's body cannot be taken: {error}")))?;
+    let bytes = axum::body::to_bytes(body, forward::BODY_BYTES_MAX).await.map_err(|e| {
+        ApiError::new(ErrorKind::TooLarge, format!("the request's body cannot be taken: {e}"))
+    })?;
     let order: Rebalance =
         serde_json::from_slice(&bytes).map_err(|error| ApiError::bad_request(error.to_string()))?;
     let reader = node.seat()?;
