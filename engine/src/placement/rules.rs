@@ -339,10 +339,9 @@ impl Placement {
         it.siblings.zip(self.classes.get(it.class).requirements.max_per_machine)
     }
 
-    /// Tells whether more of a unit's template are on a machine than it wants there.
+    /// Tells whether more of a unit's template are on a machine than any of them wants there.
     fn is_crowded(&self, unit: UnitIx, slot: Slot) -> bool {
-        let cap = self.own_cap(unit);
-        cap.is_some_and(|(siblings, most)| self.patterns.get(siblings).matched.count(slot) > most)
+        self.caps(unit).any(|(siblings, most)| self.patterns.get(siblings).matched.count(slot) > most)
     }
 
     /// Says why a unit has to make room for others of its template that have precedence.
