@@ -78,6 +78,8 @@ pub(super) struct Batch {
     pub(super) touched: Vec<UnitIx>,
     /// Those that leave by themselves before those that have to be compared.
     pub(super) suspects: BTreeSet<(bool, Precedence, UnitIx)>,
+    /// Whose opponents have been looked at in this `decide`.
+    pub(super) compared: FxHashSet<UnitIx>,
     pub(super) globals: BTreeSet<GlobalOrder>,
     pub(super) waiting: usize,
 }

@@ -5,7 +5,7 @@ use flotilla_registry::records::Departure;
 use super::{
     Decision, Placement, Reason,
     batch::{GlobalOrder, GroupIx, Order, State},
-    bits::{Bits, Slot},
+    bits::{Bits, Homes, Slot},
     levels::Cursor,
     model::{Entry, Status, UnitIx},
     patterns::Waiter,
@@ -27,6 +27,7 @@ impl Placement {
             self.batch.set_state(group, State::Ready);
         }
         self.ask_the_restless();
+        self.batch.compared.clear();
         let mut out = Vec::new();
         while out.len() < limit {
             self.triage();
@@ -79,11 +80,21 @@ impl Placement {
         for unit in std::mem::take(&mut self.batch.touched) {
             self.units[unit as usize].touched = false;
             let mut worst = None;
+            let mut contested_on = Homes::Nowhere;
             for slot in self.unit(unit).placed.iter() {
                 match self.stays(unit, slot) {
                     Stay::Yes => {}
-                    Stay::Contested => worst = worst.or(Some(true)),
+                    Stay::Contested => {
+                        worst = worst.or(Some(true));
+                        contested_on.insert(slot);
+                    }
                     Stay::No(..) => worst = Some(false),
+                }
+            }
+            // Whom it meets is looked at beside it: who goes first is not left to who was touched.
+            if !contested_on.is_empty() && self.batch.compared.insert(unit) {
+                for slot in contested_on.iter() {
+                    self.met(unit, slot).into_iter().for_each(|other| self.touch(other));
                 }
             }
             let must_go = |slot: Slot| matches!(self.stays(unit, slot), Stay::No(..));
@@ -152,13 +163,7 @@ impl Placement {
             return Some((Departure::Requirements, reason));
         }
         let key = self.precedence(unit);
-        let crowds = |other: UnitIx| {
-            self.caps(unit).any(|(it, _)| self.is_matched(other, it)) && self.precedence(other) > key
-        };
-        let others = self.machine(slot).units.iter().copied();
-        let met: Vec<UnitIx> = others
-            .filter(|other| self.conflict(unit, *other) || self.pushes(unit, *other) || crowds(*other))
-            .collect();
+        let met = self.met(unit, slot);
         // Those that leave on their own account are gone before anybody is compared. One that nobody has
         // set makes nobody leave: it may be its record that is missing.
         let winner = met
@@ -172,6 +177,18 @@ impl Placement {
         }
         met.into_iter().for_each(|other| self.touch(other));
         None
+    }
+
+    /// Returns those on a machine that a unit may make leave, or conflicts with.
+    fn met(&self, unit: UnitIx, slot: Slot) -> Vec<UnitIx> {
+        let key = self.precedence(unit);
+        let crowds = |other: UnitIx| {
+            self.caps(unit).any(|(it, _)| self.is_matched(other, it)) && self.precedence(other) > key
+        };
+        let others = self.machine(slot).units.iter().copied();
+        others
+            .filter(|other| self.conflict(unit, *other) || self.pushes(unit, *other) || crowds(*other))
+            .collect()
     }
 
     pub(super) fn depart(
@@ -200,15 +217,29 @@ impl Placement {
     }
 
     fn queue_ready(&mut self) {
-        for group in std::mem::take(&mut self.batch.ready) {
+        while let Some(group) = self.batch.ready.pop() {
             match self.batch.first(&self.units, group) {
                 None => self.batch.set_state(group, State::Idle),
                 Some(first) => {
                     let order = self.order(group, first);
                     self.batch.set_state(group, State::Queued);
                     self.batch.queue.insert((order, group));
+                    self.wake_followers(group);
                 }
             }
+        }
+    }
+
+    /// Has those asked again that can go only together with units of a group: what was in the way of these was in
+    /// theirs, and who is asked first is not left to who was woken.
+    fn wake_followers(&mut self, group: GroupIx) {
+        if !self.batch.group(group).key.leads {
+            return;
+        }
+        let led = self.batch.members(&self.units, group).filter_map(|unit| self.followers.get(&unit));
+        let groups = led.flatten().flat_map(|class| &self.classes.get(*class).groups);
+        for other in groups.copied().collect::<Vec<_>>() {
+            self.batch.wake_older(other, self.age);
         }
     }
 

@@ -14,14 +14,22 @@
 
 use flotilla_registry::records::Departure;
 use flotilla_units::OnPartition;
-use rustc_hash::FxHashSet;
+use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::{
     Decision, Placement, Reason,
     bits::{Bits, Slot},
     model::{Entry, Status, UnitIx},
+    patterns::PatternIx,
     rules::Stay,
 };
+
+/// Which units leave a machine by themselves, as far as it was asked.
+type Asked = FxHashMap<UnitIx, bool>;
+
+/// Of how many units it is asked whether they leave by themselves, for one that is to leave; the others go with it.
+/// Each may lead to the next.
+const ASKED_MOST: usize = 64;
 
 /// The next step of a move that is under way.
 pub(super) enum Due {
@@ -132,6 +140,19 @@ impl Placement {
         unit != leader && (class.leaders.contains(&leader) || class.follows.iter().any(by_pattern))
     }
 
+    /// Tells whether a unit that stays on a machine would be without whom it has to be with there once these have
+    /// left. Those that leave already are as good as gone: what no one of several takes away, all of them may.
+    pub(super) fn loses(&self, unit: UnitIx, going: &[UnitIx], slot: Slot) -> bool {
+        let class = self.classes.get(self.unit(unit).class);
+        let lost = |pattern: &PatternIx| {
+            let matched = |other: &&UnitIx| **other != unit && self.is_matched(**other, *pattern);
+            let going = going.iter().filter(matched).count();
+            going > 0 && self.others_placed(unit, *pattern, slot) as usize <= going
+        };
+        let led = |leader: &UnitIx| *leader != unit && going.contains(leader);
+        class.leaders.iter().any(led) || class.follows.iter().any(lost)
+    }
+
     /// Notes whether a unit has to be asked each time: it moves, or its machine is drained.
     pub(super) fn note_restless(&mut self, unit: UnitIx) {
         let it = self.unit(unit);
@@ -191,7 +212,11 @@ impl Placement {
 
     /// Returns where a unit could be started to leave a machine, with all that have to go with it.
     pub(super) fn way_out(&self, unit: UnitIx, from: Slot) -> Option<(Vec<UnitIx>, Slot)> {
-        let units = self.tied(unit, from)?;
+        self.way_out_asking(unit, from, &mut FxHashMap::default())
+    }
+
+    fn way_out_asking(&self, unit: UnitIx, from: Slot, asked: &mut Asked) -> Option<(Vec<UnitIx>, Slot)> {
+        let units = self.tied_asking(unit, from, asked)?;
         let mut set = self.room_for(&units);
         set.clear(from);
         self.setbacks.leave_out(&units, &mut set);
@@ -226,6 +251,10 @@ impl Placement {
 
     /// Returns a unit with all on its machine that have to go where it goes; `None` when one of them cannot.
     pub(super) fn tied(&self, unit: UnitIx, from: Slot) -> Option<Vec<UnitIx>> {
+        self.tied_asking(unit, from, &mut FxHashMap::default())
+    }
+
+    fn tied_asking(&self, unit: UnitIx, from: Slot, asked: &mut Asked) -> Option<Vec<UnitIx>> {
         let (mut all, mut seen) = (vec![unit], FxHashSet::from_iter([unit]));
         let mut next = 0;
         while let Some(one) = all.get(next).copied() {
@@ -236,9 +265,10 @@ impl Placement {
             let mut with = self.leaders_there(one, from);
             if self.may_be_followed(one) {
                 let others = self.machine(from).units.iter().copied();
-                with.extend(
-                    others.filter(|other| self.needs(*other, one, from) && !self.goes_alone(*other, from)),
-                );
+                let mut left: Vec<UnitIx> =
+                    others.filter(|other| !seen.contains(other) && self.loses(*other, &all, from)).collect();
+                left.sort_by(|a, b| self.unit(*a).name.cmp(&self.unit(*b).name));
+                with.extend(left.into_iter().filter(|other| !self.goes_alone(*other, from, asked)));
             }
             with.sort_by(|a, b| self.unit(*a).name.cmp(&self.unit(*b).name));
             all.extend(with.into_iter().filter(|other| seen.insert(*other)));
@@ -252,7 +282,7 @@ impl Placement {
         let class = self.classes.get(self.unit(unit).class);
         let moves = |other: &UnitIx| !self.globals.contains(other) && self.unit(*other).placed.contains(from);
         let mut leaders: Vec<UnitIx> = class.leaders.iter().copied().filter(moves).collect();
-        if !class.follows.is_empty() && !self.goes_alone(unit, from) {
+        if !class.follows.is_empty() && !self.finds_others(unit, from) {
             for pattern in &class.follows {
                 let there = self.machine(from).units.iter().copied().filter(moves);
                 let matched = there.filter(|other| *other != unit && self.is_matched(*other, *pattern));
@@ -263,11 +293,27 @@ impl Placement {
     }
 
     /// Tells whether a unit that follows patterns finds a place by those that run elsewhere.
-    fn goes_alone(&self, unit: UnitIx, from: Slot) -> bool {
+    fn finds_others(&self, unit: UnitIx, from: Slot) -> bool {
         let class = self.classes.get(self.unit(unit).class);
         let mut elsewhere =
             if class.leaders.is_empty() { self.candidates(unit, &[]) } else { Bits::default() };
         elsewhere.clear(from);
         !elsewhere.is_empty()
+    }
+
+    /// Tells whether a unit leaves a machine by itself once those are gone that it follows there: it finds others
+    /// elsewhere, and nobody who has to be with it holds it back.
+    fn goes_alone(&self, unit: UnitIx, from: Slot, asked: &mut Asked) -> bool {
+        if let Some(known) = asked.get(&unit) {
+            return *known;
+        }
+        if asked.len() >= ASKED_MOST || !self.finds_others(unit, from) {
+            return false;
+        }
+        // Whoever needs this answer for its own goes with it.
+        asked.insert(unit, false);
+        let alone = self.way_out_asking(unit, from, asked).is_some();
+        asked.insert(unit, alone);
+        alone
     }
 }

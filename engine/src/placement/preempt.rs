@@ -98,7 +98,7 @@ impl Placement {
         let ask = &self.classes.get(self.unit(unit).class).reserve;
         let mut used = self.used_by_staying(slot);
         let spared = self.followed_by(unit, slot);
-        let may = |victim: &UnitIx| !spared.contains(victim) && self.is_weaker(*victim, unit, slot);
+        let may = |victim: &UnitIx| !spared.contains(victim) && self.are_weaker(&[*victim], unit, slot);
         let mut weaker: Vec<UnitIx> = self.machine(slot).units.iter().copied().filter(may).collect();
         weaker.sort_by_cached_key(|victim| {
             let helps = used.helped_by(&self.classes.get(self.unit(*victim).class).reserve, ask);
@@ -111,8 +111,13 @@ impl Placement {
             }
             let reserve = &self.classes.get(self.unit(victim).class).reserve;
             if used.helped_by(reserve, ask) > 0 {
-                used.sub(reserve);
                 chosen.push(victim);
+                // Two may go, each without the other, whom somebody follows that is not weaker.
+                if chosen.len() == 1 || self.are_weaker(&chosen, unit, slot) {
+                    used.sub(reserve);
+                } else {
+                    chosen.pop();
+                }
             }
         }
         if !used.fits(ask) || chosen.is_empty() {
@@ -131,25 +136,28 @@ impl Placement {
         Some(chosen)
     }
 
-    /// Tells whether a unit, and everybody who would have to go with it, may be pushed away for another.
-    fn is_weaker(&self, victim: UnitIx, by: UnitIx, slot: Slot) -> bool {
+    /// Tells whether units, and everybody who would have to go with them, may be pushed away for another.
+    fn are_weaker(&self, victims: &[UnitIx], by: UnitIx, slot: Slot) -> bool {
         let priority = self.priority(by);
         let asks = |unit: UnitIx| &self.classes.get(self.unit(unit).class).requirements;
         let may = |unit: UnitIx| {
             self.unit(unit).status == Status::Wanted && asks(unit).priority < priority && !asks(unit).sticky
         };
-        self.following(victim, slot).into_iter().all(may)
+        self.following(victims, slot).into_iter().all(may)
     }
 
-    /// A unit with all on a machine who may be there only as long as it is.
-    fn following(&self, unit: UnitIx, slot: Slot) -> Vec<UnitIx> {
-        let (mut all, mut seen) = (vec![unit], FxHashSet::from_iter([unit]));
+    /// Units with all on a machine who may be there only as long as they are.
+    fn following(&self, units: &[UnitIx], slot: Slot) -> Vec<UnitIx> {
+        let mut all = units.to_vec();
+        let mut seen = FxHashSet::from_iter(all.iter().copied());
         let mut next = 0;
         while let Some(one) = all.get(next).copied() {
             next += 1;
             if self.may_be_followed(one) {
                 let here = self.machine(slot).units.iter().copied();
-                all.extend(here.filter(|other| self.needs(*other, one, slot) && seen.insert(*other)));
+                let alone: Vec<UnitIx> =
+                    here.filter(|other| !seen.contains(other) && self.loses(*other, &all, slot)).collect();
+                all.extend(alone.into_iter().filter(|other| seen.insert(*other)));
             }
         }
         all

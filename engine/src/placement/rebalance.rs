@@ -13,7 +13,7 @@ use flotilla_registry::records::Departure;
 use flotilla_units::{MachineId, UnitName};
 use rustc_hash::{FxHashMap, FxHashSet};
 
-use super::{Decision, Placement, bits::Slot, model::UnitIx, patterns::PatternIx};
+use super::{Decision, Placement, bits::Slot, model::UnitIx};
 
 impl Placement {
     /// Moves up to `budget` units from machines with much to machines with little. The model takes each move
@@ -163,16 +163,9 @@ impl Placement {
     /// Tells whether one that stays may be there only as long as one of these units is: it would have to move too,
     /// beside the budget and without being started elsewhere first.
     fn strands(&self, units: &[UnitIx], from: Slot) -> bool {
-        let alone = |other: UnitIx| {
-            let class = self.classes.get(self.unit(other).class);
-            let lost = |pattern: &PatternIx| {
-                let going = units.iter().filter(|unit| self.is_matched(**unit, *pattern)).count();
-                going > 0 && self.others_placed(other, *pattern, from) as usize <= going
-            };
-            class.leaders.iter().any(|leader| units.contains(leader)) || class.follows.iter().any(lost)
-        };
         let mut staying = self.machine(from).units.iter().copied().filter(|unit| !units.contains(unit));
-        units.iter().any(|unit| self.may_be_followed(*unit)) && staying.any(alone)
+        units.iter().any(|unit| self.may_be_followed(*unit))
+            && staying.any(|other| self.loses(other, units, from))
     }
 
     /// Tells whether units that go from one machine to another lose no wish, come no closer together,

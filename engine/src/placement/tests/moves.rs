@@ -405,3 +405,52 @@ fn those_that_belong_together_come_back_together_when_one_fails() {
     world.gone("db.service", 2);
     assert_eq!(world.run(), "", "db goes nowhere without web");
 }
+
+#[test]
+fn those_that_leave_together_take_with_them_whom_they_leave_alone() {
+    // f follows any of a1 and a2, x keeps it from the other machine; a2 has to be with a1.
+    let mut world = World::new(&["", "zone=b"]);
+    world.want("x.service", "zone=b Conflicts=f.service");
+    world.want("s.service", "zone=b");
+    for (unit, asks) in [("a1", ""), ("a2", "MachineOf=a1.service"), ("f", "MachineOf=a*")] {
+        world.want(&format!("{unit}.service"), asks);
+    }
+    world.run();
+    for unit in ["a1.service", "a2.service", "f.service"] {
+        assert_eq!(world.on(unit), [machine(1)]);
+    }
+    world.drain(1);
+    assert_eq!(world.run(), "", "had both gone, f would have had to, and there is no place for it");
+    for unit in ["a1.service", "a2.service", "f.service"] {
+        assert_eq!(world.on(unit), [machine(1)]);
+    }
+    world.0.remove_unit(&name("x.service"));
+    assert_eq!(world.run(), "x-2");
+    world.gone("x.service", 2);
+    assert_eq!(world.run(), "a21>2 a11>2 f1>2");
+}
+
+#[test]
+fn who_is_held_back_by_its_follower_is_not_left_alone_either() {
+    // a1 finds others of its pattern elsewhere, but c, which has to be with it, finds no way.
+    let mut world = World::new(&["", "zone=b"]);
+    world.want("x.service", "zone=b Conflicts=c.service");
+    world.want("a0.service", "zone=b");
+    for (unit, asks) in [("a2", "!zone"), ("a1", "MachineOf=a2.service"), ("c", "MachineOf=a1.service")] {
+        world.want(&format!("{unit}.service"), asks);
+    }
+    world.run();
+    world.want("a2.service", "");
+    world.want("a1.service", "MachineOf=a*");
+    assert_eq!(world.run(), "");
+    world.drain(1);
+    assert_eq!(world.run(), "", "moved and taken back for ever otherwise");
+    for unit in ["a1.service", "a2.service", "c.service"] {
+        assert_eq!(world.on(unit), [machine(1)]);
+    }
+    world.0.remove_unit(&name("x.service"));
+    world.run();
+    world.gone("x.service", 2);
+    let said = world.run();
+    assert!(["a1", "a2", "c"].iter().all(|unit| said.contains(&format!("{unit}1>2"))), "{said}");
+}

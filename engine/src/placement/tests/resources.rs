@@ -229,6 +229,16 @@ fn preemption_spares_the_sticky_those_it_follows_and_what_does_not_help() {
     assert_eq!(world.run(), "v+1 f+1");
     world.want("p.service", push);
     assert_eq!(world.run(), "", "its follower is above");
+    let mut world = World::new(&["CPU:100"]);
+    for unit in ["v1.service", "v2.service"] {
+        world.want(unit, "CPU=40");
+    }
+    world.want("f.service", "MachineOf=v* Priority=20");
+    assert_eq!(world.run(), "v1+1 v2+1 f+1");
+    world.want("p.service", "CPU=90 Priority=9 Preempt");
+    assert_eq!(world.run(), "", "one of the two has to stay with it");
+    world.want("p.service", push);
+    assert_eq!(world.run(), "v1-1");
     world.want("p.service", &format!("{push} MachineOf=v.service"));
     world.want("f.service", "");
     assert_eq!(world.run(), "", "it needs it itself");
