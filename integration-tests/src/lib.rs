@@ -8,6 +8,7 @@ mod alone;
 mod cluster;
 mod counter;
 mod daemon;
+mod follower;
 mod person;
 mod real;
 pub mod transcript;
@@ -19,6 +20,7 @@ pub use cluster::{Cluster, Invocations};
 pub use counter::{COUNT, COUNT_AT, COUNTER};
 pub use daemon::{ready_flotillad, replaced};
 pub use flotilla_lab::eventually;
+pub use follower::Follower;
 pub use person::Person;
 pub use real::{TestLab, another_build, binary, is_upgraded, lab, lab_directory, lab_with};
 

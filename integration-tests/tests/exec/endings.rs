@@ -11,7 +11,7 @@ pub fn client_goes(world: &World) {
     // One that ends when it is asked to, and one that does not; each with a child of its own.
     let line = "sleep 4241 & trap '' HUP; sleep 4242 & echo begun; while :; do sleep 4243; done";
     let mut client = world.follow(&["exec", "box", "--", "sh", "-c", line]);
-    client.until("begun");
+    client.until("begun").unwrap();
     world.wait_running("sleep 4243");
     drop(client);
     for process in ["sleep 4241", "sleep 4242", "sleep 4243"] {
@@ -19,7 +19,7 @@ pub fn client_goes(world: &World) {
         assert!(took < GONE_WITHIN, "{process} took {took:?}");
     }
     let mut client = world.follow(&["shell", "m2", "-t", "--", "sh", "-c", "echo begun; sleep 4244"]);
-    client.until("begun");
+    client.until("begun").unwrap();
     drop(client);
     assert!(world.wait_gone("sleep 4244") < GONE_WITHIN);
     assert_eq!(world.show("box.service", "ActiveState"), "active", "the unit is not touched by it");
@@ -27,9 +27,9 @@ pub fn client_goes(world: &World) {
 
 pub fn unit_stops(world: &World) {
     let mut client = world.follow(&["exec", "box", "--", "sh", "-c", "echo begun; exec sleep 4245"]);
-    client.until("begun");
+    client.until("begun").unwrap();
     world.ask(&["stop", "box"]);
-    assert_eq!(client.end(), Some(128 + 15), "it ended as the unit did");
+    assert_eq!(client.end().unwrap().0, Some(128 + 15), "it ended as the unit did");
     world.ask(&["start", "box"]);
     eventually(LIMIT, "the unit to run again", || {
         Ok((world.show("box.service", "ActiveState") == "active").then_some(()))
@@ -42,10 +42,10 @@ pub fn flotillad_dies(world: &World) {
     let systemctl = |words: &[&str]| far.run(&[&["systemctl"], words].concat());
     let mut client =
         world.follow(&["exec", "box", "--", "sh", "-c", "echo begun; trap '' HUP; sleep 4246; sleep 4247"]);
-    client.until("begun");
+    client.until("begun").unwrap();
     replaced(systemctl, || systemctl(&["kill", "--signal=SIGKILL", "flotillad"]).map(|_| ())).unwrap();
     assert!(world.wait_gone("sleep 4246") < GONE_WITHIN);
-    assert_eq!(client.end(), Some(255));
+    assert_eq!(client.end().unwrap().0, Some(255));
     world.cluster.wait_for_machines(world.asked(), 2).unwrap();
     assert_eq!(world.in_box("echo again"), "again\n");
 }

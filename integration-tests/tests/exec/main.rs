@@ -3,16 +3,10 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on fails")]
 
-use std::{
-    io::Read as _,
-    process::{Child, Stdio},
-    sync::mpsc::{Receiver, channel},
-    thread,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use flotilla_api::watch::Event;
-use flotilla_integration_tests::{Cluster, LIMIT, alone, eventually, replaced};
+use flotilla_integration_tests::{Cluster, Follower, LIMIT, alone, eventually, replaced};
 use flotilla_lab::Machine;
 
 mod authority;
@@ -143,55 +137,6 @@ impl World {
 
     /// Runs flotctl for as long as it goes on.
     fn follow(&self, words: &[&str]) -> Follower {
-        Follower::new(self.asked(), &[&["flotctl"], words].concat())
-    }
-}
-
-/// A command that goes on, whose output is read while it runs. It ends with its owner.
-struct Follower {
-    child: Child,
-    output: Receiver<Vec<u8>>,
-    printed: Vec<u8>,
-}
-
-impl Follower {
-    fn new(machine: &Machine, words: &[&str]) -> Self {
-        let mut command = machine.command(words).unwrap();
-        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
-        let mut stdout = child.stdout.take().unwrap();
-        let (sender, output) = channel();
-        thread::spawn(move || {
-            let mut chunk = vec![0; 4096];
-            while let Ok(count @ 1..) = stdout.read(&mut chunk)
-                && sender.send(chunk[..count].to_vec()).is_ok()
-            {}
-        });
-        Self { child, output, printed: Vec::new() }
-    }
-
-    /// Waits until it has printed this.
-    #[track_caller]
-    fn until(&mut self, part: &str) {
-        let end = Instant::now() + LIMIT;
-        let text = |printed: &[u8]| String::from_utf8_lossy(printed).into_owned();
-        while !text(&self.printed).contains(part) {
-            let more = self.output.recv_timeout(end.saturating_duration_since(Instant::now()));
-            let more =
-                more.unwrap_or_else(|_| panic!("no {part:?} was printed, but: {}", text(&self.printed)));
-            self.printed.extend(more);
-        }
-    }
-
-    /// Waits for its end.
-    fn end(mut self) -> Option<i32> {
-        eventually(LIMIT, "the command's end", || Ok(self.child.try_wait()?)).unwrap().code()
-    }
-}
-
-impl Drop for Follower {
-    fn drop(&mut self) {
-        // It may have ended by itself.
-        let _ended = self.child.kill();
-        let _reaped = self.child.wait();
+        Follower::start_with_input(self.asked(), &[&["flotctl"], words].concat()).unwrap()
     }
 }

@@ -1,6 +1,8 @@
 //! What goes in and comes out, and how it ends.
 
-use crate::{Follower, World};
+use flotilla_integration_tests::Follower;
+
+use crate::World;
 
 pub fn statuses(world: &World) {
     let cases: [(&[&str], i32); 7] = [
@@ -63,26 +65,27 @@ pub fn terminal(world: &World) {
     assert!(String::from_utf8_lossy(&output.stdout).contains("not a tty"), "{output:?}");
 
     let watching = "exec box -- sh -c \"trap 'stty size' WINCH; echo begun; while :; do sleep 0.1; done\"";
-    let mut follower = Follower::new(asked, &line(watching));
-    follower.until("begun");
+    let mut follower = Follower::start_with_input(asked, &line(watching)).unwrap();
+    follower.until("begun").unwrap();
     let tty = asked.run(&["cat", "/root/tty"]).unwrap();
     let raw = asked.run(&["stty", "--file", tty.trim(), "--all"]).unwrap();
     assert!(raw.contains("-icanon") && raw.contains("-isig"), "it passes on what is typed: {raw}");
     asked.run(&["stty", "--file", tty.trim(), "rows", "41", "cols", "123"]).unwrap();
-    follower.until("41 123");
+    follower.until("41 123").unwrap();
     // Ctrl-C is the command's.
-    std::io::Write::write_all(follower.child.stdin.as_mut().unwrap(), b"\x03").unwrap();
-    assert_eq!(follower.end(), Some(128 + 2));
+    follower.write(b"\x03").unwrap();
+    assert_eq!(follower.end().unwrap().0, Some(128 + 2));
 
     // The terminal is as it was, also after a signal to flotctl.
     let line = "stty rows 30 cols 90; stty -g >/root/before; flotctl exec box -- sh -c 'echo begun; sleep 6161'; \
                 echo status $?; stty -g >/root/after";
     let mut follower =
-        Follower::new(asked, &["script", "--quiet", "--return", "--command", line, "/dev/null"]);
-    follower.until("begun");
+        Follower::start_with_input(asked, &["script", "--quiet", "--return", "--command", line, "/dev/null"])
+            .unwrap();
+    follower.until("begun").unwrap();
     asked.shell("kill -TERM $(pidof flotctl)").unwrap();
-    follower.until("status 143");
-    follower.end();
+    follower.until("status 143").unwrap();
+    follower.end().unwrap();
     asked.run(&["cmp", "/root/before", "/root/after"]).unwrap();
     world.wait_gone("sleep 6161");
 }

@@ -2,7 +2,9 @@
 
 use serde_json::Value;
 
-use crate::{Follower, World};
+use flotilla_integration_tests::Follower;
+
+use crate::World;
 
 /// Takes what it gets of one processor.
 const BUSY: &str =
@@ -44,12 +46,15 @@ pub fn busy_above_idle(world: &World) {
     // On a terminal it goes on until it is told to end, and leaves the terminal as it was.
     let line = "stty rows 20 cols 90; stty -g >/root/before; env TERM=xterm flotctl top -d 1; echo status $?; \
                 stty -g >/root/after";
-    let mut top =
-        Follower::new(world.asked(), &["script", "--quiet", "--return", "--command", line, "/dev/null"]);
-    top.until("busy.service");
-    std::io::Write::write_all(top.child.stdin.as_mut().unwrap(), b"q").unwrap();
-    top.until("status 0");
-    top.end();
+    let mut top = Follower::start_with_input(
+        world.asked(),
+        &["script", "--quiet", "--return", "--command", line, "/dev/null"],
+    )
+    .unwrap();
+    top.until("busy.service").unwrap();
+    top.write(b"q").unwrap();
+    top.until("status 0").unwrap();
+    top.end().unwrap();
     world.asked().run(&["cmp", "/root/before", "/root/after"]).unwrap();
     world.ask(&["destroy", "busy"]);
 }

@@ -70,19 +70,19 @@ fn start(world: &World) {
     assert_eq!(told[0]["outcome"], "timed-out", "{told}");
 
     let mut waiting = world.follow(&["start", "slow@1"]);
-    assert!(waiting.goes_on());
+    assert!(waiting.goes_on().unwrap());
     open(world, "up-1");
-    assert_eq!(waiting.end(), (Some(0), "slow@1.service active on m1\n".to_owned()));
+    assert_eq!(waiting.end().unwrap(), (Some(0), "slow@1.service active on m1\n".to_owned()));
     assert_eq!(world.show("slow@1.service", "ActiveState"), "active");
 
     // On a terminal it says meanwhile how far it is and what it waits for, unit by unit.
     let mut waiting = world.follow_on_terminal(&["start", "slow@2", "slow@3"]);
-    waiting.until("0/2 slow@");
-    waiting.until("activating on m1");
+    waiting.until("0/2 slow@").unwrap();
+    waiting.until("activating on m1").unwrap();
     open(world, "up-2");
-    waiting.until("1/2 slow@");
+    waiting.until("1/2 slow@").unwrap();
     open(world, "up-3");
-    let (code, shown) = waiting.end();
+    let (code, shown) = waiting.end().unwrap();
     assert_eq!(code, Some(0), "{shown}");
     has("a terminal", &shown, &["slow@2.service active on m1", "slow@3.service active on m1"]);
 
@@ -104,9 +104,9 @@ fn stop(world: &World) {
     let late = world.expect(124, &["stop", TOO_SHORT, "slow@1"]);
     late.complains(&["slow@1.service timed out: still deactivating on m1"]);
     let mut waiting = world.follow(&["stop", "slow@1"]);
-    assert!(waiting.goes_on());
+    assert!(waiting.goes_on().unwrap());
     open(world, "down-1");
-    assert_eq!(waiting.end(), (Some(0), "slow@1.service loaded on m1\n".to_owned()));
+    assert_eq!(waiting.end().unwrap(), (Some(0), "slow@1.service loaded on m1\n".to_owned()));
     assert_eq!(world.show("slow@1.service", "ActiveState"), "inactive");
     for gate in ["down-2", "down-3"] {
         open(world, gate);
@@ -152,9 +152,9 @@ fn destroy(world: &World) {
     let late = world.expect(124, &["destroy", TOO_SHORT, "slow@1"]);
     late.complains(&["slow@1.service timed out: still stopping on m1"]);
     let mut waiting = world.follow_on_terminal(&["destroy", "slow@1"]);
-    waiting.until("stopping on m1");
+    waiting.until("stopping on m1").unwrap();
     open(world, "down-1");
-    let (code, shown) = waiting.end();
+    let (code, shown) = waiting.end().unwrap();
     assert_eq!(code, Some(0), "{shown}");
     has("a terminal", &shown, &["slow@1.service destroyed"]);
     world.ask(&["destroy", "slow@*.service", "one"]);

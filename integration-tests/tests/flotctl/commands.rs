@@ -182,7 +182,7 @@ fn events(world: &World) {
     let mut follower = world.follow(&["events", "--follow", "-n", "1", "late*", "-o", "json"]);
     let mut events: Vec<Event> = Vec::new();
     let mut next = || {
-        events.push(serde_json::from_str(&follower.line()).unwrap());
+        events.push(serde_json::from_str(&follower.line().unwrap()).unwrap());
         events.last().unwrap().kind.clone()
     };
     next();

@@ -119,15 +119,15 @@ fn since(world: &World) {
 fn followed(world: &World) {
     let mut matching = world.follow(&["journal", "-f", "-n2", "--grep=(odd|plain|word)", "talk@1"]);
     for part in ["odd 1", "plain 1"] {
-        has("a follower", &matching.line(), &[part]);
+        has("a follower", &matching.line().unwrap(), &[part]);
     }
     let mut follower = world.follow(&["journal", "-f", "--lines=1", "--hold", "50ms", "talk@*"]);
     // The last line that there is tells that it follows.
-    has("a follower", &follower.line(), &["talk@1.service/m1: and more"]);
+    has("a follower", &follower.line().unwrap(), &["talk@1.service/m1: and more"]);
     world.machine().shell("echo 'first words' >/run/say-2").unwrap();
-    has("a follower", &follower.line(), &["talk@2.service/m1: first words"]);
+    has("a follower", &follower.line().unwrap(), &["talk@2.service/m1: first words"]);
     world.machine().shell("echo '<3>second words' >/run/say-1").unwrap();
-    has("a follower", &follower.line(), &["talk@1.service/m1: second words"]);
-    has("a follower", &matching.line(), &["second words"]);
-    assert!(follower.goes_on() && matching.goes_on());
+    has("a follower", &follower.line().unwrap(), &["talk@1.service/m1: second words"]);
+    has("a follower", &matching.line().unwrap(), &["second words"]);
+    assert!(follower.goes_on().unwrap() && matching.goes_on().unwrap());
 }

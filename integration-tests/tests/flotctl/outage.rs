@@ -8,12 +8,12 @@ use std::{
 };
 
 use flotilla_api::{unit::Unit, watch::WatchEvent};
-use flotilla_integration_tests::{COUNT, COUNT_AT, COUNTER, LIMIT, eventually};
+use flotilla_integration_tests::{COUNT, COUNT_AT, COUNTER, Follower, LIMIT, eventually};
 
 use crate::{
     api,
     http::{Sent, Socket},
-    world::{Follower, World},
+    world::World,
 };
 
 /// How long the store is away at least: the seat's lease and half of it again, so that the seat is lost
@@ -32,7 +32,7 @@ pub fn streams_go_on(world: &World) {
     let journal = world.follow(&["journal", "-f", "-o", "json", "count"]);
     let watch = watch(Socket::of(machine));
     act(world, STEPS[0]);
-    let first = events.line();
+    let first = events.line().unwrap();
 
     let (store, began) = (&world.cluster.members()[0], Instant::now());
     store.kill().unwrap();
@@ -78,12 +78,12 @@ fn events_are_all(world: &World, first: String, mut events: Follower) {
     // Where nothing had happened yet there was nothing to begin with.
     let mut followed = vec![first];
     while followed.len() < whole.len() {
-        followed.push(events.line());
+        followed.push(events.line().unwrap());
     }
     let followed: Vec<&str> = followed.iter().map(|line| line.trim_end()).collect();
     assert_eq!(followed, whole);
     assert!(whole.last().unwrap().contains("destroyed"), "{whole:?}");
-    assert!(events.goes_on());
+    assert!(events.goes_on().unwrap());
 }
 
 /// Watches units, going on with the last id when the connection ends; returns what was told.
@@ -138,12 +138,13 @@ fn lines_are_all(world: &World, mut journal: Follower) {
     let last: u64 = world.machine().shell(line).unwrap().trim().parse().unwrap();
     let mut numbers: Vec<u64> = Vec::new();
     while numbers.last() != Some(&last) {
-        let line: flotilla_api::journal::JournalLine = serde_json::from_str(&journal.line()).unwrap();
+        let line: flotilla_api::journal::JournalLine =
+            serde_json::from_str(&journal.line().unwrap()).unwrap();
         if line.identifier.as_deref() == Some("perl") {
             numbers.push(line.message.parse().unwrap());
         }
     }
     let wrong = (numbers[0]..).zip(&numbers).find(|(expected, number)| expected != *number);
     assert_eq!(wrong, None, "expected, heard");
-    assert!(journal.goes_on());
+    assert!(journal.goes_on().unwrap());
 }

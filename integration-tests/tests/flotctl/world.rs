@@ -1,15 +1,8 @@
 //! A cluster of one machine, and flotctl on it.
 
-use std::{
-    cell::RefCell,
-    io::Read as _,
-    process::{Child, Output, Stdio},
-    sync::mpsc::{Receiver, channel},
-    thread,
-    time::Instant,
-};
+use std::{cell::RefCell, process::Output};
 
-use flotilla_integration_tests::{Cluster, LIMIT, eventually};
+use flotilla_integration_tests::{Cluster, Follower, LIMIT, eventually};
 use flotilla_lab::Machine;
 use serde::de::DeserializeOwned;
 
@@ -75,14 +68,14 @@ impl World {
     /// Runs flotctl for as long as it goes on.
     pub fn follow(&self, words: &[&str]) -> Follower {
         self.note(words);
-        Follower::new(self.machine(), &[&["env", "HOME=/root", "flotctl"], words].concat())
+        Follower::start(self.machine(), &[&["env", "HOME=/root", "flotctl"], words].concat()).unwrap()
     }
 
     /// Runs flotctl on a terminal for as long as it goes on.
     pub fn follow_on_terminal(&self, words: &[&str]) -> Follower {
         self.note(words);
         let line = terminal("", words);
-        Follower::new(self.machine(), &line)
+        Follower::start(self.machine(), &line).unwrap()
     }
 
     /// Runs flotctl, which has to end like this.
@@ -127,75 +120,6 @@ fn terminal<'a>(environment: &str, words: &[&str]) -> [&'a str; 6] {
         format!("stty cols 100 rows 24; exec env TERM=xterm {environment} flotctl {}", words.join(" "));
     // Some few lines for the whole test.
     ["script", "--quiet", "--return", "--command", line.leak(), "/dev/null"]
-}
-
-/// A command that goes on, whose output is read while it runs. It ends with its owner.
-pub struct Follower {
-    child: Child,
-    output: Receiver<Vec<u8>>,
-    /// What it has printed and nobody has taken.
-    printed: Vec<u8>,
-}
-
-impl Follower {
-    fn new(machine: &Machine, words: &[&str]) -> Self {
-        let mut command = machine.command(words).unwrap();
-        let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();
-        let mut stdout = child.stdout.take().unwrap();
-        let (sender, output) = channel();
-        thread::spawn(move || {
-            let mut chunk = vec![0; 4096];
-            while let Ok(count @ 1..) = stdout.read(&mut chunk)
-                && sender.send(chunk[..count].to_vec()).is_ok()
-            {}
-        });
-        Self { child, output, printed: Vec::new() }
-    }
-
-    fn text(&self) -> String {
-        String::from_utf8_lossy(&self.printed).into_owned()
-    }
-
-    /// Waits until it has printed this.
-    #[track_caller]
-    pub fn until(&mut self, part: &str) {
-        let end = Instant::now() + LIMIT;
-        while !self.text().contains(part) {
-            let more = self.output.recv_timeout(end.saturating_duration_since(Instant::now()));
-            let more = more.unwrap_or_else(|_| panic!("no {part:?} was printed, but: {}", self.text()));
-            self.printed.extend(more);
-        }
-    }
-
-    /// Takes the next line that it prints.
-    #[track_caller]
-    pub fn line(&mut self) -> String {
-        self.until("\n");
-        let end = self.printed.iter().position(|byte| *byte == b'\n').unwrap();
-        String::from_utf8(self.printed.drain(..=end).collect()).unwrap()
-    }
-
-    /// It has not ended.
-    pub fn goes_on(&mut self) -> bool {
-        self.child.try_wait().unwrap().is_none()
-    }
-
-    /// Waits for its end; returns how it ended and what it printed that nobody has taken.
-    pub fn end(mut self) -> (Option<i32>, String) {
-        let status = eventually(LIMIT, "the command's end", || Ok(self.child.try_wait()?)).unwrap();
-        while let Ok(more) = self.output.recv() {
-            self.printed.extend(more);
-        }
-        (status.code(), self.text())
-    }
-}
-
-impl Drop for Follower {
-    fn drop(&mut self) {
-        // It may have ended by itself.
-        let _ended = self.child.kill();
-        let _reaped = self.child.wait();
-    }
 }
 
 impl Answer {
