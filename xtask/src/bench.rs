@@ -1,5 +1,7 @@
 //! `cargo xtask bench`: builds optimised programs, then hands over to `flotilla-bench`.
 
+pub mod placement;
+
 use std::{os::unix::process::CommandExt, process::Command};
 
 use anyhow::{Context, Result, bail};
@@ -14,10 +16,14 @@ use crate::{
 
 /// Forwards everything to `flotilla-bench`.
 pub fn main(arguments: &[String]) -> Result<()> {
-    if arguments.is_empty() {
-        bail!(
-            "what is to be measured? `cargo xtask bench start`, `idle`, `journal`, `destroy`, or several; `--help` says more"
-        );
+    match arguments.split_first().map(|(first, rest)| (first.as_str(), rest)) {
+        None => bail!(
+            "what is to be measured? `cargo xtask bench start`, `idle`, `journal`, `destroy`, or several; `placement` or \
+             `counts` of the placement core alone; `--help` says more"
+        ),
+        Some(("placement", rest)) => return placement::main(rest),
+        Some(("counts", rest)) => return placement::counts(rest),
+        Some(_) => {}
     }
     if arguments.iter().any(|word| matches!(word.as_str(), "--help" | "-h" | "--version" | "-V")) {
         lab::build(&["flotilla-bench"])?;

@@ -60,6 +60,11 @@ pub fn etcd() -> Result<()> {
     unpack_etcd().context("fetching etcd")
 }
 
+/// Makes sure that instructions can be counted.
+pub fn counting() -> Result<()> {
+    install(&missing(Need::Counting))
+}
+
 /// Makes sure that machines from `image` can be booted.
 pub fn lab(image: Image) -> Result<()> {
     install(&missing(Need::Lab))?;

@@ -65,7 +65,8 @@ const COMMANDS: &[Command] = &[
     Command {
         name: "bench",
         arguments: "start|idle|journal.. [--check]",
-        about: "Measure flotilla in the lab beside systemd alone; with --check fail if a goal is missed",
+        about: "Measure flotilla in the lab beside systemd alone; `placement` and `counts`: the placement core, without \
+                a lab; with --check fail if a goal is missed",
         run: bench::main,
     },
     Command {

@@ -10,6 +10,8 @@ pub enum Need {
     Build,
     /// Whoever boots machines: the lab, its tests, the demo.
     Lab,
+    /// Whoever counts instructions: `cargo xtask bench counts`.
+    Counting,
     /// Whoever boots a machine with a kernel of its own: the tests of resources.
     Virtual,
 }
@@ -63,6 +65,12 @@ pub const INSTALLED: &[Package] = &[
         evidence: "/usr/sbin/nft",
         need: Need::Lab,
         why: "partitions in one direction",
+    },
+    Package {
+        name: "valgrind",
+        evidence: "/usr/bin/valgrind",
+        need: Need::Counting,
+        why: "counts the instructions of the placement core",
     },
     Package {
         name: "qemu-system-x86",
