@@ -25,7 +25,7 @@ use crate::{
     brake::BrakeChange,
     hot::{EngineStatus, Hot, SeatLost, Shared},
     placement::Explanation,
-    state::{ClusterState, Kept, Life, Wish},
+    state::{ClusterState, Kept, Life, Tally, Wish},
 };
 
 pub use foresight::{
@@ -312,6 +312,18 @@ impl StateReader {
         hot.state.went_back().map(ToString::to_string).or_else(|| standstill.cloned())
     }
 
+    /// Tells whether the engine of this seat leads.
+    #[must_use]
+    pub fn leads(&self) -> bool {
+        self.shared.read().engine.leads
+    }
+
+    /// Returns how many units are in which of systemd's states, as their machines report them.
+    #[must_use]
+    pub fn tally(&self) -> Tally {
+        self.shared.read().state.tally()
+    }
+
     /// Describes the cluster as a whole.
     #[must_use]
     pub fn cluster(&self) -> ClusterRow {
@@ -323,9 +335,7 @@ impl StateReader {
         problems.extend(state.cluster().and_then(Kept::unreadable).map(ToString::to_string));
         problems.extend(state.range_problems());
         problems.extend(state.machines().values().flat_map(crate::state::Machine::unreadable));
-        let own = state.units().values().filter(|kept| !kept.is_derived());
-        let units = own.filter_map(Kept::unreadable);
-        problems.extend(units.take(PAGE_MAX).map(ToString::to_string));
+        problems.extend(state.unreadable_units().take(PAGE_MAX).map(ToString::to_string));
         // The leader tells when it has acted on it; the others hold by what they saw.
         let mut engine = hot.engine.clone();
         if !engine.leads {

@@ -19,19 +19,21 @@ mod machine;
 mod ranges;
 mod recovery;
 mod rollout;
+mod tally;
 mod unused;
 mod wanted;
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     ops::Bound,
+    sync::Arc,
 };
 
 use flotilla_registry::{
     keys::{Bucket, Key, Keys},
     records::{
-        Cluster, ClusterSettings, EventRecord, LeaderRecord, ManifestEntry, SeatRecord, UnitRecord,
-        UnitReport,
+        Cluster, ClusterSettings, EventRecord, LeaderRecord, ManifestEntry, RecordError, SeatRecord,
+        UnitRecord, UnitReport,
     },
     store::{KeyValue, Revision, WatchEvent},
     witness::WentBack,
@@ -43,6 +45,7 @@ pub use kept::Kept;
 pub use machine::{Life, Machine};
 pub use ranges::RangeKey;
 pub use rollout::{Behind, InFlight, Readiness, Rollout};
+pub use tally::{ACTIVE_STATES, Tally};
 pub use unused::UnusedText;
 pub use wanted::{Obstacle, Wanted, Wish};
 
@@ -61,6 +64,8 @@ pub struct ClusterState {
     seats: BTreeMap<u8, Kept<SeatRecord>>,
     /// Records of units, and what ranges say of instances without one.
     units: BTreeMap<UnitName, Kept<UnitRecord>>,
+    /// Units whose own record cannot be read.
+    unreadable: BTreeSet<UnitName>,
     ranges: Ranges,
     contents: HashMap<ContentHash, Content>,
     /// Which units name a content as their current one.
@@ -71,6 +76,7 @@ pub struct ClusterState {
     entries: HashMap<UnitName, BTreeSet<MachineId>>,
     /// How many entries that stay have which text, by whose text it is.
     versions: HashMap<UnitName, BTreeMap<ContentHash, usize>>,
+    tally: Tally,
     /// Which machines' manifests have a bucket that cannot be read.
     hidden: BTreeMap<Bucket, BTreeSet<MachineId>>,
     events: BTreeMap<Revision, Event>,
@@ -138,6 +144,7 @@ impl ClusterState {
             leader: None,
             seats: BTreeMap::new(),
             units: BTreeMap::new(),
+            unreadable: BTreeSet::new(),
             ranges: Ranges::default(),
             contents: HashMap::new(),
             content_users: HashMap::new(),
@@ -145,6 +152,7 @@ impl ClusterState {
             machines: BTreeMap::new(),
             entries: HashMap::new(),
             versions: HashMap::new(),
+            tally: Tally::default(),
             hidden: BTreeMap::new(),
             events: BTreeMap::new(),
             event_revisions: HashMap::new(),
@@ -261,6 +269,17 @@ impl ClusterState {
     #[must_use]
     pub const fn units(&self) -> &BTreeMap<UnitName, Kept<UnitRecord>> {
         &self.units
+    }
+
+    /// Returns why units' own records cannot be read, by name.
+    pub fn unreadable_units(&self) -> impl Iterator<Item = &Arc<RecordError>> {
+        self.unreadable.iter().filter_map(|name| self.units.get(name)?.unreadable())
+    }
+
+    /// Returns how many units are in which state, as machines report them.
+    #[must_use]
+    pub const fn tally(&self) -> Tally {
+        self.tally
     }
 
     /// Returns everything known under machine ids, machines that are away included.

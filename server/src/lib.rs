@@ -30,7 +30,7 @@ mod tls;
 
 pub use identity::Peer;
 pub use listen::{BindError, serve_insecure_loopback, serve_tls, serve_unix};
-pub use metrics::{Gauges, Metrics};
+pub use metrics::{Gauges, Metrics, StateLabels};
 pub use node::{Health, Node, Peers};
 pub use routes::{openapi, router};
 pub use session::Sessions;

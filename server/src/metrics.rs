@@ -54,6 +54,15 @@ pub struct Gauges {
     pub revision: Gauge,
     /// Units that this machine's manifest names, as far as the seat here knows.
     pub units: Gauge,
+    /// Units of the whole cluster by systemd's `ActiveState`, where there is a seat.
+    pub cluster_units: Family<StateLabels, Gauge>,
+}
+
+/// A state that units are counted in.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct StateLabels {
+    /// systemd's `ActiveState`, or `other`.
+    pub active: &'static str,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -109,6 +118,11 @@ impl Default for Metrics {
         gauge("frozen", "1 while the store went back and nothing is started or stopped", &gauges.frozen);
         gauge("store_revision", "Revision of the store that the seat here shows", &gauges.revision);
         gauge("units", "Units that this machine should have, where the seat here knows", &gauges.units);
+        registry.register(
+            "cluster_units",
+            "Units of the whole cluster by the state that their machines report, where there is a seat",
+            gauges.cluster_units.clone(),
+        );
         Self { registry: Arc::new(Mutex::new(registry)), requests, durations, gauges }
     }
 }

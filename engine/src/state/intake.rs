@@ -101,6 +101,11 @@ impl ClusterState {
         let was = content(self.units.get(name));
         let is = content(kept.as_ref());
         self.note_readable(name, kept.as_ref());
+        if is_unreadable(kept.as_ref()) {
+            self.unreadable.insert(name.clone());
+        } else {
+            self.unreadable.remove(name);
+        }
         if was != is {
             was.into_iter().chain(is).for_each(|hash| self.touch_text(hash));
             if let Some(hash) = was
@@ -185,6 +190,7 @@ impl ClusterState {
         let machine = self.machines.entry(id).or_default();
         let slot = &mut machine.report[bucket.number() as usize];
         let old = std::mem::replace(slot, kept);
+        self.tally.replace(old.as_ref(), slot.as_ref());
         let units = |kept: Option<&Kept<ReportBucket>>| -> Vec<UnitReport> {
             readable(kept).map(|bucket| bucket.units.clone()).unwrap_or_default()
         };

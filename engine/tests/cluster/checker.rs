@@ -76,6 +76,17 @@ impl Checker {
         placed.iter().filter(|p| p.entry.departing.is_some()).map(|p| p.machine).collect()
     }
 
+    /// What is counted while it changes is what is there.
+    fn check_tally(&self) {
+        let reports = self.state.machines().values().flat_map(Machine::reports);
+        let mut counted = BTreeMap::new();
+        for report in reports {
+            *counted.entry(report.active.as_str()).or_default() += 1;
+        }
+        let tally: BTreeMap<_, usize> = self.state.tally().counts().filter(|(_, count)| *count > 0).collect();
+        assert_eq!(tally, counted);
+    }
+
     fn check(&mut self, revision: Revision, events: &[WatchEvent]) {
         self.writes += events.len();
         let units = self.all_units();
@@ -91,6 +102,7 @@ impl Checker {
             .cloned()
             .collect();
         self.state.apply(revision, events);
+        self.check_tally();
         assert_eq!(self.state.went_back(), None, "at {revision:?}");
         self.note_ready();
         self.check_texts(revision);

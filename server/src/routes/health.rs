@@ -11,6 +11,7 @@ use axum::{
 use flotilla_api::{cluster::Version, error::ErrorKind};
 
 use crate::{
+    StateLabels,
     error::{ApiError, chain},
     node::Node,
 };
@@ -72,10 +73,16 @@ pub(crate) async fn metrics(State(node): State<Arc<Node>>) -> Result<Response, A
     let gauges = &node.metrics.gauges;
     let reader = node.reader();
     gauges.seat.set(i64::from(reader.is_some()));
-    let leads = reader.as_ref().is_some_and(|reader| reader.cluster().engine.leads);
+    let leads = reader.as_ref().is_some_and(|reader| reader.leads());
     gauges.leader.set(i64::from(leads));
+    // What a seat that was lost knew is not told any more.
+    gauges.cluster_units.clear();
     if let Some(reader) = reader {
         gauges.revision.set(reader.revision().0);
+        for (active, count) in reader.tally().counts() {
+            let gauge = gauges.cluster_units.get_or_create(&StateLabels { active });
+            gauge.set(i64::try_from(count).unwrap_or(i64::MAX));
+        }
         gauges.units.set(i64::try_from(reader.units_on(node.machine).len()).unwrap_or(i64::MAX));
     }
     let text = node.metrics.text().map_err(|e| ApiError::new(ErrorKind::Internal, e.to_string()))?;
