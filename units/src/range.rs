@@ -9,9 +9,9 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::{NameError, UnitName, UnitType};
 
-/// The most instances of one range. A hundred thousand: ten on each machine of the largest cluster
-/// there is, each of them a unit in the memory of every seat.
-pub const RANGE_MAX: u64 = 100_000;
+/// The most instances of one range. A million: a hundred on each of ten thousand machines, the largest
+/// cluster that flotilla is measured with; each of them is a unit in the memory of every seat.
+pub const RANGE_MAX: u64 = 1_000_000;
 
 /// Why a range of instances was refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -224,8 +224,8 @@ mod tests {
             ("web@{1..5}x.service", "behind the braces"),
             ("web@{1..5}.container", "behind the braces"),
             ("w*@{1..5}", "a pattern too"),
-            ("web@{1..100001}", "more than 100000"),
-            ("web@{0..18446744073709551615}", "more than 100000"),
+            ("web@{1..1000001}", "more than 1000000"),
+            ("web@{0..18446744073709551615}", "more than 1000000"),
             ("web@{0..18446744073709551616}", "too large"),
         ] {
             let refused = text.parse::<UnitRange>().expect_err(text).to_string();
@@ -256,7 +256,7 @@ mod tests {
         }
         let last = range("web@{18446744073709551615..18446744073709551615}");
         assert_eq!(last.instances().count(), 1);
-        assert_eq!(range("web@{1..100000}").instances().count(), 100_000);
+        assert_eq!(range("web@{1..1000000}").instances().count(), 1_000_000);
         let json = serde_json::to_string(&web).expect("JSON");
         assert_eq!(serde_json::from_str::<UnitRange>(&json).expect("read"), web);
     }
