@@ -5,8 +5,8 @@
 //! ordered and fetched meanwhile.
 
 use std::{
-    collections::BTreeSet,
-    path::PathBuf,
+    collections::{BTreeSet, HashMap, VecDeque},
+    path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
@@ -15,12 +15,20 @@ use flotilla_registry::{
     store::{KeyRange, RangeRequest, Store, StoreError},
 };
 use flotilla_units::ContentHash;
+use futures_util::future::{BoxFuture, FutureExt as _, Shared};
 use tracing::warn;
 
-use crate::files::{self, FileError};
+use crate::files;
+
+/// How many texts are held in memory. Sixteen: of a hundred instances of a template that start together only the
+/// first reads its text from the disk, and a machine rarely starts units of more templates at once.
+const HELD_MAX: usize = 16;
+
+/// The largest text that is held, in bytes. 64 KiB, so that all of them are at most a MiB.
+const HELD_BYTES_MAX: usize = 64 << 10;
 
 /// Why a unit's text is not to be had.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, thiserror::Error)]
 pub(crate) enum ContentsError {
     /// Neither the disk nor the store has it.
     #[error("its content {} is not in the store; submit the unit again", .0.short())]
@@ -45,6 +53,20 @@ pub(crate) struct Contents {
     keys: Keys,
     folder: PathBuf,
     spared: Mutex<Spared>,
+    /// Texts that are on disk and were asked for last, the latest at the end.
+    held: Mutex<VecDeque<(ContentHash, Arc<str>)>>,
+    /// What is being read or fetched: a hundred units that start together ask for one text once.
+    under_way: Mutex<HashMap<ContentHash, Coming>>,
+}
+
+/// A text on its way, for all who wait for it.
+type Coming = Shared<BoxFuture<'static, Result<Came, ContentsError>>>;
+
+/// A text that came.
+#[derive(Debug, Clone)]
+struct Came {
+    text: Arc<str>,
+    is_on_disk: bool,
 }
 
 /// The texts that are not taken away.
@@ -58,49 +80,92 @@ struct Spared {
 
 impl Contents {
     /// Keeps texts in `folder`.
-    pub(crate) const fn new(store: Arc<dyn Store>, keys: Keys, folder: PathBuf) -> Self {
+    pub(crate) fn new(store: Arc<dyn Store>, keys: Keys, folder: PathBuf) -> Self {
         let spared = Spared { named: BTreeSet::new(), asked_for: BTreeSet::new() };
-        Self { store, keys, folder, spared: Mutex::new(spared) }
+        Self {
+            store,
+            keys,
+            folder,
+            spared: Mutex::new(spared),
+            held: Mutex::default(),
+            under_way: Mutex::default(),
+        }
     }
 
-    /// Returns the text of a hash: from disk, else from the store.
+    /// Returns the text of a hash: from memory or disk, else from the store.
     ///
     /// # Errors
     /// Neither has it, or it cannot be read.
-    pub(crate) async fn get(&self, hash: ContentHash) -> Result<String, ContentsError> {
+    pub(crate) async fn get(&self, hash: ContentHash) -> Result<Arc<str>, ContentsError> {
         // Before it is looked for: what is found must not be taken away under the reader either.
-        self.spared().asked_for.insert(hash);
-        if let Some(text) = self.kept(hash).await {
-            return Ok(text);
+        lock(&self.spared).asked_for.insert(hash);
+        if let Some((_, text)) = lock(&self.held).iter().find(|(held, _)| *held == hash) {
+            return Ok(text.clone());
         }
-        let range = KeyRange::key(self.keys.spell(&Key::Content(hash)));
-        let answer = self
-            .store
-            .range(RangeRequest::all(range))
-            .await
-            .map_err(|source| ContentsError::Store { hash, source })?;
-        let kv = answer.kvs.into_iter().next().ok_or(ContentsError::Missing(hash))?;
-        if ContentHash::of(&kv.value) != hash {
-            return Err(ContentsError::Corrupted(hash));
-        }
-        let text = String::from_utf8(kv.value.to_vec()).map_err(|_| ContentsError::Corrupted(hash))?;
-        if let Err(error) = self.keep(hash, text.clone()).await {
-            // It is needed again only when the store is away.
-            warn!(%error, "the unit's content could not be kept: it cannot be started while the store is away; is the disk full?");
+        let coming = {
+            let mut under_way = lock(&self.under_way);
+            under_way.entry(hash).or_insert_with(|| self.bring(hash).boxed().shared()).clone()
+        };
+        let came = coming.await;
+        lock(&self.under_way).remove(&hash);
+        let Came { text, is_on_disk } = came?;
+        if is_on_disk {
+            self.hold(hash, &text);
         }
         Ok(text)
     }
 
     /// Returns the text of a hash if it is on disk and whole.
+    #[cfg(test)]
     pub(crate) async fn kept(&self, hash: ContentHash) -> Option<String> {
-        let text = tokio::fs::read_to_string(self.path(hash)).await.ok()?;
-        (ContentHash::of(text.as_bytes()) == hash).then_some(text)
+        kept(&self.path(hash), hash).await
+    }
+
+    /// Reads a text, or fetches it and keeps it.
+    fn bring(&self, hash: ContentHash) -> impl Future<Output = Result<Came, ContentsError>> + Send + use<> {
+        let (store, path) = (self.store.clone(), self.path(hash));
+        let range = KeyRange::key(self.keys.spell(&Key::Content(hash)));
+        async move {
+            if let Some(text) = kept(&path, hash).await {
+                return Ok(Came { text: text.into(), is_on_disk: true });
+            }
+            let answer = store.range(RangeRequest::all(range)).await;
+            let answer = answer.map_err(|source| ContentsError::Store { hash, source })?;
+            let kv = answer.kvs.into_iter().next().ok_or(ContentsError::Missing(hash))?;
+            if ContentHash::of(&kv.value) != hash {
+                return Err(ContentsError::Corrupted(hash));
+            }
+            let text = String::from_utf8(kv.value.to_vec()).map_err(|_| ContentsError::Corrupted(hash))?;
+            let keeping = files::replace_async(path, text.clone().into_bytes()).await;
+            if let Err(error) = &keeping {
+                // It is needed again only when the store is away; the next one to ask for it tries to keep it.
+                warn!(%error, "the unit's content could not be kept: it cannot be started while the store is away; is the disk full?");
+            }
+            Ok(Came { text: text.into(), is_on_disk: keeping.is_ok() })
+        }
+    }
+
+    /// Holds a text in memory that is on disk, unless it may be taken away there: it was asked for before the
+    /// last reset.
+    fn hold(&self, hash: ContentHash, text: &Arc<str>) {
+        let spared = lock(&self.spared);
+        let stays = spared.named.contains(&hash) || spared.asked_for.contains(&hash);
+        let mut held = lock(&self.held);
+        if stays && text.len() <= HELD_BYTES_MAX && held.iter().all(|(other, _)| *other != hash) {
+            if held.len() >= HELD_MAX {
+                held.pop_front();
+            }
+            held.push_back((hash, text.clone()));
+        }
     }
 
     /// Takes these as all that the manifest names; any other text may go, unless it is asked for from
     /// now on. [`sweep`](Self::sweep) takes them away.
     pub(crate) fn name_all(&self, named: BTreeSet<ContentHash>) {
-        *self.spared() = Spared { named, asked_for: BTreeSet::new() };
+        let mut spared = lock(&self.spared);
+        *spared = Spared { named, asked_for: BTreeSet::new() };
+        // What is taken away from the disk is not to be had from memory either.
+        lock(&self.held).clear();
     }
 
     /// Takes away every text on disk that is not spared. It waits for the disk.
@@ -110,7 +175,7 @@ impl Contents {
             let name = file.file_name();
             let hash = name.to_str().and_then(hash_of);
             // Held until it is removed: whoever asks for it then finds it gone, and fetches it.
-            let spared = self.spared();
+            let spared = lock(&self.spared);
             if hash.is_some_and(|hash| spared.named.contains(&hash) || spared.asked_for.contains(&hash)) {
                 continue;
             }
@@ -120,17 +185,19 @@ impl Contents {
         }
     }
 
-    fn spared(&self) -> MutexGuard<'_, Spared> {
-        self.spared.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    async fn keep(&self, hash: ContentHash, text: String) -> Result<(), FileError> {
-        files::replace_async(self.path(hash), text.into_bytes()).await
-    }
-
     fn path(&self, hash: ContentHash) -> PathBuf {
         self.folder.join(hash.to_string())
     }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Returns the text of a hash if a file has it, whole.
+async fn kept(path: &Path, hash: ContentHash) -> Option<String> {
+    let text = tokio::fs::read_to_string(path).await.ok()?;
+    (ContentHash::of(text.as_bytes()) == hash).then_some(text)
 }
 
 /// Returns whose text a file has, or will have once it is written ([`files::replace`]).
@@ -144,6 +211,30 @@ mod tests {
     use flotilla_registry::store::{Operation, Txn, embedded::EmbeddedStore};
 
     use super::*;
+
+    #[tokio::test]
+    async fn a_text_that_many_ask_for_at_once_is_fetched_once_and_then_held() {
+        let (folder, store) = (tempfile::tempdir().expect("a folder"), EmbeddedStore::in_memory());
+        let (hash, missing) = (ContentHash::of(b"text"), ContentHash::of(b"none"));
+        let key = Keys::default().spell(&Key::Content(hash));
+        let put = Operation::Put { key: key.clone(), value: b"text".to_vec(), lease: None };
+        store.txn(Txn { then: vec![put], ..Txn::default() }).await.expect("written");
+        let store = Arc::new(store);
+        let contents = Contents::new(store.clone(), Keys::default(), folder.path().to_owned());
+        let all = futures_util::future::join_all((0..100).map(|_| contents.get(hash))).await;
+        let first = all[0].as_ref().expect("fetched").clone();
+        assert!(all.iter().all(|text| Arc::ptr_eq(text.as_ref().expect("fetched"), &first)), "fetched once");
+        // Neither the disk nor the store is asked again.
+        std::fs::remove_dir_all(folder.path()).expect("removed");
+        let delete = Operation::Delete(KeyRange::key(key));
+        store.txn(Txn { then: vec![delete], ..Txn::default() }).await.expect("deleted");
+        assert!(Arc::ptr_eq(&contents.get(hash).await.expect("held"), &first));
+        // What failed is tried again by the next who asks.
+        for _ in 0..2 {
+            assert!(matches!(contents.get(missing).await, Err(ContentsError::Missing(_))));
+        }
+        assert!(lock(&contents.under_way).is_empty());
+    }
 
     #[tokio::test]
     async fn what_is_asked_for_after_a_reset_is_not_taken_away_by_it() {
@@ -173,6 +264,8 @@ mod tests {
         for (hash, text) in texts.into_iter().skip(1) {
             assert_eq!(contents.kept(hash).await.as_deref(), Some(text));
         }
+        assert!(contents.get(old).await.is_ok(), "the store has it yet");
+        assert_eq!(contents.kept(old).await.as_deref(), Some("old"), "on disk again, not only in memory");
         assert_eq!((beside(old).exists(), beside(fetched).exists()), (false, true));
     }
 }

@@ -344,7 +344,7 @@ async fn perform(
         text = held.filter(|(held, _)| held == hash);
         if text.is_none() {
             match contents.get(*hash).await {
-                Ok(fetched) => text = Some((*hash, fetched.into())),
+                Ok(fetched) => text = Some((*hash, fetched)),
                 Err(error) => {
                     let why = match step {
                         Step::Prepare { .. } => unprepared(&error),
