@@ -344,7 +344,8 @@ struct KeepAlive {
 impl KeepAlive {
     /// Renews until the lease is lost.
     async fn run(self, mut renewed_at: Instant, mut ttl: Duration) -> LostReason {
-        let mut due = renewed_at + self.timing.renewal_interval(ttl);
+        let mut due = renewed_at + self.timing.renewal_phase(ttl);
+        let mut failed = false;
         loop {
             let deadline = renewed_at + ttl;
             sleep_until(due.min(deadline)).await;
@@ -361,7 +362,13 @@ impl KeepAlive {
             match answer {
                 Ok(Ok(remaining)) if !remaining.is_zero() => {
                     (renewed_at, ttl) = (sent, remaining);
-                    due = sent + self.timing.renewal_interval(ttl);
+                    // Whose renewals failed together would go on together.
+                    due = sent
+                        + if std::mem::take(&mut failed) {
+                            self.timing.renewal_phase(ttl)
+                        } else {
+                            self.timing.renewal_interval(ttl)
+                        };
                     self.states.send_replace(SessionState::Held { renewed_at, ttl });
                 }
                 Ok(Ok(_) | Err(StoreError::LeaseNotFound(_))) => return LostReason::Ended,
@@ -372,6 +379,7 @@ impl KeepAlive {
                         of = self.of, lease = ?self.lease, %error, seconds = left.as_secs_f32(),
                         "the lease was not renewed and is tried again; it ends in so many seconds"
                     );
+                    failed = true;
                     due = Instant::now() + self.timing.renewal_retry(ttl);
                     self.states.send_replace(SessionState::Uncertain { renewed_at, ttl });
                 }

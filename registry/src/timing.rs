@@ -136,6 +136,19 @@ impl Timing {
         (ttl / self.renewals_per_lease.max(1)).mul_f64(1.0 + rand::rng().random_range(-jitter..=jitter))
     }
 
+    /// Returns when the first renewal is due of a lease that was just granted, or after some failed: any time
+    /// within the interval, so that leases that were granted together, or whose store came back, are
+    /// never renewed in step. Without jitter it is a whole interval.
+    #[must_use]
+    pub fn renewal_phase(&self, ttl: Duration) -> Duration {
+        let interval = self.renewal_interval(ttl);
+        if self.renewal_jitter > 0.0 {
+            interval.mul_f64(rand::rng().random_range(0.0..=1.0))
+        } else {
+            interval
+        }
+    }
+
     /// Returns how long to wait before a failed renewal is tried again.
     #[must_use]
     pub fn renewal_retry(&self, ttl: Duration) -> Duration {
@@ -197,6 +210,18 @@ mod tests {
             let interval = timing.renewal_interval(Duration::from_secs(9));
             assert!(interval >= Duration::from_millis(2_700) && interval <= Duration::from_millis(3_300));
         }
+    }
+
+    #[test]
+    fn first_renewals_are_spread_over_the_interval() {
+        let mut tenths = [0; 11];
+        for _ in 0..10_000 {
+            let phase = Timing::default().renewal_phase(Duration::from_secs(30));
+            tenths[phase.as_secs() as usize] += 1;
+        }
+        assert!(tenths[..9].iter().all(|tenth| (800..1_200).contains(tenth)), "{tenths:?}");
+        let timing = Timing { renewal_jitter: 0.0, ..Timing::default() };
+        assert_eq!(timing.renewal_phase(Duration::from_secs(30)), Duration::from_secs(10));
     }
 
     #[test]

@@ -31,9 +31,17 @@ const OF_A_CALL: Duration = Duration::from_millis(300);
 
 /// How long the member of a watch may be unheard of before it is asked: this part of the shortest lease
 /// that is renewed. A tenth: a second for a lease of ten, so that with [`PATIENCE`] an order is late by
-/// two because a machine watched a dead member; three for the lease of thirty that machines of a large
-/// cluster have, of whom ten thousand then ask 3,300 times a second, a tenth of a core of each member.
+/// two because a machine watched a dead member.
 const OF_A_WATCH: u32 = 10;
+
+/// From which lease on a member is not asked between two renewals. Thirty seconds, which the machines of a
+/// large cluster have: ten thousand that ask every three seconds are 3,300 questions a second at rest, a tenth
+/// of a core of each member. Their renewals and the HTTP/2 pings find a dead member within 9 s.
+const OF_A_LONG_LEASE: Duration = Duration::from_secs(30);
+
+/// How long such a member may be unheard of. Twelve seconds: a little longer than the time between two
+/// renewals of [`OF_A_LONG_LEASE`], with their jitter.
+const OF_A_LONG_WATCH: Duration = Duration::from_secs(12);
 
 /// The shortest of that, and what holds when nothing is renewed.
 const OF_A_WATCH_MIN: Duration = Duration::from_secs(1);
@@ -92,7 +100,11 @@ impl Default for Quiet {
 impl Quiet {
     /// Takes note of the shortest lease that is renewed now.
     pub(super) fn for_lease(&self, ttl: Duration) {
-        let quiet = (ttl / OF_A_WATCH).clamp(OF_A_WATCH_MIN, OF_A_WATCH_MAX);
+        let quiet = if ttl >= OF_A_LONG_LEASE {
+            OF_A_LONG_WATCH
+        } else {
+            (ttl / OF_A_WATCH).clamp(OF_A_WATCH_MIN, OF_A_WATCH_MAX)
+        };
         self.0.store(quiet.as_secs(), Ordering::Relaxed);
     }
 
