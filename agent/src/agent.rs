@@ -25,7 +25,7 @@ use flotilla_registry::{
 };
 use flotilla_units::MachineId;
 use tokio::{
-    sync::{mpsc, watch},
+    sync::{Notify, mpsc, watch},
     task::{self, JoinSet},
     time::{Instant, sleep},
 };
@@ -109,8 +109,10 @@ struct Tasks {
 pub struct Outlook {
     /// What runs was read, and the owner loop goes.
     pub ready: watch::Receiver<bool>,
-    /// Grows with every turn of the owner loop, at least every two seconds.
+    /// Grows with every turn of the owner loop.
     pub progress: watch::Receiver<u64>,
+    /// Asks for a turn: whoever wants to know whether the loop goes on. At rest there is none otherwise.
+    pub asked: Arc<Notify>,
     /// Whether the cluster knows the machine.
     pub registration: watch::Receiver<Registration>,
     /// Why nothing is started or stopped: the store went back.
@@ -133,6 +135,7 @@ pub struct Agent {
     known: Known,
     ready: watch::Sender<bool>,
     progress: watch::Sender<u64>,
+    asked: Arc<Notify>,
     registration: watch::Sender<Registration>,
     frozen: watch::Sender<Option<String>>,
 }
@@ -157,6 +160,7 @@ impl Agent {
             known,
             ready: watch::Sender::new(false),
             progress: watch::Sender::new(0),
+            asked: Arc::default(),
             registration: watch::Sender::new(pending),
             frozen: watch::Sender::new(None),
         }
@@ -168,6 +172,7 @@ impl Agent {
         Outlook {
             ready: self.ready.subscribe(),
             progress: self.progress.subscribe(),
+            asked: self.asked.clone(),
             registration: self.registration.subscribe(),
             frozen: self.frozen.subscribe(),
             witness: self.witness.clone(),
@@ -222,7 +227,7 @@ impl Agent {
 
         let fleet = Fleet::new(&self.settings, self.keys.clone(), self.systemd.clone(), contents, clock)
             .with_outlets(board, manifests, self.frozen.clone(), self.registration.subscribe())
-            .with_signals(self.ready.clone(), self.progress.clone())
+            .with_signals(self.ready.clone(), self.progress.clone(), self.asked.clone())
             .with_known(self.known.clone());
         let mut steering = std::pin::pin!(fleet.run(self.memory.manifest.clone(), heard));
         let unexpected = |task, why: &str| AgentError::TaskEnded { task, why: why.to_owned() };

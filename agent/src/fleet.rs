@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use flotilla_registry::{keys::Keys, store::Revision, stream};
+use flotilla_registry::{keys::Keys, records::ManifestEntry, store::Revision, stream};
 use flotilla_units::{MachineId, UnitName};
 use futures_util::FutureExt as _;
 use tokio::{
@@ -91,6 +91,7 @@ pub(crate) struct Fleet {
     registration: watch::Receiver<Registration>,
     ready: watch::Sender<bool>,
     progress: watch::Sender<u64>,
+    asked: Arc<Notify>,
     known: Known,
 }
 
@@ -137,6 +138,7 @@ impl Fleet {
             registration: watch::channel(pending).1,
             ready: watch::Sender::default(),
             progress: watch::Sender::default(),
+            asked: Arc::default(),
             known: Known::default(),
         }
     }
@@ -152,9 +154,14 @@ impl Fleet {
         Self { board, manifests, frozen, registration, ..self }
     }
 
-    /// Sets what the daemon watches.
-    pub(crate) fn with_signals(self, ready: watch::Sender<bool>, progress: watch::Sender<u64>) -> Self {
-        Self { ready, progress, ..self }
+    /// Sets what the daemon watches, and how it asks for a turn.
+    pub(crate) fn with_signals(
+        self,
+        ready: watch::Sender<bool>,
+        progress: watch::Sender<u64>,
+        asked: Arc<Notify>,
+    ) -> Self {
+        Self { ready, progress, asked, ..self }
     }
 
     /// Sets where the loop says which units are flotilla's.
@@ -170,6 +177,7 @@ impl Fleet {
         turn.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut registration = self.registration.clone();
         let mut frozen = self.frozen.subscribe();
+        let asked = self.asked.clone();
         loop {
             self.progress.send_modify(|turns| *turns += 1);
             tokio::select! {
@@ -181,7 +189,9 @@ impl Fleet {
                 Some(ended) = self.tasks.join_next_with_id() => self.ended(ended),
                 Ok(()) = registration.changed() => {}
                 Ok(()) = frozen.changed() => {}
-                _ = turn.tick() => {}
+                () = asked.notified() => {}
+                // What opens the gate may be that time has passed.
+                _ = turn.tick(), if self.gate != Gate::Open => {}
             }
             self.set_gate();
         }
@@ -201,7 +211,10 @@ impl Fleet {
             News::Systemd(Change::Everything) => self.units.values().for_each(|slot| slot.bell.notify_one()),
             News::Systemd(Change::Unit(unit)) => match self.units.get(&unit) {
                 Some(slot) => slot.bell.notify_one(),
-                None if self.adopted => self.add(&unit, None),
+                None if self.adopted => {
+                    let orders = self.orders(self.manifest.orders(&unit));
+                    self.add(&unit, orders, None);
+                }
                 None => {}
             },
         }
@@ -225,11 +238,11 @@ impl Fleet {
         let mut there: BTreeMap<_, _> = present.into_iter().map(|p| (p.unit.clone(), p)).collect();
         let mut names = self.manifest.units();
         names.extend(there.keys().cloned());
-        for unit in names {
+        for (unit, entries) in self.manifest.orders_of(&names) {
             if !self.units.contains_key(&unit) {
-                let seen = there.remove(&unit);
+                let (seen, orders) = (there.remove(&unit), self.orders(entries));
                 self.untold.insert(unit.clone());
-                self.add(&unit, Some(seen));
+                self.add(&unit, orders, Some(seen));
             }
         }
         if !self.adopted {
@@ -257,9 +270,7 @@ impl Fleet {
             self.pending.clear();
             applied.units.extend(self.units.keys().cloned());
         }
-        for unit in &applied.units {
-            self.order(unit);
-        }
+        self.order(&applied.units);
         if reset {
             self.contents.name_all(self.manifest.contents());
             let contents = self.contents.clone();
@@ -269,22 +280,24 @@ impl Fleet {
         self.set_seen();
     }
 
-    /// Gives a unit its present orders.
-    fn order(&mut self, unit: &UnitName) {
+    /// Gives units their present orders.
+    fn order(&mut self, units: &BTreeSet<UnitName>) {
         if !self.adopted {
             return;
         }
-        let orders = self.orders(unit);
-        self.pending.entry(unit.clone()).or_insert(orders.revision);
-        match self.units.get(unit) {
-            Some(slot) => drop(slot.orders.send_replace(orders)),
-            None => self.add(unit, None),
+        for (unit, entries) in self.manifest.orders_of(units) {
+            let orders = self.orders(entries);
+            self.pending.entry(unit.clone()).or_insert(orders.revision);
+            match self.units.get(&unit) {
+                Some(slot) => drop(slot.orders.send_replace(orders)),
+                None => self.add(&unit, orders, None),
+            }
         }
     }
 
-    fn orders(&self, unit: &UnitName) -> Orders {
+    fn orders(&self, entries: Vec<ManifestEntry>) -> Orders {
         Orders {
-            entries: self.manifest.orders(unit).into(),
+            entries: entries.into(),
             revision: self.manifest.revision(),
             manifest_known: self.manifest.is_known(),
             gate: self.gate.clone(),
@@ -292,11 +305,11 @@ impl Fleet {
     }
 
     /// Starts a unit's task. `seen` is what the machine has of it, if that was just read.
-    fn add(&mut self, unit: &UnitName, seen: Option<Option<Present>>) {
+    fn add(&mut self, unit: &UnitName, orders: Orders, seen: Option<Option<Present>>) {
         // Before anything is done, so that its first words are the unit's.
         self.known.came(unit);
-        let orders = watch::Sender::new(self.orders(unit));
-        self.pending.entry(unit.clone()).or_insert(orders.borrow().revision);
+        self.pending.entry(unit.clone()).or_insert(orders.revision);
+        let orders = watch::Sender::new(orders);
         let slot = Slot { orders, bell: Arc::new(Notify::new()) };
         self.spawn(unit, &slot, seen);
         self.units.insert(unit.clone(), slot);
@@ -341,15 +354,16 @@ impl Fleet {
 
     fn hear(&mut self, told: Told) {
         let latest = self.units.get(&told.unit).map(|slot| slot.orders.borrow().revision);
-        if told.taken_up.is_some() && told.taken_up >= latest {
-            self.pending.remove(&told.unit);
-        }
+        let is_latest = told.taken_up.is_some() && told.taken_up >= latest;
+        let taken_up = is_latest && self.pending.remove(&told.unit).is_some();
         let first = self.untold.remove(&told.unit);
         self.board.send_if_modified(|board| board.put(told.unit, told.reports));
         if first {
             self.complete();
         }
-        self.set_seen();
+        if taken_up {
+            self.set_seen();
+        }
     }
 
     /// Says that the report is a whole one, once every unit that was there has told.
@@ -408,10 +422,8 @@ impl Fleet {
             );
         }
         self.gate = gate;
-        let units: Vec<_> = self.units.keys().cloned().collect();
-        for unit in units {
-            self.order(&unit);
-        }
+        let units = self.units.keys().cloned().collect();
+        self.order(&units);
         self.set_seen();
     }
 }

@@ -75,6 +75,17 @@ impl Manifest {
         self.entries().filter(|e| e.runtime() == unit).cloned().collect()
     }
 
+    /// Returns the same of several, with one look at all entries.
+    pub(crate) fn orders_of(&self, units: &BTreeSet<UnitName>) -> BTreeMap<UnitName, Vec<ManifestEntry>> {
+        let mut orders: BTreeMap<_, Vec<_>> = units.iter().map(|unit| (unit.clone(), Vec::new())).collect();
+        for entry in self.entries() {
+            if let Some(orders) = orders.get_mut(entry.runtime()) {
+                orders.push(entry.clone());
+            }
+        }
+        orders
+    }
+
     /// Returns every entry.
     pub(crate) fn entries(&self) -> impl Iterator<Item = &ManifestEntry> {
         self.buckets.values().flatten()

@@ -7,16 +7,15 @@ use flotilla_agent::{Outlook, Registration};
 use sd_notify::NotifyState;
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
-    sync::watch,
     task::JoinSet,
-    time::{Instant, interval, timeout},
+    time::{Instant, Interval, interval, timeout},
 };
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use crate::{
     config::Config,
-    roles::{self, Running, Shared},
+    roles::{self, Pulse, Running, Shared},
     tasks::Tasks,
 };
 
@@ -116,19 +115,23 @@ async fn tell_systemd(running: Running) {
     }
     notify(&[NotifyState::Ready]);
     let watchdog = sd_notify::watchdog_enabled();
-    let mut feeding = interval(watchdog.map_or(Duration::from_secs(5), |time| time / FEEDINGS));
-    let progress = [("agent", agent.as_ref().map(|outlook| outlook.progress.clone())), ("engine", engine)];
-    let loops = progress.into_iter().filter_map(|(name, progress)| Some((name, progress?)));
-    let mut loops: Vec<Loop> = loops.map(|(name, progress)| Loop::new(name, progress)).collect();
+    // Without a watchdog nobody is fed, and nobody is asked.
+    let mut feeding = watchdog.map(|time| interval(time / FEEDINGS));
+    let agents = agent.as_ref();
+    let agents = agents.map(|it| Pulse { asked: it.asked.clone(), progress: it.progress.clone() });
+    let pulses = [("agent", agents), ("engine", engine)];
+    let loops = pulses.into_iter().filter_map(|(name, pulse)| Some(Loop::new(name, pulse?)));
+    let mut loops: Vec<Loop> = loops.collect();
     loop {
         tokio::select! {
-            _ = feeding.tick() => {
+            () = tick(feeding.as_mut()) => {
                 loops.iter_mut().for_each(Loop::look);
                 if loops.iter().all(|it| it.moved) {
                     notify(&[NotifyState::Watchdog]);
                     loops.iter_mut().for_each(|it| it.moved = false);
                 }
                 let late = |it: &&Loop| watchdog.is_some_and(|time| it.last.elapsed() > time / 2);
+                loops.iter().for_each(|it| it.pulse.asked.notify_one());
                 for it in loops.iter().filter(late) {
                     error!(role = it.role, seconds = it.last.elapsed().as_secs(), "the role's loop stands still; systemd restarts flotillad when it has for WatchdogSec=, and units run on");
                 }
@@ -140,10 +143,18 @@ async fn tell_systemd(running: Running) {
     }
 }
 
+/// Waits for the next tick; for ever where there is no clock.
+async fn tick(clock: Option<&mut Interval>) {
+    match clock {
+        Some(clock) => drop(clock.tick().await),
+        None => std::future::pending().await,
+    }
+}
+
 /// A role's loop, as the watchdog sees it.
 struct Loop {
     role: &'static str,
-    progress: watch::Receiver<u64>,
+    pulse: Pulse,
     seen: u64,
     /// It went on since the watchdog was fed.
     moved: bool,
@@ -153,13 +164,13 @@ struct Loop {
 
 impl Loop {
     /// A loop has moved when it has begun.
-    fn new(role: &'static str, progress: watch::Receiver<u64>) -> Self {
-        let seen = *progress.borrow();
-        Self { role, progress, seen, moved: true, last: Instant::now() }
+    fn new(role: &'static str, pulse: Pulse) -> Self {
+        let seen = *pulse.progress.borrow();
+        Self { role, pulse, seen, moved: true, last: Instant::now() }
     }
 
     fn look(&mut self) {
-        let now = *self.progress.borrow();
+        let now = *self.pulse.progress.borrow();
         if now != self.seen {
             (self.seen, self.moved, self.last) = (now, true, Instant::now());
         }

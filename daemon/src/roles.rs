@@ -17,7 +17,7 @@ use flotilla_registry::{
 };
 use flotilla_units::MachineId;
 use tokio::{
-    sync::watch,
+    sync::{Notify, watch},
     time::{Instant, sleep},
 };
 use tokio_util::sync::CancellationToken;
@@ -57,11 +57,20 @@ pub(crate) struct Shared {
 pub(crate) struct Running {
     /// The agent's, where this daemon is one.
     pub(crate) agent: Option<flotilla_agent::Outlook>,
-    /// What grows as long as the engine goes on, where this daemon has one.
-    pub(crate) engine: Option<watch::Receiver<u64>>,
+    /// Tells whether the engine goes on, where this daemon has one.
+    pub(crate) engine: Option<Pulse>,
     /// What has to be there before orders are taken, where this machine is a cluster by itself: no
     /// other takes them meanwhile.
     pub(crate) alone: Option<Alone>,
+}
+
+/// Tells whether a loop goes on: one that does answers with a turn when it is asked. At rest nobody else
+/// wakes it.
+#[derive(Debug)]
+pub(crate) struct Pulse {
+    pub(crate) asked: Arc<Notify>,
+    /// Grows with every turn.
+    pub(crate) progress: watch::Receiver<u64>,
 }
 
 /// A machine that is a cluster by itself, and the engine on it.
@@ -199,7 +208,7 @@ pub(crate) async fn start(shared: &Shared, tasks: &mut Tasks) -> anyhow::Result<
     let witness = witness.unwrap_or_else(|| SharedWitness::new(Witness::default()));
     let (readers, hold) = if shared.config.roles.engine {
         let engine = engine::start(shared, witness.clone(), tasks);
-        running.engine = Some(engine.progress);
+        running.engine = Some(engine.pulse);
         let alone = shared.config.roles.agent && matches!(shared.config.store, StoreConfig::Embedded(_));
         running.alone =
             alone.then(|| Alone { machine: shared.config.machine, readers: engine.readers.clone() });

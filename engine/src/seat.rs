@@ -27,7 +27,7 @@ use flotilla_registry::{
 };
 use flotilla_units::MachineId;
 use tokio::{
-    sync::watch,
+    sync::{Notify, watch},
     task::JoinHandle,
     time::{Instant, sleep, timeout},
 };
@@ -47,10 +47,6 @@ const GOODBYE: Duration = CALL_TIMEOUT.saturating_mul(2);
 /// After how long a campaign counts as sound: one that fails does so within a call's time, and any
 /// other goes on for as long as somebody else leads.
 const SOUND_AFTER: Duration = CALL_TIMEOUT.saturating_add(Duration::from_secs(1));
-
-/// How often the engine's task counts its progress. Two seconds, as the agent's loop: a fifth of
-/// the shortest watchdog that makes sense.
-const TURN: Duration = Duration::from_secs(2);
 
 /// What an engine needs.
 #[derive(Debug, Clone)]
@@ -77,6 +73,7 @@ pub struct Engine {
     reader: watch::Receiver<Option<StateReader>>,
     release: watch::Sender<Option<Released>>,
     progress: watch::Receiver<u64>,
+    asked: Arc<Notify>,
     task: JoinHandle<()>,
 }
 
@@ -112,10 +109,16 @@ impl Engine {
         self.reader.clone()
     }
 
-    /// Returns what grows as long as the engine's task goes on, at least every two seconds.
+    /// Returns what grows each time that the engine's task was [asked](Self::asked) and goes on.
     #[must_use]
     pub fn progress(&self) -> watch::Receiver<u64> {
         self.progress.clone()
+    }
+
+    /// Returns what asks the engine's task whether it goes on. At rest it does nothing else.
+    #[must_use]
+    pub fn asked(&self) -> Arc<Notify> {
+        Arc::clone(&self.asked)
     }
 
     /// Waits until the engine has ended, after its token was cancelled.
@@ -133,15 +136,17 @@ pub fn run(config: EngineConfig, stop: CancellationToken) -> Engine {
     let (tell, reader) = watch::channel(None);
     let release = watch::Sender::new(None);
     let (turns, progress) = watch::channel(0);
+    let asked = Arc::new(Notify::new());
+    let bell = Arc::clone(&asked);
     let seated = Seated { config, release: release.clone(), tell, started: Instant::now() };
     // Counted in the task that does everything else: whatever blocks that stops the count too.
     let task = tokio::spawn(async move {
         tokio::select! {
             () = seated.run(&stop) => {}
-            () = count(&turns) => {}
+            () = count(&turns, &bell) => {}
         }
     });
-    Engine { reader, release, progress, task }
+    Engine { reader, release, progress, asked, task }
 }
 
 /// Takes back what an earlier campaign met, once the present one goes on; never returns.
@@ -151,11 +156,11 @@ async fn sounds(shared: &Shared) -> Infallible {
     std::future::pending().await
 }
 
-/// Counts; never returns.
-async fn count(turns: &watch::Sender<u64>) {
+/// Counts how often it was asked; never returns.
+async fn count(turns: &watch::Sender<u64>, asked: &Notify) {
     loop {
+        asked.notified().await;
         turns.send_modify(|turns| *turns += 1);
-        sleep(TURN).await;
     }
 }
 

@@ -7,7 +7,7 @@ use flotilla_engine::{EngineConfig, HoldRelease, StateReader};
 use flotilla_registry::{timing::Timing, witness::SharedWitness};
 use tokio::sync::watch;
 
-use super::Shared;
+use super::{Pulse, Shared};
 use crate::tasks::Tasks;
 
 /// What the engine leaves to the others.
@@ -16,8 +16,8 @@ pub(super) struct EngineHere {
     pub(super) readers: watch::Receiver<Option<StateReader>>,
     /// Ends a hold.
     pub(super) hold: HoldRelease,
-    /// Grows as long as it goes on.
-    pub(super) progress: watch::Receiver<u64>,
+    /// Tells whether it goes on.
+    pub(super) pulse: Pulse,
 }
 
 /// Starts the engine.
@@ -32,8 +32,8 @@ pub(crate) fn start(shared: &Shared, witness: SharedWitness, tasks: &mut Tasks) 
         witness,
     };
     let engine = flotilla_engine::run(config, shared.stop.clone());
-    let here =
-        EngineHere { readers: engine.readers(), hold: engine.hold_release(), progress: engine.progress() };
+    let pulse = Pulse { asked: engine.asked(), progress: engine.progress() };
+    let here = EngineHere { readers: engine.readers(), hold: engine.hold_release(), pulse };
     tasks.spawn("the engine", async move { engine.ended().await.context("the engine ended unexpectedly") });
     here
 }
