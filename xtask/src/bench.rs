@@ -14,15 +14,16 @@ use crate::{
     workspace,
 };
 
-/// Forwards everything to `flotilla-bench`.
+/// Forwards everything to `flotilla-bench`, or to `flotilla-scale` what is about simulated machines.
 pub fn main(arguments: &[String]) -> Result<()> {
     match arguments.split_first().map(|(first, rest)| (first.as_str(), rest)) {
         None => bail!(
-            "what is to be measured? `cargo xtask bench start`, `idle`, `journal`, `destroy`, or several; `placement` or \
-             `counts` of the placement core alone; `--help` says more"
+            "what is to be measured? `cargo xtask bench start`, `idle`, `journal`, `destroy`, or several; `scale` of simulated \
+             machines; `placement` or `counts` of the placement core alone; `--help` says more"
         ),
         Some(("placement", rest)) => return placement::main(rest),
         Some(("counts", rest)) => return placement::counts(rest),
+        Some(("scale", rest)) => return scale(rest),
         Some(_) => {}
     }
     if arguments.iter().any(|word| matches!(word.as_str(), "--help" | "-h" | "--version" | "-V")) {
@@ -45,6 +46,19 @@ pub fn main(arguments: &[String]) -> Result<()> {
         .args(arguments)
         .env("FLOTILLA_LAB_DIRECTORY", workspace::lab());
     Err(bench.exec()).context("starting flotilla-bench")
+}
+
+/// Whole clusters of simulated machines: needs neither root nor the lab, only an etcd.
+fn scale(arguments: &[String]) -> Result<()> {
+    deps::build()?;
+    deps::etcd()?;
+    let programs = ["--bin", "flotillad", "--bin", "flotctl", "--bin", "flotilla-scale"];
+    run(cargo().args(["build", "--release", "--workspace"]).args(programs))?;
+    let release = workspace::target().join("release");
+    let mut scale = Command::new(release.join("flotilla-scale"));
+    scale.arg("run").arg("--programs").arg(&release).arg("--etcd").arg(workspace::etcd());
+    scale.arg("--directory").arg(workspace::target().join("scale")).args(arguments);
+    Err(scale.exec()).context("starting flotilla-scale")
 }
 
 fn bench() -> Command {
