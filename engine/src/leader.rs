@@ -22,6 +22,7 @@
 //!                `cluster`            └─────────┘
 //! ```
 
+mod backlog;
 mod batch;
 mod cause;
 mod compaction;
@@ -47,6 +48,7 @@ use flotilla_registry::{
     store::{CALL_TIMEOUT, Compare, KeyRange, Operation, Revision, Store, StoreError, Txn, TxnResponse},
     timing::{Backoff, Timing},
 };
+use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use jiff::Timestamp;
 use tokio::{
     sync::watch,
@@ -60,7 +62,7 @@ pub(crate) use self::step::Released;
 use self::{
     compaction::Compaction,
     news::News,
-    step::{Asked, Memory, Now, Step, settings, step},
+    step::{Asked, Memory, Now, Ready, Step, settings, step},
     tokens::Tokens,
 };
 use crate::{
@@ -74,6 +76,10 @@ use crate::{
 /// How long the state gets to show what a failed compare was about. A second: the watch delivers
 /// in milliseconds, and deciding from an older state only fails the compare again.
 const CATCH_UP: Duration = Duration::from_secs(1);
+
+/// How many transactions of a step are under way at once. Eight: the store syncs its disk once for those that
+/// come together, and takes eight in little more than the time of one.
+const WRITES_MAX: usize = 8;
 
 /// Why a term ended.
 #[derive(Debug)]
@@ -105,6 +111,31 @@ enum Written {
     Again(Option<Revision>, Option<Duration>),
     /// The leader key is not ours any more.
     Deposed,
+}
+
+/// Why a transaction of a step is not in the store, or not known to be; the worst of several counts.
+enum Trouble {
+    /// The leader key is not ours any more.
+    Deposed,
+    /// It may be, or may come late.
+    Unknown(String),
+    /// Somebody wrote meanwhile: the state has to reach this revision.
+    Changed(Revision),
+    /// The store did not take it.
+    Refused(StoreError),
+}
+
+impl Trouble {
+    /// Returns the worse of two.
+    fn or(self, other: Option<Self>) -> Self {
+        match (self, other) {
+            (it, None) | (it @ Self::Deposed, _) | (_, Some(it @ Self::Deposed)) => it,
+            (it @ Self::Unknown(_), _) | (_, Some(it @ Self::Unknown(_))) => it,
+            (Self::Changed(one), Some(Self::Changed(other))) => Self::Changed(one.max(other)),
+            (it @ Self::Changed(_), _) | (_, Some(it @ Self::Changed(_))) => it,
+            (it, Some(Self::Refused(_))) => it,
+        }
+    }
 }
 
 impl Term<'_> {
@@ -256,29 +287,40 @@ impl Term<'_> {
         found
     }
 
+    /// Writes what a step found. Transactions that write buckets share none of them, so several are under way at
+    /// once; the others go alone.
     async fn write(&self, memory: &mut Memory, found: &Step) -> Written {
         let mut upto = None;
-        let mut transactions = found.transactions.iter();
-        while let Some(ready) = transactions.next() {
-            let answer = call(self.store.txn(ready.txn.clone())).await;
-            let again = match answer {
+        let mut under_way = FuturesUnordered::new();
+        let mut waiting = found.transactions.iter().peekable();
+        let mut undone: Vec<&Ready> = Vec::new();
+        let mut trouble: Option<Trouble> = None;
+        loop {
+            let room = |next: &&Ready, under_way: usize| {
+                under_way == 0 || (under_way < WRITES_MAX && !next.of.buckets.is_empty())
+            };
+            // After a failure nothing more is sent: it was made from the same state, so it is made anew.
+            while trouble.is_none()
+                && let Some(ready) = waiting.next_if(|next| room(next, under_way.len()))
+            {
+                under_way.push(async move { (ready, call(self.store.txn(ready.txn.clone())).await) });
+                if ready.of.buckets.is_empty() {
+                    break;
+                }
+            }
+            let Some((ready, answer)) = under_way.next().await else { break };
+            let found = match answer {
                 Ok(TxnResponse { succeeded: true, revision, .. }) => {
                     debug!(revision = revision.0, buckets = ready.of.buckets.len(), "written");
                     memory.wrote(&ready.of, self.shared.now());
                     if let Some(event) = &ready.event {
                         events::tell_log(event, revision);
                     }
-                    upto = Some(revision);
+                    upto = upto.max(Some(revision));
                     continue;
                 }
                 Ok(answer) => self.compare_failed(&answer),
-                Err(StoreError::OutcomeUnknown { what }) => {
-                    warn!(what, "a write's outcome is not known; making sure that it cannot come late");
-                    match self.barrier(memory).await {
-                        Some(revision) => Written::Again(Some(revision), None),
-                        None => Written::Deposed,
-                    }
-                }
+                Err(StoreError::OutcomeUnknown { what }) => Trouble::Unknown(what),
                 Err(StoreError::Invalid(why)) if !ready.of.units.is_empty() => {
                     // It is about what is in this one; the others touch other buckets.
                     error!(why, units = ready.of.units.len(), "the store refuses a write for what it is");
@@ -287,19 +329,17 @@ impl Term<'_> {
                     memory.refused(state, model, &ready.of, &why, self.shared.now());
                     continue;
                 }
-                Err(error) => {
-                    warn!(%error, "placements were not written; they are decided anew in a moment");
-                    let text = error.to_string();
-                    self.shared.tell(|engine| engine.trouble = Some(text));
-                    Written::Again(upto, Some(self.timing.retry_max / 5))
-                }
+                Err(error) => Trouble::Refused(error),
             };
-            // None of what follows was sent: it was made from the same state, so it is made anew.
+            undone.push(ready);
+            trouble = Some(found.or(trouble));
+        }
+        undone.extend(waiting);
+        if let Some(trouble) = trouble {
+            let again = self.after(trouble, memory, upto).await;
             let mut hot = self.shared.write();
             let Hot { state, model, .. } = &mut *hot;
-            for ready in std::iter::once(ready).chain(transactions) {
-                memory.failed(state, model, &ready.of);
-            }
+            undone.iter().for_each(|ready| memory.failed(state, model, &ready.of));
             return again;
         }
         let refusal = memory.refusal();
@@ -309,16 +349,37 @@ impl Term<'_> {
         Written::Upto(upto)
     }
 
+    /// Says how it goes on once no transaction is under way any more.
+    async fn after(&self, trouble: Trouble, memory: &mut Memory, upto: Option<Revision>) -> Written {
+        match trouble {
+            Trouble::Deposed => Written::Deposed,
+            Trouble::Unknown(what) => {
+                warn!(what, "a write's outcome is not known; making sure that it cannot come late");
+                match self.barrier(memory).await {
+                    Some(revision) => Written::Again(Some(revision), None),
+                    None => Written::Deposed,
+                }
+            }
+            Trouble::Changed(revision) => Written::Again(upto.max(Some(revision)), None),
+            Trouble::Refused(error) => {
+                warn!(%error, "placements were not written; they are decided anew in a moment");
+                let text = error.to_string();
+                self.shared.tell(|engine| engine.trouble = Some(text));
+                Written::Again(upto, Some(self.timing.retry_max / 5))
+            }
+        }
+    }
+
     /// A compare failed: the answer brings the keys compared as they are now.
-    fn compare_failed(&self, answer: &TxnResponse) -> Written {
-        let Compare::CreateRevision(_, ours) = self.leadership.fence() else { return Written::Deposed };
+    fn compare_failed(&self, answer: &TxnResponse) -> Trouble {
+        let Compare::CreateRevision(_, ours) = self.leadership.fence() else { return Trouble::Deposed };
         let leader = answer.gets.first().and_then(|kvs| kvs.first());
         if leader.is_none_or(|kv| kv.create_revision != ours) {
-            return Written::Deposed;
+            return Trouble::Deposed;
         }
         debug!(revision = answer.revision.0, "somebody wrote meanwhile; deciding anew");
         let newest = answer.gets.iter().flatten().map(|kv| kv.mod_revision).max();
-        Written::Again(newest.or(Some(answer.revision)), None)
+        Trouble::Changed(newest.unwrap_or(answer.revision))
     }
 
     /// Makes a transaction of unknown outcome fail if it is still under way: it compares the mod

@@ -132,6 +132,12 @@ impl Model {
         &self.core
     }
 
+    /// Tells the core something by itself.
+    #[cfg(test)]
+    pub(crate) const fn core_mut(&mut self) -> &mut Placement {
+        &mut self.core
+    }
+
     /// Has the core even machines out.
     pub fn rebalance(&mut self, budget: usize) -> Vec<Decision> {
         self.core.rebalance(budget)
@@ -293,6 +299,17 @@ pub(crate) struct Decided {
 }
 
 impl Decided {
+    /// A place, and nothing else.
+    pub(crate) fn placed(machine: MachineId) -> Self {
+        Self { place: BTreeSet::from([machine]), ..Self::default() }
+    }
+
+    /// Returns the one place that it gets, if that is all.
+    pub(crate) fn only_place(&self) -> Option<MachineId> {
+        let alone = self.depart.is_empty() && self.moving.is_none() && self.stay.is_none();
+        self.place.first().copied().filter(|_| alone && self.place.len() == 1)
+    }
+
     /// Tells whether there is none.
     pub(crate) fn is_empty(&self) -> bool {
         self.place.is_empty() && self.depart.is_empty() && self.moving.is_none() && self.stay.is_none()

@@ -295,6 +295,13 @@ impl Placement {
         ids
     }
 
+    /// Tells whether a unit is placed on a machine.
+    #[must_use]
+    pub fn is_placed_on(&self, name: &UnitName, machine: MachineId) -> bool {
+        let (unit, slot) = (self.by_name.get(name), self.by_id.get(&machine));
+        unit.zip(slot).is_some_and(|(unit, slot)| self.unit(*unit).placed.contains(*slot))
+    }
+
     /// Returns how many units a machine has, departing ones included.
     #[must_use]
     pub fn load(&self, machine: MachineId) -> u32 {

@@ -4,6 +4,7 @@
 //! says the same here, a line for each change with its fields, once the store has it. So
 //! `journalctl FLOTILLA_UNIT=web@1.service` on the machine that led, or that was asked, shows them.
 
+use flotilla_units::UnitName;
 use tracing::{field, info};
 
 use crate::{records::EventRecord, store::Revision};
@@ -15,18 +16,22 @@ const TARGET: &str = "flotilla_event";
 pub fn tell_log(record: &EventRecord, revision: Revision) {
     for change in &record.changes {
         let request = change.request.as_deref().or(record.request.as_deref());
-        info!(
-            target: TARGET,
-            event = change.kind,
-            unit = change.unit.as_ref().map(field::display),
-            host = change.host,
-            machine = change.machine.as_ref().map(field::display),
-            why = change.why,
-            by = record.by,
-            request,
-            revision = revision.0,
-            "{}",
-            change.kind,
-        );
+        let tell = |unit: Option<&UnitName>| {
+            info!(
+                target: TARGET,
+                event = change.kind,
+                unit = unit.map(field::display),
+                host = change.host,
+                machine = change.machine.as_ref().map(field::display),
+                why = change.why,
+                by = record.by,
+                request,
+                revision = revision.0,
+                "{}",
+                change.kind,
+            );
+        };
+        tell(change.unit.as_ref());
+        change.also.iter().for_each(|unit| tell(Some(unit)));
     }
 }

@@ -492,7 +492,7 @@ pub struct EventRecord {
     /// The request by which a user asked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub request: Option<String>,
-    /// What, one per unit or machine that the transaction changed.
+    /// What, one for each kind of change and each machine that the transaction changed.
     pub changes: Vec<EventChange>,
 }
 
@@ -504,6 +504,9 @@ pub struct EventChange {
     /// The unit, where it is about one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unit: Option<UnitName>,
+    /// More units of which the very same is told: of a thousand that are placed at once it is said once why.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub also: Vec<UnitName>,
     /// The machine, where it is about one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub machine: Option<MachineId>,
@@ -516,6 +519,30 @@ pub struct EventChange {
     /// Why, for people.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub why: Option<String>,
+}
+
+impl EventChange {
+    /// Returns every unit that it is told of.
+    pub fn units(&self) -> impl Iterator<Item = &UnitName> {
+        self.unit.iter().chain(&self.also)
+    }
+
+    /// Takes in another change if it tells the very same of another unit; returns it otherwise.
+    ///
+    /// # Errors
+    /// The other, where they differ in more than the unit.
+    pub fn join(&mut self, other: Self) -> Result<(), Self> {
+        let alike = self.unit.is_some()
+            && other.unit.is_some()
+            && (self.machine, &self.kind, &self.why) == (other.machine, &other.kind, &other.why)
+            && (&self.request, &self.host) == (&other.request, &other.host);
+        if !alike {
+            return Err(other);
+        }
+        self.also.extend(other.unit);
+        self.also.extend(other.also);
+        Ok(())
+    }
 }
 
 impl Rollout {

@@ -15,7 +15,7 @@ use flotilla_engine::{
     state::Life,
 };
 use flotilla_registry::{
-    records::{self, EventRecord, UnitReport},
+    records::{self, EventChange, EventRecord, UnitReport},
     store::{Revision, StoreStatus},
 };
 use jiff::Timestamp;
@@ -273,19 +273,23 @@ pub(crate) fn cluster(row: ClusterRow, store: Result<StoreStatus, String>) -> Cl
     }
 }
 
-/// Writes an event record: one event for each change in it.
+/// Writes an event record: one event for each change in it, and for each unit that it is told of.
 pub(crate) fn events(reader: &StateReader, revision: Revision, record: &EventRecord) -> Vec<Event> {
     let host = |machine: Option<_>| machine.and_then(|id| reader.host(id));
-    let changes = record.changes.iter().map(|change| Event {
+    let event = |change: &EventChange, unit: Option<&flotilla_units::UnitName>| Event {
         at: record.at,
         revision: revision.0,
         by: record.by.clone(),
         request: change.request.clone().or_else(|| record.request.clone()),
         kind: change.kind.clone(),
-        unit: change.unit.clone(),
+        unit: unit.cloned(),
         machine: change.machine,
         host: change.host.clone().or_else(|| host(change.machine)),
         why: change.why.clone(),
+    };
+    let changes = record.changes.iter().flat_map(|change| {
+        let also = change.also.iter().map(move |unit| event(change, Some(unit)));
+        std::iter::once(event(change, change.unit.as_ref())).chain(also)
     });
     changes.collect()
 }

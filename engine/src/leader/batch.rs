@@ -100,11 +100,13 @@ pub fn pack(
     let mut closed: BTreeSet<(MachineId, Bucket)> = BTreeSet::new();
     let mut open = Open::default();
     let mut plans: Vec<Plan> = plans.into_iter().filter(|plan| !plan.is_empty()).collect();
-    // A unit's plans only touch its own bucket number, and most touch one machine: in this order
-    // the plans that share a bucket stand together.
-    plans.sort_by(|a, b| {
-        let place = |plan: &Plan| (Bucket::of(&plan.unit), plan.edits.first().map(Edit::machine));
-        place(a).cmp(&place(b)).then_with(|| a.unit.cmp(&b.unit))
+    // A unit's plans only touch its own bucket number, and most touch one machine: in this order the plans that
+    // share a bucket stand together, and so do those of a machine, which then hears of them at once. Many leave
+    // a machine together, and each goes elsewhere.
+    plans.sort_by_cached_key(|plan| {
+        let leaves = plan.edits.iter().find(|edit| !matches!(edit, Edit::Add { .. }));
+        let machine = leaves.or(plan.edits.first()).map(Edit::machine);
+        (machine, Bucket::of(&plan.unit), plan.unit.clone())
     });
     for plan in plans {
         let number = Bucket::of(&plan.unit);

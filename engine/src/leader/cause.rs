@@ -39,7 +39,8 @@ impl Cause {
         let Some(record) = kept.record() else { return Self::of("its record cannot be read".to_owned()) };
         let event = written_with(state, kept.mod_revision());
         let again = event.is_some_and(|event| {
-            event.changes.iter().any(|it| it.kind == "restart-ordered" && it.unit.as_ref() == Some(unit))
+            let mut ordered = event.changes.iter().filter(|it| it.kind == "restart-ordered");
+            ordered.any(|it| it.units().any(|it| it == unit))
         });
         let did = match record.target {
             _ if record.deleting => "destroyed",

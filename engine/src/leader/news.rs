@@ -73,14 +73,16 @@ impl News {
         let mut led: Option<(Revision, MachineId)> = None;
         for (at, event) in state.events() {
             for change in event.record.record().into_iter().flat_map(|record| &record.changes) {
-                let (unit, machine) = (change.unit.as_ref(), change.machine);
-                match (change.kind.as_str(), unit, machine) {
-                    ("leader-elected", None, Some(id)) => led = Some((*at, id)),
-                    ("machine-joined" | "machine-returned", None, Some(id)) => news.knows(id, Life::Present),
-                    ("machine-stopped", None, Some(id)) => news.knows(id, Life::Stopped),
-                    ("machine-lost", None, Some(id)) => news.knows(id, Life::Lost),
-                    ("failed", Some(unit), Some(id)) => news.health_of(unit, id).failed = true,
-                    ("recovered", Some(unit), Some(id)) => news.health_of(unit, id).failed = false,
+                let Some(id) = change.machine else { continue };
+                match (change.kind.as_str(), change.unit.is_some()) {
+                    ("leader-elected", false) => led = Some((*at, id)),
+                    ("machine-joined" | "machine-returned", false) => news.knows(id, Life::Present),
+                    ("machine-stopped", false) => news.knows(id, Life::Stopped),
+                    ("machine-lost", false) => news.knows(id, Life::Lost),
+                    ("failed", true) => change.units().for_each(|it| news.health_of(it, id).failed = true),
+                    ("recovered", true) => {
+                        change.units().for_each(|it| news.health_of(it, id).failed = false);
+                    }
                     _ => {}
                 }
             }

@@ -148,7 +148,8 @@ impl Plan {
     fn tell_because(&mut self, kind: &str, machine: Option<MachineId>, cause: Option<Cause>) {
         let (why, request) = cause.map(|cause| (cause.why, cause.request)).unzip();
         let (kind, unit) = (kind.to_owned(), Some(self.unit.clone()));
-        self.changes.push(EventChange { kind, unit, machine, request: request.flatten(), why, host: None });
+        let request = request.flatten();
+        self.changes.push(EventChange { kind, unit, machine, request, why, ..EventChange::default() });
     }
 
     fn drop_proven(&mut self, placed: &Placed<'_>) {

@@ -100,10 +100,8 @@ impl Rollouts {
                 look.changes.push(EventChange {
                     kind: "rollout-halted".to_owned(),
                     unit: Some(owner),
-                    machine: None,
                     why: halted.clone(),
-                    request: None,
-                    host: None,
+                    ..EventChange::default()
                 });
             }
             open.halted = halted;

@@ -31,6 +31,7 @@ use flotilla_units::UnitName;
 use jiff::Timestamp;
 
 use super::{
+    backlog::Backlog,
     batch::{Transaction, Warm, pack},
     cause,
     news::News,
@@ -49,9 +50,9 @@ use crate::{
     state::{Changes, ClusterState, Kept, Life},
 };
 
-/// The most decisions of one step. Five thousand: what a block of tokens covers twice over, and a
-/// few tens of milliseconds of planning.
-pub const DECISIONS_MAX: usize = 5_000;
+/// The most decisions of one step. A hundred thousand: a fifth of a second. Of so many the placements wait in the
+/// [`Backlog`] for the rest of the order.
+pub const DECISIONS_MAX: usize = 100_000;
 
 /// How long a unit whose decision could not be carried out as things are waits for the next try.
 /// A second: nothing is known to have changed, so there is no hurry, and at rest nothing is tried.
@@ -95,6 +96,8 @@ pub struct Memory {
     /// Units to look at, with the decisions about them that are not written yet.
     todo: BTreeMap<UnitName, Decided>,
     retry_at: Option<Duration>,
+    /// Placements of large orders.
+    backlog: Backlog,
     /// What happens although nobody orders it.
     news: News,
     /// Told by a transaction that did not happen, and still to be told.
@@ -193,6 +196,7 @@ impl Memory {
             warm: Warm::default(),
             todo: BTreeMap::new(),
             retry_at: None,
+            backlog: Backlog::default(),
             news,
             untold: Vec::new(),
             machines_changed: false,
@@ -281,11 +285,7 @@ impl Memory {
         let mut when = vec![self.fence.clone(), Compare::ModRevision(keys.spell(&Key::Cluster), cluster_at)];
         when.extend(of.when.iter().cloned());
         let mut then = of.then.clone();
-        let mut changes = of.changes.clone();
-        for change in &mut changes {
-            let host = || change.machine.map(|id| cause::host(state, id));
-            change.host = change.host.take().or_else(host);
-        }
+        let changes = together(state, &of.changes);
         let event = (!changes.is_empty()).then(|| EventRecord {
             v: VERSION,
             at: now.wall,
@@ -302,6 +302,23 @@ impl Memory {
         let or_else = when.iter().map(|compare| Operation::Get(KeyRange::key(compared(compare)))).collect();
         Ready { txn: Txn { when, then, or_else }, of, event }
     }
+}
+
+/// Says of several units in one what is the same of all: those of one machine stand together, and most have one
+/// cause.
+fn together(state: &ClusterState, changes: &[EventChange]) -> Vec<EventChange> {
+    let mut all: Vec<EventChange> = Vec::new();
+    for change in changes {
+        let before = all.last().filter(|last| last.machine == change.machine).map(|last| last.host.clone());
+        let host = || before.unwrap_or_else(|| change.machine.map(|id| cause::host(state, id)));
+        let change = EventChange { host: change.host.clone().or_else(host), ..change.clone() };
+        let joined = match all.last_mut() {
+            Some(last) => last.join(change),
+            None => Err(change),
+        };
+        all.extend(joined.err());
+    }
+    all
 }
 
 /// Returns the key that a condition is about.
@@ -376,10 +393,19 @@ pub fn step(
         transactions.push(Transaction { changes, ..Transaction::default() });
     }
     memory.take_up(state, model, now.mono);
-    let decisions = model.decide(DECISIONS_MAX);
-    let limited = decisions.len() >= DECISIONS_MAX;
-    let waits = |unit: &UnitName| memory.aside.get(unit).is_some_and(|(until, _)| *until > now.mono);
-    memory.todo.extend(by_unit(decisions).into_iter().filter(|(unit, _)| !waits(unit)));
+    let mut limited = false;
+    if !memory.backlog.is_full() {
+        let decisions = model.decide(DECISIONS_MAX);
+        limited = decisions.len() >= DECISIONS_MAX;
+        let waits = |unit: &UnitName| memory.aside.get(unit).is_some_and(|(until, _)| *until > now.mono);
+        let mut decided = by_unit(decisions);
+        decided.retain(|unit, _| !waits(unit));
+        memory.todo.extend(memory.backlog.put(decided));
+    }
+    // Written by machine, once all of a large order is decided.
+    if !limited || memory.backlog.is_full() {
+        memory.todo.extend(memory.backlog.take(model));
+    }
     if let Some(asked) = memory.rebalance.take() {
         memory.rebalanced = Some(asked.clone());
         let Asked { budget, by, request } = asked;
@@ -395,7 +421,7 @@ pub fn step(
     let before = memory.tokens.clone();
     let (plans, unplanned) = plan_all(state, model, memory, &cluster, brake.holds(), now);
     // The same decisions again would be dropped again: those wait for their retry.
-    out.more = limited && !plans.is_empty();
+    out.more = (limited && !plans.is_empty()) || !memory.backlog.is_empty();
     let takes_tokens = memory.tokens != before || !unplanned.is_empty();
     if takes_tokens && before.left(&cluster) < LOW {
         // The next block first, by itself; the units stay to do, with their decisions.

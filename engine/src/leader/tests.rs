@@ -1,12 +1,15 @@
 //! The step by itself: hand-made states in, transactions out.
 
-use std::time::Duration;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use flotilla_registry::{
     keys::{Bucket, Key, Keys},
     records::{
-        Capacity, Cluster, MachineRecord, ManifestBucket, Record as _, ReportHead, Rollout, Target,
-        UnitRecord,
+        Capacity, Cluster, EventRecord, MachineRecord, ManifestBucket, RangeRecord, Record as _, ReportHead,
+        Rollout, Target, UnitRecord,
     },
     store::{Compare, KeyValue, LeaseId, Operation, Revision, TXN_BYTES_MAX, TXN_OPERATIONS_MAX, WatchEvent},
 };
@@ -223,8 +226,58 @@ fn every_transaction_is_fenced_within_the_limits_and_compares_what_it_overwrites
 }
 
 #[test]
+fn a_large_order_writes_each_bucket_once_and_says_once_why() {
+    let (machines, units) = (210, 21_000);
+    let mut world = World::new(100_000);
+    (1..=machines).for_each(|n| world.machine(n));
+    let joined = world.step();
+    world.write(&joined);
+    world.unit("web@.service");
+    let range = RangeRecord {
+        v: 1,
+        target: Target::Launched,
+        generation: 1,
+        run: 1,
+        by: "test".to_owned(),
+        at: Timestamp::UNIX_EPOCH,
+        deleting: false,
+    };
+    let key = Key::Range { template: "web@.service".parse().expect("valid"), from: 1, to: units };
+    world.apply(vec![(key, range.encode())]);
+    let (mut written, mut told, mut bytes) = (BTreeMap::new(), 0, 0);
+    for _ in 0..10 {
+        let found = world.step();
+        for operation in found.transactions.iter().flat_map(|ready| &ready.txn.then) {
+            let Operation::Put { key, value, .. } = operation else { continue };
+            if key.contains("/manifests/") {
+                *written.entry(key.clone()).or_insert(0) += 1;
+            } else if key.contains("/events/") {
+                let event = EventRecord::decode(key, value).expect("readable");
+                told += event.changes.iter().map(|change| change.units().count()).sum::<usize>();
+                bytes += value.len();
+            }
+        }
+        world.write(&found);
+        if !found.more {
+            break;
+        }
+    }
+    let placed: Vec<usize> = world.state.machines().values().map(|it| it.entries().count()).collect();
+    assert_eq!(placed, vec![100; machines]);
+    let filled = |n: usize| {
+        let entries = world.state.machines()[&id(n)].entries();
+        entries.map(|entry| Bucket::of(&entry.unit)).collect::<BTreeSet<_>>().len()
+    };
+    let filled: usize = (1..=machines).map(filled).sum();
+    assert_eq!((written.len(), written.values().max()), (filled, Some(&1)));
+    assert_eq!(told, 21_000, "each has its event");
+    assert!(bytes < 40 * 21_000, "{bytes} bytes of events");
+    assert!(world.step().transactions.is_empty());
+}
+
+#[test]
 fn nothing_is_decided_without_a_readable_cluster_record_or_after_the_store_went_back() {
-    let mut world = World::new(10_000);
+    let mut world = World::new(100_000);
     world.machine(1);
     world.unit("a.service");
     world.apply(vec![(Key::Cluster, b"{\"v\":7}".to_vec())]);
@@ -232,7 +285,7 @@ fn nothing_is_decided_without_a_readable_cluster_record_or_after_the_store_went_
     assert!(found.transactions.is_empty());
     assert!(found.standstill.is_some_and(|why| why.contains("version 7")));
 
-    let mut world = World::new(10_000);
+    let mut world = World::new(100_000);
     world.machine(1);
     world.unit("a.service");
     let older = Cluster { v: 1, id: "c".to_owned(), epoch: 1, terms: vec![], tokens_reserved: 5_000 };
@@ -243,7 +296,7 @@ fn nothing_is_decided_without_a_readable_cluster_record_or_after_the_store_went_
 
 #[test]
 fn machines_that_vanish_during_a_standstill_are_counted_after_it() {
-    let mut world = World::new(10_000);
+    let mut world = World::new(100_000);
     (1..=4).for_each(|n| world.machine(n));
     (1..=4).for_each(|n| world.unit(&format!("{n}.service")));
     let placed = world.step();
@@ -260,7 +313,7 @@ fn machines_that_vanish_during_a_standstill_are_counted_after_it() {
 
 #[test]
 fn what_cannot_be_decided_about_keeps_the_leader_from_nothing() {
-    let mut world = World::new(10_000);
+    let mut world = World::new(100_000);
     world.machine(1);
     world.unit("web@.service");
     (0..2_600).for_each(|n| world.record(&format!("web@{n}.service"), None));
@@ -284,7 +337,7 @@ fn what_cannot_be_decided_about_keeps_the_leader_from_nothing() {
 
 #[test]
 fn a_global_unit_of_very_many_lost_machines_is_destroyed_within_the_limits() {
-    let mut world = World::new(10_000);
+    let mut world = World::new(100_000);
     (1..=500).for_each(|n| world.machine(n));
     let text = format!("{TEXT}[X-Flotilla]\nGlobal=true\n");
     world.with_text("all.service", &text, false);

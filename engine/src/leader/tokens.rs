@@ -6,13 +6,15 @@
 
 use flotilla_registry::records::{Cluster, Token};
 
-/// How many tokens are reserved at once. Ten thousand: one more write per ten thousand placements,
-/// and at a block for every new leader or unknown outcome the 48 bits last for ever.
-pub const BLOCK: u64 = 10_000;
+use super::backlog::PLANNED_MAX;
 
-/// When fewer than this are left, the next block is reserved before anything else is planned. A
-/// thousand: what one step places as a rule.
-pub const LOW: u64 = 1_000;
+/// How many tokens are reserved at once. A hundred thousand: ten more writes for a million placements,
+/// and at a block for every new leader or unknown outcome the 48 bits last for ever.
+pub const BLOCK: u64 = 100_000;
+
+/// When fewer than this are left, the next block is reserved before anything else is planned: as many as one step
+/// places of a large order.
+pub const LOW: u64 = PLANNED_MAX as u64;
 
 /// The tokens that this leader may give out.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -77,6 +79,6 @@ mod tests {
         tokens.skip(&cluster);
         assert_eq!(tokens.take(&cluster), None);
         cluster = Tokens::reserve(&cluster);
-        assert_eq!(tokens.take(&cluster), Token::new(3, 30_001));
+        assert_eq!(tokens.take(&cluster), Token::new(3, 20_001 + BLOCK));
     }
 }
