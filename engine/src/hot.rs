@@ -321,8 +321,9 @@ impl Ring {
         if changes.is_empty() {
             return;
         }
-        self.names += changes.units.len() + changes.machines.len();
-        self.changes.push_back((revision, changes.units.clone(), changes.machines.clone()));
+        let units: BTreeSet<UnitName> = changes.all_units().cloned().collect();
+        self.names += units.len() + changes.machines.len();
+        self.changes.push_back((revision, units, changes.machines.clone()));
         while self.names > RING_MAX {
             let Some((revision, units, machines)) = self.changes.pop_front() else { break };
             self.names -= units.len() + machines.len();

@@ -162,7 +162,7 @@ impl Term<'_> {
         let turns: BTreeSet<_> = model.turns().iter().map(|(unit, _)| unit.clone()).collect();
         model.clear_turns();
         let machines = state.machines().keys().copied().collect();
-        model.sync(state, &Changes { machines, units: turns });
+        model.sync(state, &Changes { machines, units: turns, ..Changes::default() });
         end
     }
 

@@ -114,6 +114,9 @@ pub struct Placed<'a> {
 pub struct Changes {
     /// Units of which something changed: record, content, entries, report, or their machine's life.
     pub units: BTreeSet<UnitName>,
+    /// Units of which nothing changed but what their machine reports, and of which nothing is to be decided by that:
+    /// they stay where they are. None of them is in `units`.
+    pub reported: BTreeSet<UnitName>,
     /// Machines of which the record, the settings or the readability changed.
     pub machines: BTreeSet<MachineId>,
 }
@@ -122,13 +125,28 @@ impl Changes {
     /// Adds another's.
     pub fn extend(&mut self, other: Self) {
         self.units.extend(other.units);
+        self.reported.extend(other.reported);
         self.machines.extend(other.machines);
+        self.settle();
+    }
+
+    /// Keeps units that something else changed of out of those that were only reported of.
+    fn settle(&mut self) {
+        if !self.reported.is_empty() && !self.units.is_empty() {
+            let units = &self.units;
+            self.reported.retain(|unit| !units.contains(unit));
+        }
+    }
+
+    /// Returns every unit of which anything changed.
+    pub fn all_units(&self) -> impl Iterator<Item = &UnitName> {
+        self.units.iter().chain(&self.reported)
     }
 
     /// Tells whether nothing changed.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.units.is_empty() && self.machines.is_empty()
+        self.units.is_empty() && self.reported.is_empty() && self.machines.is_empty()
     }
 }
 
@@ -208,6 +226,7 @@ impl ClusterState {
         for (id, bucket) in buckets {
             self.check_tokens(id, bucket);
         }
+        changes.settle();
         changes
     }
 
@@ -385,6 +404,6 @@ impl ClusterState {
     pub fn everything(&self) -> Changes {
         let mut units: BTreeSet<_> = self.units.keys().cloned().collect();
         units.extend(self.entries.keys().cloned());
-        Changes { units, machines: self.machines.keys().copied().collect() }
+        Changes { units, machines: self.machines.keys().copied().collect(), ..Changes::default() }
     }
 }

@@ -129,7 +129,9 @@ impl News {
         }
         let due: BTreeSet<UnitName> =
             self.later.iter().filter(|(_, at)| **at <= now).map(|(unit, _)| unit.clone()).collect();
-        for unit in changes.units.iter().chain(due.difference(&changes.units)) {
+        let again =
+            due.iter().filter(|unit| !changes.units.contains(*unit) && !changes.reported.contains(*unit));
+        for unit in changes.all_units().chain(again) {
             self.later.remove(unit);
             self.look_at_unit(state, unit, now);
         }

@@ -349,7 +349,7 @@ pub fn step(
     memory.machines_changed |= !changes.machines.is_empty();
     memory.news.look(state, &changes, now.mono);
     memory.texts.note(state.revision(), now.mono);
-    memory.rollouts.note(state, &changes.units);
+    memory.rollouts.note(state, changes.all_units());
     memory.settling.note(state, model, &changes.units, now.mono);
     for unit in changes.units {
         // What was decided before the change is decided anew: the core was told of the change.

@@ -6,7 +6,6 @@ use flotilla_registry::{
     keys::{Bucket, Key},
     records::{
         MachineRecord, MachineSettings, ManifestBucket, ManifestEntry, ReportBucket, ReportHead, UnitRecord,
-        UnitReport,
     },
     store::KeyValue,
 };
@@ -191,12 +190,26 @@ impl ClusterState {
         let slot = &mut machine.report[bucket.number() as usize];
         let old = std::mem::replace(slot, kept);
         self.tally.replace(old.as_ref(), slot.as_ref());
-        let units = |kept: Option<&Kept<ReportBucket>>| -> Vec<UnitReport> {
-            readable(kept).map(|bucket| bucket.units.clone()).unwrap_or_default()
-        };
-        let (old, new) = (units(old.as_ref()), units(slot.as_ref()));
-        changes.units.extend(different(&old, &new, |report| &report.unit));
+        let units = |kept| readable(kept).map_or(&[][..], |bucket: &Arc<ReportBucket>| &bucket.units);
+        for unit in different(units(old.as_ref()), units(slot.as_ref()), |report| &report.unit) {
+            if self.is_decided_by_reports(&unit) {
+                changes.units.insert(unit);
+            } else {
+                changes.reported.insert(unit);
+            }
+        }
         self.drop_if_nothing(id);
+    }
+
+    /// Tells whether something may have to be decided about a unit because its machine reports something of it: it
+    /// leaves, moves, or is being taken over, or where it is to be is not known for sure.
+    fn is_decided_by_reports(&self, unit: &UnitName) -> bool {
+        let homes = self.entries.get(unit);
+        let [id] = homes.into_iter().flatten().copied().collect::<Vec<_>>()[..] else { return true };
+        let Some(machine) = self.machines.get(&id) else { return true };
+        let mut entries = machine.entries_of(unit);
+        let stays = |entry: &ManifestEntry| entry.stays() && !entry.adopt;
+        !entries.next().is_some_and(stays) || entries.next().is_some()
     }
 
     fn set_manifest(
@@ -211,11 +224,10 @@ impl ClusterState {
         let old = std::mem::replace(slot, kept);
         let was_hidden = is_unreadable(old.as_ref());
         let is_hidden = is_unreadable(slot.as_ref());
-        let entries = |kept: Option<&Kept<ManifestBucket>>| -> Vec<ManifestEntry> {
-            readable(kept).map(|bucket| bucket.entries.clone()).unwrap_or_default()
-        };
+        let entries = |kept: Option<&Kept<ManifestBucket>>| readable(kept).cloned();
         let (old, new) = (entries(old.as_ref()), entries(slot.as_ref()));
-        for entry in &old {
+        let (old, new) = (of_bucket(old.as_ref()), of_bucket(new.as_ref()));
+        for entry in old {
             if let Some(machines) = self.entries.get_mut(&entry.unit) {
                 machines.remove(&id);
                 if machines.is_empty() {
@@ -225,10 +237,10 @@ impl ClusterState {
         }
         old.iter().for_each(|entry| self.count_version(entry, false));
         new.iter().for_each(|entry| self.count_version(entry, true));
-        for entry in &new {
+        for entry in new {
             self.entries.entry(entry.unit.clone()).or_default().insert(id);
         }
-        changes.units.extend(different(&old, &new, |entry| &entry.unit));
+        changes.units.extend(different(old, new, |entry| &entry.unit));
         if was_hidden || is_hidden {
             let hidden = self.hidden.entry(bucket).or_default();
             if is_hidden {
@@ -262,6 +274,10 @@ impl ClusterState {
             self.versions.remove(&family);
         }
     }
+}
+
+fn of_bucket(bucket: Option<&Arc<ManifestBucket>>) -> &[ManifestEntry] {
+    bucket.map_or(&[], |bucket| &bucket.entries)
 }
 
 /// Returns the units of which two sorted buckets say different things.
