@@ -46,15 +46,19 @@ mod rebalance;
 mod room;
 mod rules;
 mod setbacks;
+mod stems;
 mod view;
 
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use flotilla_registry::records::Departure;
-use flotilla_units::{MachineId, UnitName};
+use flotilla_units::{MachineId, UnitName, UnitRequirements};
 use rustc_hash::{FxHashMap, FxHashSet};
 
 pub use explain::{Explanation, LeaderIs, Reason, Standing, Verdict};
@@ -71,6 +75,7 @@ use patterns::{MatchIx, Patterns};
 use room::Names;
 use rules::Precedence;
 use setbacks::Setbacks;
+use stems::Stems;
 
 /// The model of machines and units, and the decisions about them.
 ///
@@ -94,12 +99,12 @@ pub struct Placement {
     units: Vec<Unit>,
     free_units: Vec<UnitIx>,
     by_name: FxHashMap<UnitName, UnitIx>,
-    sorted: BTreeMap<UnitName, UnitIx>,
+    stems: Stems,
     /// The global units that are wanted.
     globals: FxHashSet<UnitIx>,
     classes: Classes,
-    /// The class that was asked for last: instances of a template come one after the other.
-    last_class: ClassIx,
+    /// The class that was asked for last, by what: instances of a template come one after the other.
+    last_class: Option<(Arc<UnitRequirements>, ClassIx)>,
     /// The classes that name a unit in `MachineOf=`.
     followers: FxHashMap<UnitIx, Vec<ClassIx>>,
     selectors: Selectors,

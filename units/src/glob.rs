@@ -36,6 +36,8 @@ struct Parsed {
     text: Box<str>,
     tokens: Vec<Token>,
     literal: Option<Box<str>>,
+    /// What stands before and after its only wildcard, a `*`: as good as all patterns are such.
+    ends: Option<(Box<str>, Box<str>)>,
 }
 
 enum Token {
@@ -63,6 +65,10 @@ impl Glob {
     pub fn matches(&self, name: &str) -> bool {
         if let Some(literal) = self.literal() {
             return literal == name;
+        }
+        if let Some((begin, end)) = &self.0.ends {
+            let rest = name.strip_prefix(&**begin).and_then(|rest| rest.strip_suffix(&**end));
+            return rest.is_some_and(|rest| !rest.contains('/'));
         }
         let tokens = &self.0.tokens;
         let (mut token, mut rest) = (0, name);
@@ -159,6 +165,16 @@ fn parse(text: &str) -> Result<Vec<Token>, &'static str> {
     Ok(tokens)
 }
 
+/// Returns what stands before and after the only wildcard, if it is a `*`.
+fn ends(tokens: &[Token]) -> Option<(Box<str>, Box<str>)> {
+    let many = tokens.iter().position(|token| matches!(token, Token::Many))?;
+    let literal = |tokens: &[Token]| {
+        let chars = tokens.iter().map(|t| if let Token::Char(c) = t { Some(*c) } else { None });
+        chars.collect::<Option<String>>().map(String::into_boxed_str)
+    };
+    Some((literal(&tokens[..many])?, literal(&tokens[many + 1..])?))
+}
+
 fn class(chars: &mut Peekable<Chars<'_>>) -> Result<Token, &'static str> {
     let negated = chars.next_if_eq(&'^').is_some();
     let mut ranges = Vec::new();
@@ -187,7 +203,8 @@ impl FromStr for Glob {
             parse(text).map_err(|why| GlobError { pattern: text.chars().take(80).collect(), why })?;
         let literal = tokens.iter().map(|t| if let Token::Char(c) = t { Some(*c) } else { None });
         let literal = literal.collect::<Option<String>>().map(String::into_boxed_str);
-        Ok(Self(Arc::new(Parsed { text: text.into(), tokens, literal })))
+        let ends = ends(&tokens);
+        Ok(Self(Arc::new(Parsed { text: text.into(), tokens, literal, ends })))
     }
 }
 
@@ -196,7 +213,7 @@ impl From<&UnitName> for Glob {
     fn from(name: &UnitName) -> Self {
         let tokens = name.as_str().chars().map(Token::Char).collect();
         let (text, literal) = (Self::escape(name.as_str()).into(), Some(name.as_str().into()));
-        Self(Arc::new(Parsed { text, tokens, literal }))
+        Self(Arc::new(Parsed { text, tokens, literal, ends: None }))
     }
 }
 

@@ -92,11 +92,8 @@ impl Classes {
         &mut self.all[class as usize]
     }
 
-    /// Finds the class with these requirements; `guess` is looked at first.
-    pub(super) fn find(&self, requirements: &Arc<UnitRequirements>, guess: ClassIx) -> Option<ClassIx> {
-        if Arc::ptr_eq(&self.get(guess).requirements, requirements) {
-            return Some(guess);
-        }
+    /// Finds the class with these requirements.
+    pub(super) fn find(&self, requirements: &Arc<UnitRequirements>) -> Option<ClassIx> {
         self.by_requirements.get(requirements).copied()
     }
 

@@ -1,24 +1,28 @@
 //! How units come into classes and leave them, and what a class takes into use.
 
-use std::{ops::Bound, sync::Arc};
+use std::sync::Arc;
 
 use flotilla_units::{Glob, Is, PreferTerm, Preference, Selector, UnitName, UnitRequirements};
 
 use super::{
     Placement,
     classes::{Class, ClassIx, SelectorIx, meets},
-    model::UnitIx,
+    model::{UnitIx, machines_with},
     patterns::{PatternIx, beginning, siblings_of},
 };
 
 impl Placement {
     /// Returns the class of these requirements with one unit more in it.
     pub(super) fn join_class(&mut self, requirements: &Arc<UnitRequirements>) -> ClassIx {
-        let class = match self.classes.find(requirements, self.last_class) {
-            Some(class) => class,
-            None => self.make_class(requirements),
+        let class = match &self.last_class {
+            Some((last, class)) if Arc::ptr_eq(last, requirements) => *class,
+            _ => {
+                let known = self.classes.find(requirements);
+                let class = known.unwrap_or_else(|| self.make_class(requirements));
+                self.last_class = Some((requirements.clone(), class));
+                class
+            }
         };
-        self.last_class = class;
         self.classes.get_mut(class).units += 1;
         class
     }
@@ -33,9 +37,7 @@ impl Placement {
         if it.units > 0 {
             return;
         }
-        if self.last_class == class {
-            self.last_class = 0;
-        }
+        self.last_class.take_if(|(_, last)| *last == class);
         let gone = self.classes.remove(class);
         gone.used_selectors().for_each(|selector| self.selectors.release(selector));
         for pattern in &gone.follows {
@@ -96,8 +98,8 @@ impl Placement {
 
     /// A new selector asks every machine once; from then on it is kept.
     fn use_selector(&mut self, wanted: &Selector) -> SelectorIx {
-        let machines = self.machines_with(|view| meets(&view.metadata, wanted));
-        self.selectors.acquire(wanted, || machines)
+        let machines = &self.machines;
+        self.selectors.acquire(wanted, || machines_with(machines, |view| meets(&view.metadata, wanted)))
     }
 
     /// Has a unit know where the others of its template are, or not any more.
@@ -106,8 +108,8 @@ impl Placement {
         if it.siblings.is_some() == counts {
             return;
         }
-        let glob = if counts { siblings_of(&it.name) } else { None };
-        let siblings = glob.map(|glob| self.use_pattern(&glob));
+        let name = it.name.clone();
+        let siblings = if counts { self.use_siblings(&name) } else { None };
         if let Some(pattern) = siblings {
             self.patterns.get_mut(pattern).counted += 1;
         }
@@ -144,6 +146,15 @@ impl Placement {
         }
     }
 
+    fn use_siblings(&mut self, name: &UnitName) -> Option<PatternIx> {
+        if let Some(pattern) = self.patterns.acquire_last_siblings(name) {
+            return Some(pattern);
+        }
+        let pattern = self.use_pattern(&siblings_of(name)?);
+        self.patterns.last_siblings = Some((name.clone(), pattern));
+        Some(pattern)
+    }
+
     fn use_pattern(&mut self, glob: &Glob) -> PatternIx {
         let (pattern, new) = self.patterns.acquire(glob);
         if new {
@@ -163,12 +174,8 @@ impl Placement {
             Some(name) => self.by_name.get(name).copied().into_iter().collect(),
             None => {
                 let begin = beginning(&glob);
-                self.sorted
-                    .range::<str, _>((Bound::Included(begin), Bound::Unbounded))
-                    .take_while(|(name, _)| name.as_str().starts_with(begin))
-                    .filter(|(name, _)| glob.matches(name.as_str()))
-                    .map(|(_, unit)| *unit)
-                    .collect()
+                let begun = self.stems.beginning_with(begin);
+                begun.filter(|unit| glob.matches(self.unit(*unit).name.as_str())).collect()
             }
         }
     }

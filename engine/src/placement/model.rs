@@ -52,6 +52,8 @@ pub(super) struct Unit {
     /// A class names it in `MachineOf=`.
     pub(super) leads: bool,
     pub(super) touched: bool,
+    /// Its place among the names with its stem.
+    pub(super) at: u32,
 }
 
 #[derive(Debug, Clone)]
@@ -127,6 +129,7 @@ impl Placement {
             group: None,
             leads: false,
             touched: false,
+            at: 0,
         };
         let ix = match self.free_units.pop() {
             Some(ix) => {
@@ -139,7 +142,7 @@ impl Placement {
             }
         };
         self.by_name.insert(name.clone(), ix);
-        self.sorted.insert(name.clone(), ix);
+        self.units[ix as usize].at = self.stems.insert(name.as_str(), ix);
         ix
     }
 
@@ -158,7 +161,10 @@ impl Placement {
         if it.status == Status::Unknown && !it.leads {
             let name = it.name.clone();
             if self.by_name.remove(&name).is_some() {
-                self.sorted.remove(&name);
+                let at = self.unit(unit).at;
+                if let Some(moved) = self.stems.remove(name.as_str(), at) {
+                    self.units[moved as usize].at = at;
+                }
                 self.restless.remove(&unit);
                 self.setbacks.forget(unit);
                 self.free_units.push(unit);
@@ -451,15 +457,15 @@ impl Placement {
         self.leave_class(old);
         self.refresh(unit);
     }
+}
 
-    /// Returns every machine that lives and of whose metadata something holds.
-    pub(super) fn machines_with(&self, holds: impl Fn(&MachineView) -> bool) -> Bits {
-        let mut bits = Bits::default();
-        for (slot, machine) in (0..).zip(&self.machines) {
-            if machine.view.as_ref().is_some_and(&holds) {
-                bits.set(slot);
-            }
+/// Returns every machine that lives and of whose metadata something holds.
+pub(super) fn machines_with(machines: &[Machine], holds: impl Fn(&MachineView) -> bool) -> Bits {
+    let mut bits = Bits::default();
+    for (slot, machine) in (0..).zip(machines) {
+        if machine.view.as_ref().is_some_and(&holds) {
+            bits.set(slot);
         }
-        bits
     }
+    bits
 }

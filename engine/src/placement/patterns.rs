@@ -15,6 +15,7 @@ use super::{
     bits::{Slot, Tally},
     classes::ClassIx,
     model::UnitIx,
+    stems::stem,
 };
 
 pub(super) type PatternIx = u32;
@@ -63,6 +64,10 @@ pub(super) struct Patterns {
     lengths: BTreeMap<usize, u32>,
     matches: Vec<Box<[PatternIx]>>,
     match_of: FxHashMap<Box<[PatternIx]>, MatchIx>,
+    /// Room for what matches a name, kept so that nobody has to ask for memory for each.
+    found: Vec<PatternIx>,
+    /// An instance, and the pattern of its template's: instances come one after the other.
+    pub(super) last_siblings: Option<(UnitName, PatternIx)>,
 }
 
 impl Default for Patterns {
@@ -78,6 +83,8 @@ impl Default for Patterns {
             lengths: BTreeMap::new(),
             matches: vec![none.clone()],
             match_of: FxHashMap::from_iter([(none, 0)]),
+            found: Vec::new(),
+            last_siblings: None,
         }
     }
 }
@@ -144,6 +151,21 @@ impl Patterns {
         (ix, true)
     }
 
+    /// Takes the pattern of a template's instances into use, where it was the last one that was asked for.
+    pub(super) fn acquire_last_siblings(&mut self, name: &UnitName) -> Option<PatternIx> {
+        let (last, pattern) = self.last_siblings.as_ref()?;
+        let suffix = |name: &UnitName| name.as_str().rfind('.').unwrap_or(0);
+        let (of_last, of_name) = (suffix(last), suffix(name));
+        let are_siblings = stem(last.as_str()) == stem(name.as_str())
+            && last.as_str()[of_last..] == name.as_str()[of_name..]
+            && name.instance().is_some();
+        if !are_siblings {
+            return None;
+        }
+        self.all[*pattern as usize].users += 1;
+        Some(*pattern)
+    }
+
     /// Gives a pattern back. `true` when nobody uses it any more: it matches nothing from now on, and
     /// once the units it matched are told, [`Patterns::retire`] makes its number free.
     pub(super) fn release(&mut self, ix: PatternIx) -> bool {
@@ -153,6 +175,7 @@ impl Patterns {
             return false;
         }
         let glob = pattern.glob.clone();
+        self.last_siblings.take_if(|(_, last)| *last == ix);
         self.by_text.remove(glob.as_str());
         let (index, key) = match glob.literal() {
             Some(name) => (&mut self.exact, name),
@@ -184,20 +207,23 @@ impl Patterns {
         if self.by_text.is_empty() {
             return 0;
         }
-        let mut found: Vec<PatternIx> = self.exact.get(name).cloned().unwrap_or_default();
+        let mut found = std::mem::take(&mut self.found);
+        found.clear();
+        found.extend(self.exact.get(name).into_iter().flatten());
         for length in self.lengths.keys() {
             let Some(begin) = name.get(..*length) else { continue };
             let candidates = self.begins.get(begin).into_iter().flatten().copied();
             found.extend(candidates.filter(|ix| self.all[*ix as usize].glob.matches(name)));
         }
         found.sort_unstable();
-        let found = found.into_boxed_slice();
-        if let Some(known) = self.match_of.get(&found) {
-            return *known;
-        }
-        let ix = self.matches.len() as MatchIx;
-        self.matches.push(found.clone());
-        self.match_of.insert(found, ix);
+        let known = self.match_of.get(found.as_slice()).copied();
+        let ix = known.unwrap_or_else(|| {
+            let (ix, set) = (self.matches.len() as MatchIx, Box::from(found.as_slice()));
+            self.matches.push(Box::clone(&set));
+            self.match_of.insert(set, ix);
+            ix
+        });
+        self.found = found;
         ix
     }
 
