@@ -35,6 +35,7 @@ mod classes;
 mod decide;
 mod entries;
 mod explain;
+mod keys;
 mod levels;
 mod membership;
 mod model;
@@ -42,6 +43,7 @@ mod moves;
 mod patterns;
 mod preempt;
 mod ranking;
+mod rankings;
 mod rebalance;
 mod room;
 mod rules;
@@ -69,9 +71,11 @@ use batch::Batch;
 pub(crate) use batch::GroupIx;
 use bits::{Bits, Slot};
 use classes::{ClassIx, Classes, Selectors};
+use keys::Keys;
 use levels::Levels;
 use model::{Entry, Machine, Status, Unit, UnitIx};
 use patterns::{MatchIx, Patterns};
+use rankings::Rankings;
 use room::Names;
 use rules::Precedence;
 use setbacks::Setbacks;
@@ -108,7 +112,9 @@ pub struct Placement {
     /// The classes that name a unit in `MachineOf=`.
     followers: FxHashMap<UnitIx, Vec<ClassIx>>,
     selectors: Selectors,
+    keys: Keys,
     patterns: Patterns,
+    rankings: Rankings,
     batch: Batch,
     /// Grows with everything that may let a unit go where it could not.
     age: u64,

@@ -8,6 +8,7 @@ use rustc_hash::{FxHashMap, FxHashSet};
 use super::{
     batch::GroupIx,
     bits::{Bits, Slot},
+    keys::KeyIx,
     model::UnitIx,
     patterns::PatternIx,
     room::Amount,
@@ -24,6 +25,8 @@ pub(super) struct Class {
     pub(super) selectors: Vec<SelectorIx>,
     /// The keys of `Spread=`, each as the machines that have it.
     pub(super) spread: Vec<SelectorIx>,
+    /// The keys that it is spread over: those it has to, then those it wishes with their weight, which is not 0.
+    pub(super) keys: Vec<(KeyIx, i32)>,
     pub(super) leaders: Vec<UnitIx>,
     /// `MachineOf=` with wildcards.
     pub(super) follows: Vec<PatternIx>,

@@ -9,14 +9,14 @@ use super::{
     levels::Cursor,
     model::{Entry, Status, UnitIx},
     patterns::Waiter,
-    ranking::Ranking,
+    rankings::Kept,
     rules::Stay,
 };
 
 /// Which machine of a set the next unit of a group gets.
 enum Choice {
     Lightest(Bits, Cursor),
-    Ranked(Ranking),
+    Ranked(Box<Kept>),
 }
 
 impl Placement {
@@ -243,8 +243,11 @@ impl Placement {
         }
     }
 
-    fn order(&self, group: GroupIx, first: UnitIx) -> Order {
+    fn order(&mut self, group: GroupIx, first: UnitIx) -> Order {
         let key = self.batch.group(group).key;
+        // One that is alone comes first however constrained it is.
+        let alone =
+            self.batch.queue.is_empty() && self.batch.ready.is_empty() && self.batch.globals.is_empty();
         let class = self.classes.get(key.class);
         let phase = if !class.replaces.is_empty() {
             // First, so that nobody is placed only to be pushed away again.
@@ -264,8 +267,10 @@ impl Placement {
             6
         };
         // How constrained they are only matters between several, and is not known of those that others lead.
-        let room = if phase >= 3 && phase != 5 { self.candidates(first, &[]).count() } else { 0 };
-        (-class.requirements.priority, phase, room, self.unit(first).name.clone())
+        let priority = -class.requirements.priority;
+        let compared = phase >= 3 && phase != 5 && (!alone || key.leads);
+        let room = if compared { self.how_many_take(first) } else { 0 };
+        (priority, phase, room, self.unit(first).name.clone())
     }
 
     fn place_group(&mut self, group: GroupIx, limit: usize, out: &mut Vec<Decision>) {
@@ -276,35 +281,43 @@ impl Placement {
         if key.leads || !self.classes.get(key.class).leaders.is_empty() {
             return self.place_bundles(group, limit, out);
         }
-        let set = self.candidates(first, &[]);
         let class = self.classes.get(key.class);
         let closes = key.matched != 0 || !class.conflicts.is_empty();
         let mut choice = if class.ranked {
-            Choice::Ranked(Ranking::new(self, &[first], &set))
+            Choice::Ranked(Box::new(self.ranking_for(key.class, first)))
         } else {
-            Choice::Lightest(set, Cursor::default())
+            Choice::Lightest(self.candidates(first, &[]), Cursor::default())
         };
-        while let Some(unit) = self.batch.first(&self.units, group) {
+        let stuck = loop {
+            let Some(unit) = self.batch.first(&self.units, group) else { break None };
             if out.len() >= limit {
-                return self.batch.set_state(group, State::Ready);
+                break None;
             }
             let slot = match &mut choice {
                 Choice::Lightest(set, cursor) => self.levels.first(set, cursor),
-                Choice::Ranked(ranking) => ranking.best(),
+                Choice::Ranked(kept) => kept.ranking.best(),
             };
-            let Some(slot) = slot else {
-                self.make_room(group, unit, limit, out);
-                return self.stick(group, &[unit]);
-            };
+            let Some(slot) = slot else { break Some(unit) };
             self.place(unit, slot, out);
             let closed = closes && self.is_blocked(unit, slot);
             match &mut choice {
                 Choice::Lightest(set, _) if closed => set.clear(slot),
                 Choice::Lightest(..) => {}
-                Choice::Ranked(ranking) => ranking.placed(self, slot, closed),
+                Choice::Ranked(kept) => kept.placed(self, slot, closed),
             }
+        };
+        if let Choice::Ranked(kept) = choice {
+            self.rankings.keep(*kept);
         }
-        self.batch.set_state(group, State::Idle);
+        match stuck {
+            Some(unit) => {
+                self.make_room(group, unit, limit, out);
+                self.stick(group, &[unit]);
+            }
+            // What a limit left over goes on in the next call.
+            None if self.batch.waiting_in(group) > 0 => self.batch.set_state(group, State::Ready),
+            None => self.batch.set_state(group, State::Idle),
+        }
     }
 
     /// Lets a group wait until something changes that these units wait for.

@@ -22,6 +22,8 @@ impl Placement {
             Entry::Departing => machine.leaving.insert(unit),
         };
         machine.load += 1;
+        self.rankings.note(slot, self.machines.len());
+        let machine = &self.machines[slot as usize];
         if machine.is_open() {
             let load = machine.load;
             self.levels.remove(slot, load - 1);
@@ -49,6 +51,8 @@ impl Placement {
             Entry::Departing => machine.leaving.remove(&unit),
         };
         machine.load -= 1;
+        self.rankings.note(slot, self.machines.len());
+        let machine = &self.machines[slot as usize];
         if machine.is_open() {
             let load = machine.load;
             self.levels.remove(slot, load + 1);
@@ -97,6 +101,9 @@ impl Placement {
     }
 
     fn tally(&mut self, pattern: PatternIx, slot: Slot, entry: Entry, add: bool) {
+        if entry == Entry::Placed {
+            self.count_value(pattern, slot, 1, add);
+        }
         let it = self.patterns.get_mut(pattern);
         if add {
             it.matched.add(slot);
@@ -139,6 +146,7 @@ impl Placement {
     pub(super) fn tally_owned(&mut self, unit: UnitIx, slot: Slot, entry: Entry, add: bool) {
         let class = self.classes.get(self.unit(unit).class);
         if !class.reserve.is_empty() {
+            self.rankings.note(slot, self.machines.len());
             let used = &mut self.machines[slot as usize].used;
             if add {
                 used.add(&class.reserve);

@@ -38,6 +38,7 @@ impl Placement {
             return;
         }
         self.last_class.take_if(|(_, last)| *last == class);
+        self.rankings.forget(class);
         let gone = self.classes.remove(class);
         gone.used_selectors().for_each(|selector| self.selectors.release(selector));
         for pattern in &gone.follows {
@@ -79,6 +80,9 @@ impl Placement {
                 PreferTerm::Spread(key) => class.wishes.spread.push((weight, key.clone())),
             }
         }
+        let wished = class.wishes.spread.iter().map(|(weight, key)| (key.as_str(), *weight));
+        let spread = it.spread.iter().map(|key| (key.as_str(), 0)).chain(wished);
+        class.keys = spread.map(|(key, weight)| (self.use_key(key), weight)).collect();
         class.reserve = self.resources.amount(&it.reserve);
         class.ranked = !class.reserve.is_empty() || !it.prefer.is_empty() || !it.spread.is_empty();
         class.counts_siblings =
@@ -111,7 +115,11 @@ impl Placement {
         let name = it.name.clone();
         let siblings = if counts { self.use_siblings(&name) } else { None };
         if let Some(pattern) = siblings {
-            self.patterns.get_mut(pattern).counted += 1;
+            let it = self.patterns.get_mut(pattern);
+            it.counted += 1;
+            if it.counted == 1 {
+                self.recount(pattern);
+            }
         }
         if let Some(before) = std::mem::replace(&mut self.units[unit as usize].siblings, siblings) {
             self.patterns.get_mut(before).counted -= 1;

@@ -200,6 +200,12 @@ impl Placement {
             return;
         }
         self.age += 1;
+        let metadata = |view: &Option<MachineView>| view.as_ref().map(|view| view.metadata.clone());
+        let (had, has) = (metadata(&machine.view), metadata(&view));
+        if had != has {
+            self.count_values_on(slot, false);
+        }
+        let machine = &mut self.machines[slot as usize];
         let before = std::mem::replace(&mut machine.view, view);
         self.setbacks.forgive(slot);
         let capacity = machine.view.as_ref().map(|view| view.capacity.clone()).unwrap_or_default();
@@ -210,7 +216,19 @@ impl Placement {
         let leaving: Vec<UnitIx> = machine.leaving.iter().copied().collect();
         let host = |view: Option<&MachineView>| view.map(|view| view.host.to_ascii_lowercase());
         let (was, is) = (host(before.as_ref()), host(machine.view.as_ref()));
-        self.selectors.set_machine(slot, machine.view.as_ref().map(|view| &view.metadata));
+        self.selectors.set_machine(slot, has.as_ref());
+        self.rankings.note(slot, self.machines.len());
+        if had != has {
+            self.keys.set_machine(slot, has.as_ref());
+            self.count_values_on(slot, true);
+            // One that dies is closed to all; those that were ranked with other values have to be divided anew.
+            if has.is_some() {
+                self.rankings.clear();
+            }
+            if self.keys.is_stale(self.machines.len()) {
+                self.renumber_keys();
+            }
+        }
         if open {
             self.levels.insert(slot, load);
             self.open.set(slot);
@@ -313,6 +331,7 @@ impl Placement {
             }
         }
         self.setbacks.renumber(&new_of);
+        self.renumber_keys();
         let moved = |slot: &Slot| new_of[*slot as usize];
         self.by_host.values_mut().for_each(|slots| *slots = slots.iter().filter_map(moved).collect());
         self.living = self.living.iter().filter_map(|(id, slot)| Some((*id, moved(slot)?))).collect();

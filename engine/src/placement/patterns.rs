@@ -46,6 +46,8 @@ pub(super) struct Pattern {
     pub(super) waiters: FxHashSet<Waiter>,
     /// Each one less counts, and not only the last: somebody asks how many there are.
     pub(super) counted: u32,
+    /// Where it is counted, the units of `placed` on living machines by the value of each key (`keys`).
+    pub(super) values: Vec<Vec<u32>>,
     /// Of a template's instances: how many of them ask for each `MaxPerMachine=`. The least holds for all.
     pub(super) caps: BTreeMap<u32, u32>,
     /// The classes that have it in `MachineOf=`.
@@ -105,6 +107,11 @@ impl Patterns {
         &mut self.all[pattern as usize]
     }
 
+    /// Tells of each pattern, in the order of their numbers, whether it is counted.
+    pub(super) fn counted(&self) -> impl Iterator<Item = bool> {
+        self.all.iter().map(|pattern| pattern.counted > 0)
+    }
+
     /// Returns the patterns of an interned set, in order.
     pub(super) fn matches(&self, set: MatchIx) -> &[PatternIx] {
         &self.matches[set as usize]
@@ -126,6 +133,7 @@ impl Patterns {
             replacing: Tally::default(),
             waiters: FxHashSet::default(),
             counted: 0,
+            values: Vec::new(),
             caps: BTreeMap::new(),
             followers: Vec::new(),
         };

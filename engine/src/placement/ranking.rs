@@ -1,9 +1,9 @@
 //! Machines in the order in which units that reserve, wish or spread want them.
 //!
-//! Owned by one run of a group: it is made from the model when the run begins, and told of each unit that the
-//! run places. Machines with equal values of the keys that are spread over are a cell; each cell is a
-//! tournament over its machines, and the best of each cell play another. Making it costs a look at every
-//! machine of the set, each unit then the logarithm of it.
+//! Owned by one run of a group: it is made from the model, or kept from an earlier run (`rankings`), when the run
+//! begins, and told of each unit that the run places. Machines with equal values of the keys that are spread over are a
+//! cell; each cell is a tournament over its machines, and the best of each cell play another. Making it costs a look
+//! at every machine of the set, each unit then the logarithm of it.
 //!
 //! ```text
 //! fewest instances in the value ─► most wishes met ─► least dominant share ─► fewest units ─► lowest id
@@ -14,6 +14,7 @@ use rustc_hash::FxHashMap;
 use super::{
     Placement,
     bits::{Bits, Slot},
+    keys::KeyIx,
     model::UnitIx,
     patterns::PatternIx,
     room::Amount,
@@ -25,24 +26,24 @@ type Worth = (i32, u32, u32);
 
 /// What decides between cells: instances per value, the earlier key the more, then the best machine's worth
 /// with what the cell itself is worth.
-type CellWorth = (u128, i32, u32, u32, usize);
+type CellWorth = (u128, i32, u32, u32, u32);
 
 const FULL: Worth = (i32::MAX, u32::MAX, u32::MAX);
-const EMPTY: CellWorth = (u128::MAX, i32::MAX, u32::MAX, u32::MAX, usize::MAX);
+const EMPTY: CellWorth = (u128::MAX, i32::MAX, u32::MAX, u32::MAX, u32::MAX);
 
 /// A tournament: the root is the least of the leaves, the leftmost of equals.
 #[derive(Debug)]
 struct Tree<W> {
     size: usize,
-    nodes: Vec<(W, usize)>,
+    nodes: Vec<(W, u32)>,
 }
 
 impl<W: Ord + Copy> Tree<W> {
     fn new(leaves: &[W], none: W) -> Self {
         let size = leaves.len().next_power_of_two();
-        let mut nodes = vec![(none, usize::MAX); 2 * size];
-        for (at, leaf) in leaves.iter().enumerate() {
-            nodes[size + at] = (*leaf, at);
+        let mut nodes = vec![(none, u32::MAX); 2 * size];
+        for (at, leaf) in (0..).zip(leaves) {
+            nodes[size + at as usize] = (*leaf, at);
         }
         for at in (1..size).rev() {
             nodes[at] = nodes[2 * at].min(nodes[2 * at + 1]);
@@ -50,8 +51,8 @@ impl<W: Ord + Copy> Tree<W> {
         Self { size, nodes }
     }
 
-    fn set(&mut self, leaf: usize, worth: W) {
-        let mut at = self.size + leaf;
+    fn set(&mut self, leaf: u32, worth: W) {
+        let mut at = self.size + leaf as usize;
         self.nodes[at] = (worth, leaf);
         while at > 1 {
             at /= 2;
@@ -59,14 +60,15 @@ impl<W: Ord + Copy> Tree<W> {
         }
     }
 
-    fn best(&self) -> (W, usize) {
+    fn best(&self) -> (W, u32) {
         self.nodes[1]
     }
 }
 
 /// How many instances there are for each value of a key.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Values {
+    key: KeyIx,
     /// What a value with the fewest is worth; 0 for a key that has to be spread over.
     weight: i32,
     counts: Vec<u32>,
@@ -79,6 +81,10 @@ struct Values {
 }
 
 impl Values {
+    const fn new(key: KeyIx, weight: i32) -> Self {
+        Self { key, weight, counts: Vec::new(), open: Vec::new(), least: 0, at_least: 0 }
+    }
+
     /// Finds the fewest again; tells whether that changed.
     fn settle(&mut self) -> bool {
         let open = self.counts.iter().zip(&self.open).filter(|(_, open)| **open > 0);
@@ -88,16 +94,25 @@ impl Values {
     }
 }
 
-/// A cell being filled: its value of each key, its machines with their place in the order of ids.
-type Members = (Vec<usize>, Vec<(Slot, usize)>);
+/// A cell's number and a machine's place in it.
+type Place = (u32, u32);
+
+/// The place of a machine that has none.
+const NOWHERE: Place = (u32::MAX, u32::MAX);
 
 #[derive(Debug)]
 struct Cell {
     /// Its value of each key.
-    values: Vec<usize>,
+    values: Box<[u32]>,
     /// With their place in the order of ids.
-    machines: Vec<(Slot, usize)>,
+    machines: Vec<(Slot, u32)>,
     tree: Tree<Worth>,
+}
+
+impl Cell {
+    fn is_full(&self) -> bool {
+        self.tree.best().0 == FULL
+    }
 }
 
 /// The order of a set of machines for some units that go together; the first of them is who is spread.
@@ -111,95 +126,137 @@ pub(super) struct Ranking {
     hard: usize,
     keys: Vec<Values>,
     cells: Vec<Cell>,
-    /// The cell and place in it of each machine.
-    place: FxHashMap<Slot, (usize, usize)>,
+    /// By slot.
+    place: Vec<Place>,
     top: Tree<CellWorth>,
 }
 
 impl Ranking {
     pub(super) fn new(core: &Placement, units: &[UnitIx], set: &Bits) -> Self {
-        let ask = core.ask_of(units);
-        let spreads = |unit: &&UnitIx| core.spread_keys(**unit).next().is_some();
-        let spread = units.iter().find(spreads).copied();
-        let names: Vec<(&str, i32)> = spread.map(|u| core.spread_keys(u).collect()).unwrap_or_default();
-        let hard = names.iter().filter(|(_, weight)| *weight == 0).count();
-        let mut numbers: Vec<FxHashMap<&str, usize>> = vec![FxHashMap::default(); names.len()];
-        let mut keys: Vec<Values> =
-            names.iter().map(|(_, weight)| Values { weight: *weight, ..Values::default() }).collect();
-        let mut cell_of: FxHashMap<Vec<usize>, usize> = FxHashMap::default();
-        let mut members: Vec<Members> = Vec::new();
+        let spread = spread_of(core, units);
+        let keys = spread.map(|unit| &*core.classes.get(core.unit(unit).class).keys).unwrap_or_default();
+        let hard = keys.iter().filter(|(_, weight)| *weight == 0).count();
+        let mut it = Self {
+            units: units.to_vec(),
+            ask: core.ask_of(units),
+            counts: spread.is_some_and(|unit| core.unit(unit).siblings.is_some()),
+            hard,
+            keys: keys.iter().map(|(key, weight)| Values::new(*key, *weight)).collect(),
+            cells: Vec::new(),
+            place: Vec::new(),
+            top: Tree::new(&[], EMPTY),
+        };
+        it.divide(core, set);
+        for at in 0..it.cells.len() {
+            let machines = it.cells[at].machines.iter();
+            let worths: Vec<Worth> = machines.map(|(slot, _)| core.worth(units, &it.ask, *slot)).collect();
+            it.cells[at].tree = Tree::new(&worths, FULL);
+        }
+        it.begin(core);
+        it
+    }
+
+    /// Divides a set of machines into cells.
+    fn divide(&mut self, core: &Placement, set: &Bits) {
+        let mut cell_of: FxHashMap<Box<[u32]>, u32> = FxHashMap::default();
         let mut slots: Vec<Slot> = set.iter().collect();
         if core.disordered {
             slots.sort_by_key(|slot| core.machine(*slot).id);
         }
-        for (order, slot) in slots.into_iter().enumerate() {
-            let values: Vec<usize> = (names.iter().zip(&mut numbers).zip(&mut keys))
-                .map(|(((key, _), numbers), values)| {
-                    // A machine without the key is like one with a value of its own kind.
-                    let value = core.value_of(slot, key).unwrap_or("");
-                    let number = numbers.len();
-                    *numbers.entry(value).or_insert_with(|| {
-                        values.counts.push(0);
-                        values.open.push(0);
-                        number
-                    })
-                })
-                .collect();
-            let cell = *cell_of.entry(values.clone()).or_insert_with(|| {
-                members.push((values, Vec::new()));
-                members.len() - 1
+        let mut values = Vec::with_capacity(self.keys.len());
+        for (order, slot) in (0..).zip(slots) {
+            values.clear();
+            values.extend(self.keys.iter().map(|of| core.keys.value(of.key, slot)));
+            let cell = cell_of.get(values.as_slice()).copied().unwrap_or_else(|| {
+                let cell = self.cells.len() as u32;
+                let values: Box<[u32]> = values.as_slice().into();
+                self.cells.push(Cell {
+                    values: values.clone(),
+                    machines: Vec::new(),
+                    tree: Tree::new(&[], FULL),
+                });
+                cell_of.insert(values, cell);
+                cell
             });
-            members[cell].1.push((slot, order));
+            let machines = &mut self.cells[cell as usize].machines;
+            if self.place.len() <= slot as usize {
+                self.place.resize(slot as usize + 1, NOWHERE);
+            }
+            self.place[slot as usize] = (cell, machines.len() as u32);
+            machines.push((slot, order));
         }
-        for (slot, count) in spread.map(|unit| core.siblings_placed(unit)).unwrap_or_default() {
-            for (at, (key, _)) in names.iter().enumerate() {
-                let number = numbers[at].get(core.value_of(slot, key).unwrap_or(""));
-                if let Some(number) = number {
-                    keys[at].counts[*number] += count;
-                }
+    }
+
+    /// Takes in for which unit it is asked next, one of the same class.
+    pub(super) fn ask_for(&mut self, unit: UnitIx) {
+        self.units.clear();
+        self.units.push(unit);
+    }
+
+    /// Takes in how many instances there are for each value, and compares the cells.
+    pub(super) fn begin(&mut self, core: &Placement) {
+        let spread = spread_of(core, &self.units);
+        for of in &mut self.keys {
+            of.counts.clear();
+            of.counts.resize(core.keys.values(of.key), 0);
+            of.open.clear();
+            of.open.resize(of.counts.len(), 0);
+            let Some(unit) = spread else { continue };
+            core.instances(unit, of.key).zip(&mut of.counts).for_each(|(there, count)| *count = there);
+            // It is none of the others.
+            if core.unit(unit).siblings.is_some() {
+                let own = core.unit(unit).placed.iter().filter(|slot| core.lives(*slot));
+                own.for_each(|slot| of.counts[core.keys.value(of.key, slot) as usize] -= 1);
             }
         }
-        let mut place = FxHashMap::default();
-        let mut cells = Vec::with_capacity(members.len());
-        for (values, machines) in members {
-            let worths: Vec<Worth> =
-                machines.iter().map(|(slot, _)| core.worth(units, &ask, *slot)).collect();
-            place.extend(machines.iter().enumerate().map(|(at, (slot, _))| (*slot, (cells.len(), at))));
-            values.iter().zip(&mut keys).for_each(|(value, key)| key.open[*value] += 1);
-            cells.push(Cell { values, machines, tree: Tree::new(&worths, FULL) });
+        for cell in self.cells.iter().filter(|cell| !cell.is_full()) {
+            cell.values.iter().zip(&mut self.keys).for_each(|(value, of)| of.open[*value as usize] += 1);
         }
-        for key in &mut keys {
-            key.settle();
+        for of in &mut self.keys {
+            of.settle();
         }
-        let counts = spread.is_some_and(|unit| core.unit(unit).siblings.is_some());
-        let (units, top) = (units.to_vec(), Tree::new(&[], EMPTY));
-        let mut it = Self { units, ask, counts, hard, keys, cells, place, top };
-        let worths: Vec<CellWorth> = (0..it.cells.len()).map(|cell| it.cell_worth(cell)).collect();
-        it.top = Tree::new(&worths, EMPTY);
-        it
+        let worths: Vec<CellWorth> = (0..self.cells.len()).map(|cell| self.cell_worth(cell)).collect();
+        self.top = Tree::new(&worths, EMPTY);
+    }
+
+    /// Tells whether a machine has room for what they reserve.
+    pub(super) fn fits(&self, core: &Placement, slot: Slot) -> bool {
+        core.machine(slot).used.fits(&self.ask)
+    }
+
+    /// Takes in what a machine is worth now, if it may be taken; cells are compared by [`Ranking::begin`].
+    pub(super) fn set(&mut self, core: &Placement, slot: Slot, may: bool) {
+        let (cell, at) = self.place.get(slot as usize).copied().unwrap_or(NOWHERE);
+        let worth = if may { core.worth(&self.units, &self.ask, slot) } else { FULL };
+        if let Some(cell) = self.cells.get_mut(cell as usize) {
+            cell.tree.set(at, worth);
+        }
     }
 
     /// Returns the best machine.
     pub(super) fn best(&self) -> Option<Slot> {
         let (worth, cell) = self.top.best();
-        let cell = self.cells.get(cell).filter(|_| worth != EMPTY)?;
+        let cell = self.cells.get(cell as usize).filter(|_| worth != EMPTY)?;
         let (_, at) = cell.tree.best();
-        cell.machines.get(at).map(|(slot, _)| *slot)
+        cell.machines.get(at as usize).map(|(slot, _)| *slot)
     }
 
     /// Notes that a machine got such a unit; `closed` when it takes no more of them.
     pub(super) fn placed(&mut self, core: &Placement, slot: Slot, closed: bool) {
-        let Some((cell, at)) = self.place.get(&slot).copied() else { return };
-        let fits = core.machine(slot).used.fits(&self.ask);
-        let worth = if closed || !fits { FULL } else { core.worth(&self.units, &self.ask, slot) };
-        self.cells[cell].tree.set(at, worth);
-        let is_full = self.cells[cell].tree.best().0 == FULL;
+        let (cell, _) = self.place.get(slot as usize).copied().unwrap_or(NOWHERE);
+        let cell = cell as usize;
+        if cell >= self.cells.len() {
+            return;
+        }
+        self.set(core, slot, !closed && self.fits(core, slot));
+        let is_full = self.cells[cell].is_full();
         let mut all = false;
         for (key, value) in self.keys.iter_mut().zip(&self.cells[cell].values) {
-            let was_least = key.counts[*value] == key.least;
-            key.counts[*value] += u32::from(self.counts);
-            key.open[*value] -= u32::from(is_full);
-            let closed = is_full && key.open[*value] == 0;
+            let value = *value as usize;
+            let was_least = key.counts[value] == key.least;
+            key.counts[value] += u32::from(self.counts);
+            key.open[value] -= u32::from(is_full);
+            let closed = is_full && key.open[value] == 0;
             if key.weight != 0 && was_least && (self.counts || closed) {
                 key.at_least -= 1;
                 all |= key.at_least == 0 && key.settle();
@@ -212,11 +269,11 @@ impl Ranking {
             let touched = (0..self.cells.len()).filter(|at| all || shares(&self.cells[*at]));
             for other in touched.collect::<Vec<_>>() {
                 let worth = self.cell_worth(other);
-                self.top.set(other, worth);
+                self.top.set(other as u32, worth);
             }
         }
         let worth = self.cell_worth(cell);
-        self.top.set(cell, worth);
+        self.top.set(cell as u32, worth);
     }
 
     fn cell_worth(&self, cell: usize) -> CellWorth {
@@ -225,7 +282,7 @@ impl Ranking {
         if (wishes, share, units) == FULL {
             return EMPTY;
         }
-        let counts = self.keys.iter().zip(&it.values).map(|(key, value)| (key, key.counts[*value]));
+        let counts = self.keys.iter().zip(&it.values).map(|(key, value)| (key, key.counts[*value as usize]));
         let mut hard: u128 = 0;
         // 128 bits are shared by the keys: four of them can count to four thousand million each.
         let bits = 128 / u32::try_from(self.hard.max(1)).unwrap_or(128).min(128);
@@ -236,12 +293,25 @@ impl Ranking {
         let met =
             counts.skip(self.hard).filter(|(key, count)| *count == key.least).map(|(key, _)| key.weight);
         let wishes = wishes.saturating_sub(met.sum::<i32>());
-        let first = it.machines.get(at).map_or(usize::MAX, |(_, order)| *order);
+        let first = it.machines.get(at as usize).map_or(u32::MAX, |(_, order)| *order);
         (hard, wishes, share, units, first)
     }
 }
 
+/// Returns who of units that go together is spread.
+fn spread_of(core: &Placement, units: &[UnitIx]) -> Option<UnitIx> {
+    let spreads = |unit: &&UnitIx| !core.classes.get(core.unit(**unit).class).keys.is_empty();
+    units.iter().find(spreads).copied()
+}
+
 impl Placement {
+    /// Returns how many instances of a unit's template there are for each value of a key, it too, by the numbers of
+    /// the values.
+    fn instances(&self, unit: UnitIx, key: KeyIx) -> impl Iterator<Item = u32> {
+        let siblings = self.unit(unit).siblings.map(|siblings| self.patterns.get(siblings));
+        siblings.and_then(|siblings| siblings.values.get(key)).into_iter().flatten().copied()
+    }
+
     /// Returns the best of a set of machines for units that go there together.
     pub(super) fn best(&self, units: &[UnitIx], set: &Bits) -> Option<Slot> {
         if units.iter().any(|unit| self.is_ranked(*unit)) {

@@ -220,7 +220,11 @@ impl Pair {
 
     /// Takes over what the core decides, each decision judged by what was true right before it.
     fn decide(&mut self, limit: usize, count: &mut usize) {
+        // A copy has no rankings of earlier runs.
+        let anew = self.core.clone().decide(limit);
         let decisions = self.core.decide(limit);
+        assert_eq!(decisions, anew, "what was kept decides otherwise than what is made anew");
+        self.check_counts();
         *count += decisions.len();
         let mut bundle = BTreeSet::new();
         for (at, decision) in decisions.iter().enumerate() {
@@ -251,6 +255,24 @@ impl Pair {
                 }
             }
             self.take_over(decision);
+        }
+    }
+
+    /// What is counted with each entry is what there is.
+    fn check_counts(&self) {
+        let mut again = self.core.clone();
+        again.renumber_keys();
+        let numbers = (0..).zip(self.core.patterns.counted()).filter(|(_, counted)| *counted);
+        for (pattern, _) in numbers {
+            for key in 0..again.keys.len() {
+                let of = |core: &Placement| {
+                    let counts = core.patterns.get(pattern).values.get(key).cloned().unwrap_or_default();
+                    let mut counts: Vec<u32> = counts.into_iter().filter(|count| *count > 0).collect();
+                    counts.sort_unstable();
+                    counts
+                };
+                assert_eq!(of(&self.core), of(&again), "instances are counted wrongly");
+            }
         }
     }
 
