@@ -31,6 +31,7 @@ mod batch;
 mod bits;
 mod brief;
 mod bundle;
+mod by_name;
 mod classes;
 mod decide;
 mod entries;
@@ -70,6 +71,7 @@ pub use view::{Decision, MachineView, UnitView, Wanted};
 use batch::Batch;
 pub(crate) use batch::GroupIx;
 use bits::{Bits, Slot};
+use by_name::ByName;
 use classes::{ClassIx, Classes, Selectors};
 use keys::Keys;
 use levels::Levels;
@@ -102,7 +104,7 @@ pub struct Placement {
     levels: Levels,
     units: Vec<Unit>,
     free_units: Vec<UnitIx>,
-    by_name: FxHashMap<UnitName, UnitIx>,
+    by_name: ByName,
     stems: Stems,
     /// The global units that are wanted.
     globals: FxHashSet<UnitIx>,
@@ -172,7 +174,7 @@ impl Placement {
     /// Tells that a unit is destroyed: what is placed of it leaves, and it is forgotten with the last
     /// of its entries. A unit that was never set becomes one that was destroyed.
     pub fn remove_unit(&mut self, name: &UnitName) {
-        let Some(ix) = self.by_name.get(name).copied() else { return };
+        let Some(ix) = self.find(name) else { return };
         self.units[ix as usize].status = Status::Destroyed;
         self.refresh(ix);
         self.touch_placed(ix);
@@ -226,7 +228,7 @@ impl Placement {
     /// Tells whether a unit does not get ready by itself where it is placed, for as long as nothing changes. Only
     /// of those that are moving it has to be told: the move is taken back.
     pub fn set_failing(&mut self, name: &UnitName, machine: MachineId, fails: bool) {
-        let Some(unit) = self.by_name.get(name).copied() else { return };
+        let Some(unit) = self.find(name) else { return };
         let Some(slot) = self.by_id.get(&machine).copied() else { return };
         if self.setbacks.set_failed(unit, slot, fails && self.unit(unit).placed.contains(slot)) {
             self.touch(unit);
@@ -271,16 +273,16 @@ impl Placement {
     /// Tells whether a unit is on no machine that lives, and one that does can take it now.
     #[must_use]
     pub fn has_room(&self, name: &UnitName) -> bool {
-        let unit = self.by_name.get(name);
-        unit.is_some_and(|unit| matches!(self.standing(*unit), Standing::Placeable(_)))
+        let unit = self.find(name);
+        unit.is_some_and(|unit| matches!(self.standing(unit), Standing::Placeable(_)))
     }
 
     /// Explains what would become of a unit if it were set like this. The model is changed and changed
     /// back; nothing is decided.
     #[must_use]
     pub fn what_if(&mut self, name: &UnitName, unit: UnitView) -> Explanation {
-        let before = self.by_name.get(name).map(|ix| {
-            let it = self.unit(*ix);
+        let before = self.find(name).map(|ix| {
+            let it = self.unit(ix);
             (it.status, self.classes.get(it.class).requirements.clone())
         });
         self.set_unit(name, unit);
@@ -299,7 +301,7 @@ impl Placement {
     /// Returns where a unit is placed, dead machines included, by machine id.
     #[must_use]
     pub fn placed_on(&self, name: &UnitName) -> Vec<MachineId> {
-        let unit = self.by_name.get(name).map(|ix| self.unit(*ix));
+        let unit = self.find(name).map(|ix| self.unit(ix));
         let slots = unit.into_iter().flat_map(|unit| unit.placed.iter());
         let mut ids: Vec<MachineId> = slots.map(|slot| self.machine(slot).id).collect();
         ids.sort_unstable();
@@ -309,8 +311,8 @@ impl Placement {
     /// Tells whether a unit is placed on a machine.
     #[must_use]
     pub fn is_placed_on(&self, name: &UnitName, machine: MachineId) -> bool {
-        let (unit, slot) = (self.by_name.get(name), self.by_id.get(&machine));
-        unit.zip(slot).is_some_and(|(unit, slot)| self.unit(*unit).placed.contains(*slot))
+        let (unit, slot) = (self.find(name), self.by_id.get(&machine));
+        unit.zip(slot).is_some_and(|(unit, slot)| self.unit(unit).placed.contains(*slot))
     }
 
     /// Returns how many units a machine has, departing ones included.
@@ -328,7 +330,7 @@ impl Placement {
     /// Returns where a unit is only until it is ready elsewhere, by machine id.
     #[must_use]
     pub fn moving_on(&self, name: &UnitName) -> Vec<MachineId> {
-        let unit = self.by_name.get(name).map(|ix| self.unit(*ix));
+        let unit = self.find(name).map(|ix| self.unit(ix));
         let slots = unit.into_iter().flat_map(|unit| unit.moving.iter());
         let mut ids: Vec<MachineId> = slots.map(|slot| self.machine(slot).id).collect();
         ids.sort_unstable();
@@ -344,7 +346,7 @@ impl Placement {
     }
 
     fn change_ready(&mut self, name: &UnitName, machine: MachineId, ready: bool) {
-        let Some(unit) = self.by_name.get(name).copied() else { return };
+        let Some(unit) = self.find(name) else { return };
         let Some(slot) = self.by_id.get(&machine).copied() else { return };
         let it = &mut self.units[unit as usize];
         let news =
@@ -355,8 +357,7 @@ impl Placement {
     }
 
     fn clear(&mut self, name: &UnitName, machine: MachineId, entry: Entry) {
-        let (Some(unit), Some(slot)) = (self.by_name.get(name).copied(), self.by_id.get(&machine).copied())
-        else {
+        let (Some(unit), Some(slot)) = (self.find(name), self.by_id.get(&machine).copied()) else {
             return;
         };
         if self.exit(unit, slot, entry) {

@@ -23,14 +23,14 @@ impl Placement {
     /// as things are.
     #[must_use]
     pub fn unplaceable(&self, name: &UnitName) -> Option<Vec<(usize, String)>> {
-        let unit = *self.by_name.get(name)?;
+        let unit = self.find(name)?;
         matches!(self.standing(unit), Standing::Unplaceable).then(|| self.count_refusals(unit))
     }
 
     /// Returns what is equal for units of which [`Placement::unplaceable`] says the same, where it is known to
     /// be equal for more than one: those that wait, and are nowhere.
     pub(crate) fn alike(&self, name: &UnitName) -> Option<GroupIx> {
-        let unit = self.unit(*self.by_name.get(name)?);
+        let unit = self.unit(self.find(name)?);
         unit.group.filter(|_| !unit.has_entries())
     }
 

@@ -206,7 +206,7 @@ impl Explanation {
 
 impl Placement {
     pub(super) fn explain_unit(&self, name: &UnitName) -> Explanation {
-        let ix = self.by_name.get(name).copied();
+        let ix = self.find(name);
         let known = ix.filter(|ix| {
             let it = self.unit(*ix);
             it.status != Status::Unknown || it.has_entries()

@@ -179,7 +179,7 @@ impl Placement {
     fn matched_by(&self, pattern: PatternIx) -> Vec<UnitIx> {
         let glob = self.patterns.get(pattern).glob.clone();
         match glob.literal() {
-            Some(name) => self.by_name.get(name).copied().into_iter().collect(),
+            Some(name) => self.by_name.get(name, &self.units).into_iter().collect(),
             None => {
                 let begin = beginning(&glob);
                 let begun = self.stems.beginning_with(begin);

@@ -102,6 +102,11 @@ impl Placement {
         &self.units[unit as usize]
     }
 
+    /// Returns the unit's number if it has one.
+    pub(super) fn find(&self, name: &UnitName) -> Option<UnitIx> {
+        self.by_name.get(name.as_str(), &self.units)
+    }
+
     pub(super) fn machine(&self, slot: Slot) -> &Machine {
         &self.machines[slot as usize]
     }
@@ -112,8 +117,8 @@ impl Placement {
 
     /// Returns the unit's number, giving it one.
     pub(super) fn intern(&mut self, name: &UnitName) -> UnitIx {
-        if let Some(unit) = self.by_name.get(name) {
-            return *unit;
+        if let Some(unit) = self.find(name) {
+            return unit;
         }
         let unit = Unit {
             name: name.clone(),
@@ -141,7 +146,7 @@ impl Placement {
                 self.units.len() as UnitIx - 1
             }
         };
-        self.by_name.insert(name.clone(), ix);
+        self.by_name.insert(name.as_str(), ix);
         self.units[ix as usize].at = self.stems.insert(name.as_str(), ix);
         ix
     }
@@ -160,7 +165,7 @@ impl Placement {
         let it = self.unit(unit);
         if it.status == Status::Unknown && !it.leads {
             let name = it.name.clone();
-            if self.by_name.remove(&name).is_some() {
+            if self.by_name.remove(name.as_str(), unit) {
                 let at = self.unit(unit).at;
                 if let Some(moved) = self.stems.remove(name.as_str(), at) {
                     self.units[moved as usize].at = at;

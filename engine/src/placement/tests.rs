@@ -149,7 +149,7 @@ impl World {
 
     /// The user unloads it: what it asks for stays.
     pub(super) fn unload(&mut self, unit: &str) {
-        let it = self.0.unit(self.0.by_name[unit]);
+        let it = self.0.unit(self.0.find(&name(unit)).unwrap());
         let requirements = self.0.classes.get(it.class).requirements.clone();
         self.0.set_unit(&name(unit), UnitView { requirements, wanted: Wanted::Nowhere });
     }

@@ -343,7 +343,7 @@ fn a_destroyed_unit_is_forgotten_with_its_last_entry() {
     assert_eq!(world.run(), "u-1");
     world.gone("u.service", 1);
     assert_eq!(world.why("u.service"), "u.service is not known");
-    assert_eq!((world.0.by_name.len(), world.0.load(machine(1)), world.0.waiting()), (0, 0, 0));
+    assert_eq!((world.0.by_name.units().count(), world.0.load(machine(1)), world.0.waiting()), (0, 0, 0));
 }
 
 #[test]

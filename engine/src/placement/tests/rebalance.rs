@@ -184,7 +184,8 @@ fn world(wants: &Wants, machines: &[usize], closed: &[bool]) -> World {
 }
 
 fn homes(world: &World) -> BTreeMap<UnitName, Vec<MachineId>> {
-    world.0.by_name.keys().map(|unit| (unit.clone(), world.0.placed_on(unit))).collect()
+    let names = world.0.by_name.units().map(|unit| world.0.unit(unit).name.clone());
+    names.map(|unit| (unit.clone(), world.0.placed_on(&unit))).collect()
 }
 
 /// The facts that a model was told, as plainly as they can be said.
@@ -192,7 +193,7 @@ fn plain(world: &World) -> Plain {
     let core = &world.0;
     let mut plain = Plain::default();
     plain.machines.extend(core.machines.iter().filter_map(|it| Some((it.id, it.view.clone()?))));
-    for unit in core.by_name.values().map(|unit| core.unit(*unit)) {
+    for unit in core.by_name.units().map(|unit| core.unit(unit)) {
         let ids = |homes: &Homes| homes.iter().map(|slot| core.machine(slot).id).collect();
         let known = (core.classes.get(unit.class).requirements.clone(), Wanted::Placed);
         let it = PlainUnit {
