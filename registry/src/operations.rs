@@ -38,10 +38,10 @@ use crate::{
 pub use self::machines::{
     KEYS_MAX, MACHINES_MAX, MachineError, MachineOrder, MachineWord, MachineWritten, MetadataChange,
 };
-pub use self::order::{Asker, Bulk, Effect, NewText, UnitOrder, Word, Written};
+pub use self::order::{Asker, Bulk, Effect, NewText, RangePart, RangeWritten, UnitOrder, Word, Written};
 pub use self::settings::{EVENTS_KEPT_S, EVENTS_MAX, SettingsError, SettingsOrder};
 
-use self::{plan::Wish, ranges::RANGES_MAX};
+use self::{interval::RangeOrder, plan::Wish, ranges::RANGES_MAX};
 
 /// The most bytes of one unit's text: a transaction, less its record and event.
 pub const CONTENT_BYTES_MAX: usize = TXN_BYTES_MAX - 16 * 1024;
@@ -186,6 +186,29 @@ pub enum OperationError {
         #[source]
         source: StoreError,
     },
+    /// The store stopped answering in the middle of an order about a range.
+    #[error(
+        "it is not known whether the change of {range} took effect, because the store stopped answering; the same \
+         again does what is missing"
+    )]
+    RangeUnknown {
+        /// The range.
+        range: UnitRange,
+        /// What the store said last.
+        #[source]
+        source: StoreError,
+    },
+    /// Some instances of a range were written and the rest not.
+    #[error("{done} instances of {range} were written and then it failed; the same again does the rest")]
+    RangeIncomplete {
+        /// The range.
+        range: UnitRange,
+        /// How many were written.
+        done: u64,
+        /// What kept the rest from being written.
+        #[source]
+        source: Box<Self>,
+    },
     /// Some units were written and the rest not.
     #[error("{} of {total} units were written and then it failed; the same again does the rest", written.len())]
     Incomplete {
@@ -290,12 +313,12 @@ impl Operations {
     }
 
     /// Says what the user wants of a range of instances. Those that are missing are created by it,
-    /// unless nothing is wanted of them. Each instance is told of, as if all had been named.
+    /// unless nothing is wanted of them.
     ///
     /// # Guarantees
-    /// As [`Operations::set_target`], in one transaction as a rule: where the range was said in more
-    /// than 40 parts before, or where more than some 100 instances have a record of their own, in
-    /// several.
+    /// As [`Operations::set_target`], for as many as [`flotilla_units::RANGE_MAX`] in one transaction as a
+    /// rule: where the range was said in more than 40 parts before, or where more than some 100 instances have a
+    /// record of their own, in several. What is answered is as large as there are parts, not as instances.
     ///
     /// # Errors
     /// There is no such template, or nothing is wanted and no instance is there, or one is being
@@ -306,8 +329,25 @@ impl Operations {
         target: Target,
         raise_run: bool,
         by: impl Into<Asker<'_>>,
-    ) -> Result<Vec<Written>, OperationError> {
-        self.carry_out_in(range, Word::Target { target, raise_run }, by.into()).await
+    ) -> Result<RangeWritten, OperationError> {
+        let word = Word::Target { target, raise_run };
+        self.carry_out_in(range, RangeOrder { word, only_running: false }, by.into()).await
+    }
+
+    /// Stops the instances of a range that are to run. What is on no machine stays so, and nothing is created.
+    ///
+    /// # Guarantees
+    /// As [`Operations::set_target_in`].
+    ///
+    /// # Errors
+    /// No instance is there, or one is being destroyed; else what the store said.
+    pub async fn stop_in(
+        &self,
+        range: &UnitRange,
+        by: impl Into<Asker<'_>>,
+    ) -> Result<RangeWritten, OperationError> {
+        let word = Word::Target { target: Target::Loaded, raise_run: false };
+        self.carry_out_in(range, RangeOrder { word, only_running: true }, by.into()).await
     }
 
     /// Orders the instances of a range that are there to be destroyed.
@@ -321,8 +361,8 @@ impl Operations {
         &self,
         range: &UnitRange,
         by: impl Into<Asker<'_>>,
-    ) -> Result<Vec<Written>, OperationError> {
-        self.carry_out_in(range, Word::Destroy, by.into()).await
+    ) -> Result<RangeWritten, OperationError> {
+        self.carry_out_in(range, RangeOrder { word: Word::Destroy, only_running: false }, by.into()).await
     }
 
     /// Orders units to be started anew, wherever they are; a unit that was not launched is.

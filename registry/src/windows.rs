@@ -20,25 +20,44 @@ pub(crate) async fn read(
     range: KeyRange,
     revision: Revision,
 ) -> Result<Vec<KeyValue>, StoreError> {
-    read_limited(store, range, revision, KEYS_MAX).await
+    let mut kvs = Vec::new();
+    each(store, range, revision, false, |some| kvs.extend(some)).await?;
+    Ok(kvs)
 }
 
-async fn read_limited(
+/// Reads all keys of a range as of a revision, ascending, without their values, and hands them on as they come.
+///
+/// # Errors
+/// As [`read`].
+pub(crate) async fn each_key(
     store: &dyn Store,
     range: KeyRange,
     revision: Revision,
-    mut limit: usize,
-) -> Result<Vec<KeyValue>, StoreError> {
+    take: impl FnMut(Vec<KeyValue>),
+) -> Result<(), StoreError> {
+    each(store, range, revision, true, take).await
+}
+
+async fn each(
+    store: &dyn Store,
+    range: KeyRange,
+    revision: Revision,
+    keys_only: bool,
+    mut take: impl FnMut(Vec<KeyValue>),
+) -> Result<(), StoreError> {
+    let mut limit = KEYS_MAX;
     let KeyRange { mut start, end: Some(end) } = range else {
-        return Ok(store.range(RangeRequest::all(range).at(revision)).await?.kvs);
+        let request = RangeRequest { keys_only, ..RangeRequest::all(range).at(revision) };
+        take(store.range(request).await?.kvs);
+        return Ok(());
     };
-    let mut kvs = Vec::new();
     // How many characters the keys of a window share; none at first, so the window is the range.
     let mut depth = 0;
     while start < end {
         let window_end = after_prefix(&start, depth).filter(|after| *after < end).unwrap_or(end.clone());
         let window = KeyRange::between(&*start, &*window_end);
-        let request = RangeRequest { limit: Some(limit), ..RangeRequest::all(window).at(revision) };
+        let request =
+            RangeRequest { limit: Some(limit), keys_only, ..RangeRequest::all(window).at(revision) };
         let answer = match store.range(request).await {
             // Large values: the answer was more than the store or the client lets through.
             Err(StoreError::Invalid(_) | StoreError::Other(_)) if limit > 1 => {
@@ -66,9 +85,9 @@ async fn read_limited(
                 start = window_end;
             }
         }
-        kvs.extend(answer.kvs);
+        take(answer.kvs);
     }
-    Ok(kvs)
+    Ok(())
 }
 
 /// Returns how many first characters two keys share.

@@ -179,14 +179,15 @@ async fn another_leads_over_etcd_when_the_leader_is_gone() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn orders_about_ranges_of_instances() {
-    for case in 0..4 {
+    for case in 0..5 {
         let server = Server::start().await;
         let store = server.store();
         match case {
             0 => range_cases::one_record_speaks_for_many(store).await,
             1 => range_cases::a_destroyed_instance_is_taken_out(store).await,
             2 => range_cases::a_range_is_destroyed_as_one(store).await,
-            _ => range_cases::many_parts_take_several_transactions(store).await,
+            3 => range_cases::many_parts_take_several_transactions(store).await,
+            _ => range_cases::thousands_are_said_at_once(store).await,
         }
     }
 }

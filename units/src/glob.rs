@@ -60,6 +60,16 @@ impl Glob {
         self.0.literal.as_deref()
     }
 
+    /// Returns what every name begins with that matches: the text before the first wildcard.
+    #[must_use]
+    pub fn prefix(&self) -> String {
+        let plain = self.0.tokens.iter().map_while(|token| match token {
+            Token::Char(c) => Some(*c),
+            Token::One | Token::Many | Token::Class { .. } => None,
+        });
+        plain.collect()
+    }
+
     /// Tells whether the whole name matches.
     #[must_use]
     pub fn matches(&self, name: &str) -> bool {

@@ -39,7 +39,7 @@ pub use install::{Install, Wants};
 pub use name::{NAME_MAX, NameError, UnitName, UnitType};
 pub use prefer::{PreferTerm, Preference};
 pub use problem::{MAX_PROBLEMS, Place, Problem, ProblemKind, Problems, SHOWN_CHARS};
-pub use range::{RANGE_MAX, RangeError, UnitRange};
+pub use range::{INSTANCES_MAX, RANGE_MAX, RangeError, UnitRange};
 pub use requirements::{
     MAX_VALUES, OnPartition, Requirements, RequirementsError, UnitRequirements, option_names,
 };

@@ -9,9 +9,13 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::{NameError, UnitName, UnitType};
 
-/// The most instances of one range. A million: a hundred on each of ten thousand machines, the largest
-/// cluster that flotilla is measured with; each of them is a unit in the memory of every seat.
-pub const RANGE_MAX: u64 = 1_000_000;
+/// The most instances of one range. A million: a hundred on each machine of the largest cluster there is,
+/// each of them a unit in the memory of every seat.
+pub const INSTANCES_MAX: u64 = 1_000_000;
+
+/// The most instances that one record speaks for, and that one transaction is about. A hundred thousand: every
+/// seat takes them in at once, some tenths of a second of its time.
+pub const RANGE_MAX: u64 = 100_000;
 
 /// Why a range of instances was refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -36,7 +40,7 @@ impl UnitRange {
     /// Makes the range of a template's instances `from` to `to`, both included.
     ///
     /// # Errors
-    /// It is no template, `from` is above `to`, there are more than [`RANGE_MAX`], or the longest name
+    /// It is no template, `from` is above `to`, there are more than [`INSTANCES_MAX`], or the longest name
     /// is too long.
     pub fn new(template: UnitName, from: u64, to: u64) -> Result<Self, RangeError> {
         let range = Self { template, from, to };
@@ -68,11 +72,39 @@ impl UnitRange {
         self.to
     }
 
+    /// Returns how many instances there are.
+    #[must_use]
+    #[allow(clippy::len_without_is_empty, reason = "a range is never empty")]
+    pub const fn len(&self) -> u64 {
+        // The most that there may be is far below the largest number.
+        self.to - self.from + 1
+    }
+
+    /// Returns it in parts of at most [`RANGE_MAX`] instances, ascending.
+    pub fn batches(&self) -> impl Iterator<Item = Self> + use<> {
+        let Self { template, from, to } = self.clone();
+        let starts = std::iter::successors(Some(from), move |from| {
+            from.checked_add(RANGE_MAX).filter(|next| *next <= to)
+        });
+        starts.map(move |from| Self {
+            template: template.clone(),
+            from,
+            to: to.min(from.saturating_add(RANGE_MAX - 1)),
+        })
+    }
+
+    /// Returns the instances of it from a number on; `None` if there are none.
+    #[must_use]
+    pub fn from_number(&self, from: u64) -> Option<Self> {
+        (from <= self.to).then(|| Self { from: from.max(self.from), ..self.clone() })
+    }
+
     /// Tells whether a unit is one of the instances.
     #[must_use]
     pub fn contains(&self, unit: &UnitName) -> bool {
-        let number = unit.number().filter(|number| (self.from..=self.to).contains(number));
-        number.is_some() && unit.template().as_ref() == Some(&self.template)
+        unit.prefix() == self.template.prefix()
+            && unit.number().is_some_and(|number| (self.from..=self.to).contains(&number))
+            && unit.unit_type() == self.template.unit_type()
     }
 
     /// Returns the instances, by number.
@@ -92,9 +124,9 @@ impl UnitRange {
                 "it starts at {from} and ends at {to}; the smaller number comes first: {{{to}..{from}}}"
             ));
         }
-        if to - from >= RANGE_MAX {
+        if to - from >= INSTANCES_MAX {
             return Err(format!(
-                "it has more than {RANGE_MAX} instances, the most that one order is about; give several orders"
+                "it has more than {INSTANCES_MAX} instances, the most that one order is about; give several orders"
             ));
         }
         template.with_number(*to).map(drop).map_err(|error| error.why)
@@ -256,7 +288,15 @@ mod tests {
         }
         let last = range("web@{18446744073709551615..18446744073709551615}");
         assert_eq!(last.instances().count(), 1);
-        assert_eq!(range("web@{1..1000000}").instances().count(), 1_000_000);
+        assert_eq!(range("web@{1..100000}").instances().count(), 100_000);
+        assert_eq!(last.batches().count(), 1);
+        let batches: Vec<String> = range("web@{5..250000}").batches().map(|it| it.to_string()).collect();
+        assert_eq!(
+            batches,
+            ["web@{5..100004}.service", "web@{100005..200004}.service", "web@{200005..250000}.service"]
+        );
+        assert_eq!(range("web@{5..9}").from_number(7), Some(range("web@{7..9}")));
+        assert_eq!(range("web@{5..9}").from_number(10), None);
         let json = serde_json::to_string(&web).expect("JSON");
         assert_eq!(serde_json::from_str::<UnitRange>(&json).expect("read"), web);
     }

@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::{Context as _, bail};
 use flotilla_api::unit::Target;
-use flotilla_units::{Glob, UnitName, UnitRange, UnitType};
+use flotilla_units::{Glob, RANGE_MAX, UnitName, UnitRange, UnitType};
 use serde::Deserialize;
 
 use super::read::Units;
@@ -117,7 +117,13 @@ pub(super) fn targets(
 /// Returns the names that a line is about.
 fn names(line: &str) -> anyhow::Result<Vec<UnitName>> {
     if UnitRange::is_meant_by(line) {
-        return Ok(line.parse::<UnitRange>()?.instances().collect());
+        let range = line.parse::<UnitRange>()?;
+        // Each of them is a unit of its own there, compared and ordered by its name.
+        anyhow::ensure!(
+            range.len() <= RANGE_MAX,
+            "{range} has more than {RANGE_MAX} instances, the most of a line here; `flotctl start` takes more"
+        );
+        return Ok(range.instances().collect());
     }
     Ok(vec![line.parse()?])
 }

@@ -62,7 +62,7 @@ async fn a_range_is_placed_as_its_instances_would_be() {
     );
     assert_eq!(cluster.stored("contents").await.len(), 1, "nor a text");
     let reader = cluster.reader();
-    assert_eq!(reader.units(None, 1_000, |_| true).rows.len(), 31);
+    assert_eq!(reader.units(&flotilla_engine::Names::all(), None, 1_000, |_| true).rows.len(), 31);
     assert_eq!(reader.cluster().units, 31);
     let (row, _) = reader.unit(&unit("web@7.service"));
     let row = row.unwrap();

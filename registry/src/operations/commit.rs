@@ -31,14 +31,15 @@ use tracing::warn;
 use crate::{
     events,
     keys::Key,
-    records::{EventRecord, Record as _, VERSION},
+    reads::Stored,
+    records::{EventRecord, Record as _, UnitRecord, VERSION},
     store::{Compare, KeyRange, Operation, Revision, StoreError, Txn},
 };
 
 use self::chunk::{Chunk, Packing};
 use super::{
-    Asker, Bulk, Effect, OperationError, Operations, Word, Written,
-    interval::{self, Part},
+    Asker, Bulk, Effect, OperationError, Operations, RangePart, RangeWritten, Word, Written,
+    interval::{self, Part, RangeOrder},
     plan::{Wish, plan},
 };
 
@@ -65,7 +66,7 @@ struct Pending {
 /// A range of instances that is still to be ordered.
 struct Interval {
     range: UnitRange,
-    word: Word,
+    order: RangeOrder,
     /// A part of it was ordered already.
     begun: bool,
 }
@@ -81,6 +82,10 @@ struct Errand<'a> {
     whole: bool,
     transactions: usize,
     done: BTreeMap<UnitName, Written>,
+    /// What became of the interval so far.
+    parts: Vec<RangePart>,
+    /// Grows with everything that gets done.
+    progress: u64,
     pending: Vec<Pending>,
     /// When the guards of templates were last written, as far as this attempt knows.
     guards: BTreeMap<UnitName, Revision>,
@@ -110,16 +115,25 @@ impl Operations {
         Ok(self.carry_out(wishes, false, asker).await?.written)
     }
 
-    /// Does to each instance of a range what is wished of all; answers in the order of the names.
+    /// Does to each instance of a range what is wished of all.
     pub(super) async fn carry_out_in(
         &self,
         range: &UnitRange,
-        word: Word,
+        order: RangeOrder,
         asker: Asker<'_>,
-    ) -> Result<Vec<Written>, OperationError> {
-        let total = usize::try_from(range.to() - range.from()).unwrap_or(usize::MAX).saturating_add(1);
-        let interval = Some(Interval { range: range.clone(), word, begun: false });
-        Ok(Errand { interval, total, ..Errand::new(self, asker) }.finish_all().await?.written)
+    ) -> Result<RangeWritten, OperationError> {
+        let total = usize::try_from(range.len()).unwrap_or(usize::MAX);
+        let interval = Some(Interval { range: range.clone(), order, begun: false });
+        let mut errand = Errand { interval, total, ..Errand::new(self, asker) };
+        match errand.run().await {
+            Ok(()) => Ok(RangeWritten {
+                template: range.template().clone(),
+                parts: errand.parts,
+                own: errand.done.into_values().collect(),
+                transactions: errand.transactions,
+            }),
+            Err(error) => Err(errand.explain_in(range, error)),
+        }
     }
 }
 
@@ -134,6 +148,8 @@ impl<'a> Errand<'a> {
             whole: false,
             transactions: 0,
             done: BTreeMap::new(),
+            parts: Vec::new(),
+            progress: 0,
             pending: Vec::new(),
             guards: BTreeMap::new(),
             last_error: None,
@@ -158,9 +174,9 @@ impl<'a> Errand<'a> {
             if attempts == ATTEMPTS_MAX {
                 return Err(OperationError::Contended { attempts });
             }
-            let done = self.done.len();
+            let progress = self.progress;
             match self.attempt().await {
-                Ok(()) if self.done.len() > done => attempts = 0,
+                Ok(()) if self.progress > progress => attempts = 0,
                 Ok(()) => attempts += 1,
                 // Nothing is in doubt: the caller had better know now.
                 Err(error) if self.pending.is_empty() => return Err(error),
@@ -184,16 +200,21 @@ impl<'a> Errand<'a> {
         let (own, looked) = self.look_for_own().await?;
         if let Some(interval) = &self.interval {
             let more = own.iter().filter(|name| !self.done.contains_key(*name));
-            self.wishes.extend(more.map(|name| (name.clone(), interval.word.into())));
+            self.wishes.extend(more.map(|name| (name.clone(), interval.order.word.into())));
         }
         let sight = self.look().await?;
-        if self.interval.is_some() {
+        if let Some(interval) = &self.interval {
             // One that has gone since it was found is not to come back.
-            self.wishes.retain(|name, _| sight.units.contains_key(name));
+            let only_running = interval.order.only_running;
+            let is_meant = |stored: &Result<Stored<UnitRecord>, _>| {
+                let record = stored.as_ref().ok().map(|stored| &stored.record);
+                !only_running || record.is_none_or(|it| !interval::rests(it.target, it.deleting))
+            };
+            self.wishes.retain(|name, _| sight.units.get(name).is_some_and(is_meant));
         }
-        let done = self.done.len();
+        let progress = self.progress;
         self.resolve().await?;
-        if self.done.len() > done {
+        if self.progress > progress {
             // The records were read before these were known to be done.
             return Ok(());
         }
@@ -205,8 +226,8 @@ impl<'a> Errand<'a> {
         steps.sort_by_key(|step| step.write.as_ref().is_some_and(|write| write.content.is_none()));
         let keys = self.operations.registry.keys();
         let mut packing = Packing::new(keys, &sight, self.pending.len());
-        if let Some(Interval { range, word, begun }) = &self.interval {
-            match interval::plan(&sight, range, *word, &own, self.asker, at) {
+        if let Some(Interval { range, order, begun }) = &self.interval {
+            match interval::plan(&sight, range, *order, &own, self.asker, at) {
                 Ok(plan) if plan.ranges.is_none() => self.finish_interval(plan.to, plan.parts, None),
                 Ok(plan) => packing.add_interval(plan, range.template(), looked),
                 // There is nothing in the rest of it.
@@ -300,6 +321,7 @@ impl<'a> Errand<'a> {
 
     fn finish(&mut self, written: Written) {
         if self.wishes.remove(&written.unit).is_some() {
+            self.progress += 1;
             self.done.insert(written.unit.clone(), written);
         }
     }
@@ -316,20 +338,17 @@ impl<'a> Errand<'a> {
 
     /// Notes that the interval is as asked up to a number, since a revision or since what was seen.
     fn finish_interval(&mut self, to: u64, parts: Vec<Part>, revision: Option<Revision>) {
-        let Some(Interval { range, word, .. }) = self.interval.take() else { return };
-        for part in parts {
-            let names = part.instances.filter_map(|number| range.template().with_number(number).ok());
-            for unit in names.filter(|unit| !self.wishes.contains_key(unit)) {
-                let revision = revision.filter(|_| part.effect != Effect::Unchanged).unwrap_or(part.seen);
-                let Part { effect, generation, run, .. } = part;
-                let written = Written { revision, generation, run, ..Written::of(&unit, effect, None) };
-                self.done.entry(unit).or_insert(written);
-            }
-        }
+        let Some(Interval { range, order, .. }) = self.interval.take() else { return };
+        self.progress += 1;
+        self.parts.extend(parts.into_iter().map(|part| {
+            let Part { instances, effect, seen, generation, run } = part;
+            let revision = revision.filter(|_| effect != Effect::Unchanged).unwrap_or(seen);
+            RangePart { instances, effect, revision, generation, run }
+        }));
         let rest = to
             .checked_add(1)
             .and_then(|from| UnitRange::new(range.template().clone(), from, range.to()).ok());
-        self.interval = rest.map(|range| Interval { range, word, begun: true });
+        self.interval = rest.map(|range| Interval { range, order, begun: true });
     }
 
     async fn txn(&self, txn: Txn) -> Result<crate::store::TxnResponse, OperationError> {
@@ -340,17 +359,33 @@ impl<'a> Errand<'a> {
         self.operations.registry.keys().spell(&Key::Unit(name.clone()))
     }
 
+    /// Says what became of a range when it could not be finished.
+    fn explain_in(self, range: &UnitRange, error: OperationError) -> OperationError {
+        let is_written = |effect| effect != Effect::Unchanged;
+        let parts = self.parts.iter().filter(|part| is_written(part.effect));
+        let said: u64 = parts.map(|part| part.instances.end() - part.instances.start() + 1).sum();
+        let own = self.done.values().filter(|written| is_written(written.effect)).count() as u64;
+        let in_doubt = !self.pending.is_empty();
+        let source = match error {
+            OperationError::Store(source) if in_doubt => Ok(source),
+            error => self.last_error.filter(|_| in_doubt).ok_or(error),
+        };
+        let error = match source {
+            Ok(source) => OperationError::RangeUnknown { range: range.clone(), source },
+            Err(error) => error,
+        };
+        match said + own {
+            0 => error,
+            done => OperationError::RangeIncomplete { range: range.clone(), done, source: Box::new(error) },
+        }
+    }
+
     /// Says what became of the whole when it could not be finished.
     fn explain(self, error: OperationError) -> OperationError {
         let mut in_doubt = Vec::new();
         for Pending { effects, .. } in self.pending {
             let units = effects.units.into_iter().map(|written| written.unit);
             in_doubt.extend(units.filter(|unit| self.wishes.contains_key(unit)));
-            if let Some((interval, (_, parts))) = self.interval.as_ref().zip(effects.interval) {
-                let numbers = parts.into_iter().flat_map(|part| part.instances);
-                in_doubt
-                    .extend(numbers.filter_map(|number| interval.range.template().with_number(number).ok()));
-            }
         }
         let error = match error {
             OperationError::Store(source) if !in_doubt.is_empty() => {

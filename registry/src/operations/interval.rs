@@ -5,7 +5,7 @@
 
 use std::{collections::BTreeSet, ops::RangeInclusive};
 
-use flotilla_units::{UnitName, UnitRange};
+use flotilla_units::{RANGE_MAX, UnitName, UnitRange};
 use jiff::Timestamp;
 
 use crate::{
@@ -30,6 +30,14 @@ const PARTS_MAX: usize = 40;
 pub(super) struct Said {
     pub guard: Option<Stored<RangeGuard>>,
     pub ranges: Ranges,
+}
+
+/// What is asked of a range of instances.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct RangeOrder {
+    pub word: Word,
+    /// Only of those that are to be on a machine: nothing is made by it, and nothing placed.
+    pub only_running: bool,
 }
 
 /// Consecutive instances, and what becomes of them.
@@ -77,33 +85,35 @@ impl Said {
 pub(super) fn plan(
     sight: &Sight,
     range: &UnitRange,
-    word: Word,
+    order: RangeOrder,
     own: &BTreeSet<UnitName>,
     asker: Asker<'_>,
     at: Timestamp,
 ) -> Result<IntervalPlan, OperationError> {
+    let RangeOrder { word, only_running } = order;
     let name = |number| range.template().with_number(number).unwrap_or_else(|_| range.template().clone());
     let template = match word {
-        Word::Target { target, .. } if target != Target::Inactive => {
+        Word::Target { target, .. } if target != Target::Inactive && !only_running => {
             Some(usable(sight, None, &name(range.from()), range.template().clone())?)
         }
         _ => None,
     };
     let said = sight.said(range.template())?;
     let own: BTreeSet<u64> = own.iter().filter_map(UnitName::number).collect();
+    let end = range.to().min(range.from().saturating_add(RANGE_MAX - 1));
     let speaks_for_itself = |part: &RangeInclusive<u64>| {
         let len = part.end() - part.start() + 1;
         own.range(part.clone()).count() as u64 == len
     };
-    let (mut parts, mut refused, mut to) = (Vec::new(), None, range.to());
+    let (mut parts, mut refused, mut to) = (Vec::new(), None, end);
     let mut ranges = said.ranges.clone();
-    ranges.rewrite(range.from(), range.to(), |part, old| {
+    ranges.rewrite(range.from(), end, |part, old| {
         let as_it_is = old.map(|old| old.record.clone());
         if parts.len() == PARTS_MAX {
             to = to.min(part.start().saturating_sub(1));
             return as_it_is;
         }
-        let record = match said_next(old, word) {
+        let record = match said_next(old, order) {
             Ok(None) => return as_it_is,
             Ok(Some(_)) if old.is_none() && speaks_for_itself(&part) => return None,
             Ok(Some(record)) => record,
@@ -140,7 +150,7 @@ pub(super) fn plan(
         ranges: (!is_same).then_some(ranges),
         template,
         parts,
-        change: change(range, to, word),
+        change: change(range, to, order),
     })
 }
 
@@ -149,8 +159,13 @@ struct BeingDestroyed;
 
 /// Returns what is to be said of a part of which `old` is said; `None` when there is nothing to be
 /// said of it. The generation is one too low if it is another than before.
-fn said_next(old: Option<&Piece>, word: Word) -> Result<Option<RangeRecord>, BeingDestroyed> {
+fn said_next(old: Option<&Piece>, order: RangeOrder) -> Result<Option<RangeRecord>, BeingDestroyed> {
+    let RangeOrder { word, only_running } = order;
     match (word, old.map(|old| &old.record)) {
+        (Word::Target { .. }, None) if only_running => Ok(None),
+        (Word::Target { .. }, Some(old)) if only_running && rests(old.target, old.deleting) => {
+            Ok(Some(old.clone()))
+        }
         // Who destroys instances, or wants nothing of them, does not make any.
         (Word::Destroy | Word::Target { target: Target::Inactive, .. }, None) => Ok(None),
         (Word::Destroy, Some(old)) => Ok(Some(RangeRecord { deleting: true, ..old.clone() })),
@@ -162,6 +177,11 @@ fn said_next(old: Option<&Piece>, word: Word) -> Result<Option<RangeRecord>, Bei
             Ok(Some(record))
         }
     }
+}
+
+/// Tells whether it is to be on no machine, and stays.
+pub(super) fn rests(target: Target, deleting: bool) -> bool {
+    target == Target::Inactive && !deleting
 }
 
 fn new_record() -> RangeRecord {
@@ -176,8 +196,8 @@ fn new_record() -> RangeRecord {
     }
 }
 
-fn change(range: &UnitRange, to: u64, word: Word) -> EventChange {
-    let (kind, what) = match word {
+fn change(range: &UnitRange, to: u64, order: RangeOrder) -> EventChange {
+    let (kind, what) = match order.word {
         Word::Target { target: Target::Launched, raise_run: true } => {
             ("range-restart-ordered", "to be started anew".to_owned())
         }

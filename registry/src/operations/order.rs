@@ -2,6 +2,8 @@
 //!
 //! The words that callers of [`Operations`](super::Operations) use. Nothing here reads or decides.
 
+use std::{collections::BTreeSet, ops::RangeInclusive};
+
 use flotilla_units::{MachineId, UnitName};
 
 use crate::{
@@ -104,6 +106,35 @@ pub struct Written {
     pub adopted_from: Option<MachineId>,
 }
 
+/// What became of a range of instances. It has one entry for all of which the same became, however many those
+/// are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RangeWritten {
+    /// The template.
+    pub template: UnitName,
+    /// What became of instances that a range speaks for, ascending.
+    pub parts: Vec<RangePart>,
+    /// What became of those with a record of their own, in the order of their names.
+    pub own: Vec<Written>,
+    /// How many transactions it took.
+    pub transactions: usize,
+}
+
+/// What became of consecutive instances, but for those of them that have a record of their own.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RangePart {
+    /// The instances.
+    pub instances: RangeInclusive<u64>,
+    /// What was done.
+    pub effect: Effect,
+    /// When what is said of them was last written.
+    pub revision: Revision,
+    /// The generation of each afterwards.
+    pub generation: u64,
+    /// The run of each afterwards.
+    pub run: u64,
+}
+
 /// What was done to a unit's record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Effect {
@@ -184,6 +215,53 @@ impl UnitOrder {
             (_, Some(Word::Destroy)) if self.take_over => Err(OperationError::Contradictory(unit.clone())),
             _ => Ok(()),
         }
+    }
+}
+
+impl RangeWritten {
+    /// Returns how many instances it is about: those that are there.
+    #[must_use]
+    pub fn count(&self) -> u64 {
+        self.sum(|_| true)
+    }
+
+    /// Returns how many of them are other than before.
+    #[must_use]
+    pub fn changed(&self) -> u64 {
+        self.sum(|effect| effect != Effect::Unchanged)
+    }
+
+    fn sum(&self, counts: impl Fn(Effect) -> bool) -> u64 {
+        let own = self.own_numbers();
+        let parts = self.parts.iter().filter(|part| counts(part.effect)).map(|part| {
+            let RangePart { instances, .. } = part;
+            instances.end() - instances.start() + 1 - own.range(instances.clone()).count() as u64
+        });
+        parts.sum::<u64>() + self.own.iter().filter(|written| counts(written.effect)).count() as u64
+    }
+
+    /// Returns when the last of it was written.
+    #[must_use]
+    pub fn revision(&self) -> Revision {
+        let revisions = self.parts.iter().map(|part| part.revision);
+        revisions.chain(self.own.iter().map(|written| written.revision)).max().unwrap_or(Revision(0))
+    }
+
+    /// Says of each instance what became of it, those with a record of their own last.
+    pub fn each(&self) -> impl Iterator<Item = Written> {
+        let own = self.own_numbers();
+        let said =
+            self.parts.iter().flat_map(|part| part.instances.clone().map(move |number| (part, number)));
+        let said = said.filter(move |(_, number)| !own.contains(number)).filter_map(|(part, number)| {
+            let RangePart { effect, revision, generation, run, .. } = *part;
+            let unit = self.template.with_number(number).ok()?;
+            Some(Written { revision, generation, run, ..Written::of(&unit, effect, None) })
+        });
+        said.chain(self.own.iter().cloned())
+    }
+
+    fn own_numbers(&self) -> BTreeSet<u64> {
+        self.own.iter().filter_map(|written| written.unit.number()).collect()
     }
 }
 

@@ -113,15 +113,16 @@ pub async fn one_record_speaks_for_many(store: Arc<dyn Store>) {
     let operations = operations(&store);
     submit(&operations).await;
     let made = operations.set_target_in(&webs(1, 100), LAUNCHED, false, "ann").await.unwrap();
-    assert_eq!(made.len(), 100);
-    assert!(made.iter().all(|it| it.effect == Effect::Created && it.revision == made[0].revision));
+    assert_eq!((made.count(), made.changed(), made.parts.len()), (100, 100, 1));
+    assert!(made.each().all(|it| it.effect == Effect::Created && it.revision == made.revision()));
     let now = said(&*store).await;
     assert_eq!((now.guard, &now.own), (1, &BTreeMap::new()));
     assert_eq!(now.ranges, [((1, 100), (LAUNCHED, 1, false))].into());
     let again = operations.set_target_in(&webs(1, 100), LAUNCHED, false, "ann").await.unwrap();
-    assert!(again.iter().all(|it| it.effect == Effect::Unchanged && it.revision == made[0].revision));
+    assert!(again.each().all(|it| it.effect == Effect::Unchanged && it.revision == made.revision()));
+    assert_eq!((again.count(), again.changed(), again.transactions), (100, 0, 0));
     let single = operations.set_target(&[web(7)], LAUNCHED, false, "ann").await.unwrap();
-    assert_eq!((single[0].effect, single[0].revision), (Effect::Unchanged, made[0].revision));
+    assert_eq!((single[0].effect, single[0].revision), (Effect::Unchanged, made.revision()));
     assert_eq!(said(&*store).await, now, "nothing was written");
 
     operations.set_target_in(&webs(10, 20), LAUNCHED, true, "ben").await.unwrap();
@@ -135,9 +136,9 @@ pub async fn one_record_speaks_for_many(store: Arc<dyn Store>) {
     assert_eq!(said(&*store).await, Said { guard: 2, ranges: split.into(), own }, "the ranges are as before");
 
     let wider = operations.set_target_in(&webs(1, 120), LAUNCHED, false, "ann").await.unwrap();
-    let effect = |n: u64| wider.iter().find(|it| it.unit == web(n)).unwrap().effect;
+    let effect = |n: u64| wider.each().find(|it| it.unit == web(n)).unwrap().effect;
     assert_eq!(
-        (wider.len(), effect(5), effect(15), effect(101)),
+        (wider.count(), effect(5), effect(15), effect(101)),
         (120, Effect::Unchanged, Effect::Changed, Effect::Created)
     );
     let now = said(&*store).await;
@@ -192,7 +193,7 @@ pub async fn a_range_is_destroyed_as_one(store: Arc<dyn Store>) {
         other => panic!("{other:?}"),
     }
     let gone = operations.destroy_in(&webs(40, 60), "test").await.unwrap();
-    assert_eq!(gone.len(), 11, "of those that are there");
+    assert_eq!(gone.count(), 11, "of those that are there");
     let now = said(&*store).await;
     assert_eq!(now.ranges, [((1, 39), (LAUNCHED, 1, false)), ((40, 50), (LAUNCHED, 1, true))].into());
     assert_eq!(now.own, [(50, (Target::Loaded, 1, true))].into());
@@ -203,7 +204,7 @@ pub async fn a_range_is_destroyed_as_one(store: Arc<dyn Store>) {
     let refused = operations.set_target_in(&webs(45, 70), LAUNCHED, false, "test").await;
     assert!(matches!(refused, Err(OperationError::BeingDestroyed(_))), "{refused:?}");
     let again = operations.destroy_in(&webs(40, 60), "test").await.unwrap();
-    assert!(again.iter().all(|it| it.effect == Effect::Unchanged));
+    assert!(again.each().all(|it| it.effect == Effect::Unchanged));
     assert_eq!(said(&*store).await, now);
     match operations.destroy(&template, "test").await {
         Err(OperationError::TemplateInUse { instances: 39, example, .. }) => assert_eq!(example, web(1)),
@@ -233,10 +234,32 @@ pub async fn many_parts_take_several_transactions(store: Arc<dyn Store>) {
     assert!(matches!(refused, Err(OperationError::BeingDestroyed(_))));
     collect(&*store).await;
     let done = operations.set_target_in(&webs(1, 1_000), LAUNCHED, true, "test").await.unwrap();
-    assert_eq!(done.len(), 1_000);
+    assert_eq!(done.count(), 1_000);
     let words = said(&*store).await.words();
     assert_eq!((words[&1], words[&2]), ((LAUNCHED, 1, false), (LAUNCHED, 2, false)));
     assert!((300..=1_000).all(|n| words[&n] == (LAUNCHED, 2, false)));
     operations.destroy_in(&webs(1, 1_000), "test").await.unwrap();
     assert!(said(&*store).await.words().values().all(|word| word.2));
+}
+
+/// A range of thousands: one order, one part, and a stop leaves alone what rests and makes nothing.
+pub async fn thousands_are_said_at_once(store: Arc<dyn Store>) {
+    let operations = operations(&store);
+    submit(&operations).await;
+    let nothing = operations.stop_in(&webs(1, 5_000), "ann").await;
+    assert!(matches!(nothing, Err(OperationError::NoSuchInstances(_))), "{nothing:?}");
+    let made = operations.set_target_in(&webs(1, 5_000), LAUNCHED, false, "ann").await.unwrap();
+    assert_eq!((made.count(), made.parts.len(), made.own.len(), made.transactions), (5_000, 1, 0, 1));
+    operations.set_target_in(&webs(4_001, 5_000), Target::Inactive, false, "ann").await.unwrap();
+    operations.set_target(&[web(7)], LAUNCHED, true, "ann").await.unwrap();
+    operations.set_target(&[web(8)], Target::Inactive, false, "ann").await.unwrap();
+    let stopped = operations.stop_in(&webs(1, 6_000), "ann").await.unwrap();
+    assert_eq!(stopped.own.len(), 1, "only the one that is to run: {:?}", stopped.own);
+    let words = said(&*store).await.words();
+    assert_eq!((words.len(), words[&7].0, words[&8].0), (5_000, Target::Loaded, Target::Inactive));
+    assert_eq!((words[&4_000].0, words[&4_001].0), (Target::Loaded, Target::Inactive));
+    let again = operations.stop_in(&webs(1, 6_000), "ann").await.unwrap();
+    assert_eq!((again.changed(), again.transactions), (0, 0));
+    let gone = operations.destroy_in(&webs(1, 5_000), "ann").await.unwrap();
+    assert_eq!((gone.count(), gone.own.len()), (5_000, 2));
 }

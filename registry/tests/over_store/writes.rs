@@ -100,7 +100,7 @@ async fn a_write_is_refused_when_its_unit_was_changed_since() {
     let web = with("web@.service", NewText::first("web"));
     operations.write(&[web], true, "ann").await.unwrap();
     let range = flotilla_units::UnitRange::new(name("web@.service"), 1, 9).unwrap();
-    let said = operations.set_target_in(&range, Target::Launched, false, "ann").await.unwrap()[0].revision;
+    let said = operations.set_target_in(&range, Target::Launched, false, "ann").await.unwrap().revision();
     let mut instance =
         (name("web@3.service"), UnitOrder::word(Word::Target { target: Target::Loaded, raise_run: false }));
     instance.1.expected = Some(Revision(said.0 - 1));
@@ -280,7 +280,7 @@ async fn whose_a_unit_is_changes_without_touching_what_is_wanted_of_it() {
     operations.write(&[with("web@.service", NewText::first("web"))], true, "ann").await.unwrap();
     let range = flotilla_units::UnitRange::new(name("web@.service"), 1, 9).unwrap();
     let said = operations.set_target_in(&range, Target::Launched, false, "ann").await.unwrap();
-    assert_eq!((said[0].generation, said[0].run), (1, 1));
+    assert_eq!((said.parts[0].generation, said.parts[0].run), (1, 1));
     let taken = operations.write(&only("web@3.service", "till"), true, "ann").await.unwrap();
     assert_eq!(taken.written[0].run, 1);
     let now = record(&operations, "web@3.service").await;

@@ -65,13 +65,18 @@ impl Errand<'_> {
     /// Finds the instances of the interval that have a record of their own, and when it looked.
     pub(super) async fn look_for_own(&self) -> Result<(BTreeSet<UnitName>, Revision), OperationError> {
         let Some(interval) = &self.interval else { return Ok((BTreeSet::new(), Revision(0))) };
-        let (kvs, now) = self.records(interval.range.template()).await?;
-        let keys = self.operations.registry.keys();
-        let names = kvs.iter().filter_map(|kv| match keys.read(&kv.key) {
-            Some(Key::Unit(name)) => Some(name),
-            _ => None,
-        });
-        Ok((names.filter(|name| interval.range.contains(name)).collect(), now))
+        let now = self.now(interval.range.template()).await?;
+        let (store, keys) = (&**self.operations.registry.store(), self.operations.registry.keys());
+        let (within, mut own) = (keys.instances_of(interval.range.template()), BTreeSet::new());
+        let take = |kvs: Vec<KeyValue>| {
+            let names = kvs.iter().filter_map(|kv| match keys.read(&kv.key) {
+                Some(Key::Unit(name)) if interval.range.contains(&name) => Some(name),
+                _ => None,
+            });
+            own.extend(names);
+        };
+        windows::each_key(store, within, now, take).await.map_err(OperationError::Store)?;
+        Ok((own, now))
     }
 
     /// Finds the texts that are submitted again and are not in the store as they should be. One by one:
@@ -112,10 +117,16 @@ impl Errand<'_> {
     /// Reads the records of a template's instances, and of some others, as of one revision.
     async fn records(&self, template: &UnitName) -> Result<(Vec<KeyValue>, Revision), OperationError> {
         let store = &**self.operations.registry.store();
-        let own = KeyRange::key(self.unit_key(template));
-        let now = store.range(RangeRequest::all(own)).await.map_err(OperationError::Store)?.revision;
+        let now = self.now(template).await?;
         let range = self.operations.registry.keys().instances_of(template);
         Ok((windows::read(store, range, now).await.map_err(OperationError::Store)?, now))
+    }
+
+    /// Returns the store's revision.
+    async fn now(&self, template: &UnitName) -> Result<Revision, OperationError> {
+        let own = KeyRange::key(self.unit_key(template));
+        let answer = self.operations.registry.store().range(RangeRequest::all(own)).await;
+        Ok(answer.map_err(OperationError::Store)?.revision)
     }
 }
 
