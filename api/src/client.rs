@@ -2,7 +2,9 @@
 //!
 //! It never retries by itself: whoever calls knows whether repeating is safe.
 
+mod bulk;
 mod machines;
+mod pages;
 mod plans;
 pub mod session;
 mod sse;
@@ -19,6 +21,7 @@ use std::{path::PathBuf, time::Duration};
 use reqwest::{Method, Response, StatusCode, Url};
 use serde::{Serialize, de::DeserializeOwned};
 
+pub use pages::Coming;
 pub use sse::{SseEvent, SseStream, Told};
 
 use crate::{

@@ -10,6 +10,7 @@
 
 pub mod action;
 pub mod adopt;
+pub mod bulk;
 #[cfg(feature = "client")]
 pub mod client;
 pub mod cluster;

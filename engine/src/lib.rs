@@ -18,8 +18,9 @@ pub mod state;
 pub use hot::{EngineStatus, SeatLost};
 pub use orders::NotRebalanced;
 pub use reader::{
-    CannotForesee, ClusterRow, Delta, DrainRow, EvenedMachine, Foreseen, ForeseenMove, ForeseenUnit, Hosts,
-    Imagined, Keeps, LeavingStage, LeavingUnit, MachineRow, NoSuchMachine, PAGE_MAX, PLACEMENTS_MAX, Page,
-    PlacementRow, Rebalanced, StateQuery, StateReader, StateRow, TooOld, UnitRow, Unplaced, Versions, Why,
+    CannotForesee, ClusterRow, Delta, DrainRow, EvenedMachine, Foreseen, ForeseenMove, ForeseenUnit, Goal,
+    Hosts, Imagined, Keeps, LeavingStage, LeavingUnit, MachineRow, Names, NoSuchMachine, PAGE_MAX,
+    PLACEMENTS_MAX, Page, PlacementRow, Rebalanced, Standing, StateQuery, StateReader, StateRow, TooOld,
+    UnitRow, Unplaced, Versions, Why,
 };
 pub use seat::{Engine, EngineConfig, HoldRelease, run};

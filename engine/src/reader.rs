@@ -5,10 +5,13 @@
 //! [`StateReader::changed`].
 
 mod foresight;
+mod lists;
 mod machines;
+mod names;
 mod standing;
 mod starts;
 mod states;
+mod tally;
 
 use std::{ops::Bound, sync::Arc};
 
@@ -34,12 +37,14 @@ pub use foresight::{
 };
 pub(crate) use foresight::{foresee_rebalance, hosts};
 pub use machines::{MachineRow, NoSuchMachine};
+pub use names::Names;
 pub(crate) use starts::Starts;
 pub use states::{StateQuery, StateRow};
+pub use tally::{Goal, Standing};
 
 pub use standing::Versions;
 
-use standing::{Rollouts, versions};
+use lists::Rows;
 
 /// The most rows of one page. A thousand: half a megabyte on the wire, and a lock held for a
 /// millisecond or two.
@@ -193,36 +198,13 @@ impl StateReader {
         self.shared.reached(revision).await
     }
 
-    /// Lists units that a filter lets through, after a name, at most `limit` (and [`PAGE_MAX`]); fewer, though
-    /// there are more, once they have [`PLACEMENTS_MAX`] placements.
-    #[must_use]
-    pub fn units(
-        &self,
-        after: Option<&UnitName>,
-        limit: usize,
-        lets_through: impl Fn(&UnitName) -> bool,
-    ) -> Page<UnitRow, UnitName> {
-        let hot = self.shared.read();
-        let state = &hot.state;
-        let from = after.map_or(Bound::Unbounded, |name| Bound::Excluded(name.clone()));
-        let mut names = state.units().range((from, Bound::Unbounded)).map(|(name, _)| name);
-        let limit = limit.clamp(1, PAGE_MAX);
-        let mut rollouts = Rollouts::default();
-        let wanted = names.by_ref().filter(|name| lets_through(name));
-        let wanted = wanted.map(|name| unit_row(state, name, &mut rollouts));
-        let rows = fill(wanted, limit, PLACEMENTS_MAX, |row| row.placements.len());
-        let more = names.any(lets_through);
-        let next = rows.last().filter(|_| more).map(|row: &UnitRow| row.name.clone());
-        Page { rows, revision: state.revision(), next }
-    }
-
     /// Returns a unit; `None` when nothing is known of it.
     #[must_use]
     pub fn unit(&self, name: &UnitName) -> (Option<UnitRow>, Revision) {
         let hot = self.shared.read();
         let state = &hot.state;
         let known = state.units().contains_key(name) || !state.placed(name).is_empty();
-        (known.then(|| unit_row(state, name, &mut Rollouts::default())), state.revision())
+        (known.then(|| Rows::of(state).row(name)), state.revision())
     }
 
     /// Returns a unit's text.
@@ -249,7 +231,7 @@ impl StateReader {
     pub fn why(&self, unit: &UnitName) -> Why {
         let unfit = self.unfit(unit);
         let hot = self.shared.read();
-        let row = unit_row(&hot.state, unit, &mut Rollouts::default());
+        let row = Rows::of(&hot.state).row(unit);
         Why {
             lost: lost(&hot.state, unit),
             update: unfit.or(row.waits).or(row.rollout),
@@ -266,18 +248,21 @@ impl StateReader {
     #[must_use]
     pub fn unplaced(&self, unit: &UnitName) -> Option<Unplaced> {
         let hot = self.shared.read();
+        let keeps = self.keeps(&hot, unit)?;
+        Some(Unplaced { lost: lost(&hot.state, unit).into_iter().map(|(_, host)| host).collect(), keeps })
+    }
+
+    /// Says what keeps a unit from being placed, if something does.
+    fn keeps(&self, hot: &Hot, unit: &UnitName) -> Option<Keeps> {
         let told = problem(&hot.state, unit)
             .or_else(|| hot.state.hidden_entry(unit))
             .or_else(|| hot.engine.standstill.clone().or_else(|| hot.engine.hold.clone()));
-        let keeps = match told {
-            Some(why) => Keeps::Word(why),
-            None => {
-                let rules = self.shared.brief(&hot, unit)?;
-                let none_lives = hot.model.core().living_machines().next().is_none();
-                if none_lives { Keeps::NoMachine } else { Keeps::Rules(rules) }
-            }
-        };
-        Some(Unplaced { lost: lost(&hot.state, unit).into_iter().map(|(_, host)| host).collect(), keeps })
+        if let Some(why) = told {
+            return Some(Keeps::Word(why));
+        }
+        let rules = self.shared.brief(hot, unit)?;
+        let none_lives = hot.model.core().living_machines().next().is_none();
+        Some(if none_lives { Keeps::NoMachine } else { Keeps::Rules(rules) })
     }
 
     /// Says what keeps every machine from having a unit with the text that it is to get, if its turn has
@@ -447,22 +432,6 @@ pub enum Keeps {
     NoMachine,
 }
 
-/// Takes items until there are `limit`, or until they are together as large as `most` or larger.
-fn fill<T>(
-    mut items: impl Iterator<Item = T>,
-    limit: usize,
-    most: usize,
-    size: impl Fn(&T) -> usize,
-) -> Vec<T> {
-    let (mut taken, mut sum) = (Vec::new(), 0);
-    while taken.len() < limit && sum < most {
-        let Some(item) = items.next() else { break };
-        sum += size(&item);
-        taken.push(item);
-    }
-    taken
-}
-
 fn closed(hot: &Hot) -> Vec<(MachineId, String)> {
     let machines = hot.state.machines().iter().filter(|(_, machine)| machine.life() != Life::Lost);
     machines.filter_map(|(id, machine)| Some((*id, machine.closed()?))).collect()
@@ -484,70 +453,5 @@ fn problem(state: &ClusterState, unit: &UnitName) -> Option<String> {
         Wish::Unreadable(error) => Some(error.to_string()),
         Wish::Stuck(obstacle) => Some(obstacle.to_string()),
         Wish::Unknown | Wish::Gone { .. } | Wish::Wanted(_) => None,
-    }
-}
-
-fn unit_row(state: &ClusterState, name: &UnitName, rollouts: &mut Rollouts) -> UnitRow {
-    let record = state.units().get(name).and_then(Kept::record).cloned();
-    let hash = record.as_ref().and_then(|record| state.content_of(name, record).ok());
-    let content = hash.and_then(|hash| state.content(&hash));
-    let file = content.and_then(|content| content.file().ok());
-    let requirements = content.and_then(|content| content.requirements(name).ok());
-    let placed = state.placed(name);
-    let waits = rollouts.waits(state, name, hash, &placed);
-    let owner = state.owner(name);
-    let owns = owner == *name;
-    let of = state.units().get(&owner).and_then(Kept::record);
-    let next_start =
-        of.is_some_and(|record| record.rollout == flotilla_registry::records::Rollout::NextStart);
-    let rollout = rollouts.of(state, name).filter(|_| owns).map(ToString::to_string);
-    let placements = placed
-        .into_iter()
-        .map(|placed| PlacementRow {
-            machine: placed.machine,
-            host: (state.machines().get(&placed.machine))
-                .and_then(|machine| machine.known())
-                .map(|record| record.host.clone()),
-            life: placed.life,
-            token: placed.entry.token,
-            run: placed.entry.run,
-            hash: placed.entry.hash,
-            target: placed.entry.target,
-            departing: placed.entry.departing,
-            moving: placed.entry.moving,
-            report: state.report_of(&placed).cloned(),
-        })
-        .collect();
-    UnitRow {
-        name: name.clone(),
-        record,
-        hash,
-        description: file.and_then(|file| file.last("Unit", "Description")).map(ToOwned::to_owned),
-        global: requirements.is_some_and(|requirements| requirements.global),
-        placements,
-        problem: problem(state, name),
-        written: state.units().get(name).map_or(Revision(0), Kept::mod_revision),
-        versions: versions(state, name, hash),
-        rollout,
-        waits,
-        next_start,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_page_ends_by_number_or_by_size() {
-        let page = |sizes: &[usize], limit| fill(sizes.iter().copied(), limit, 10, |size| *size);
-        assert_eq!(page(&[1, 2, 3], 5), [1, 2, 3]);
-        assert_eq!(page(&[1, 2, 3], 2), [1, 2]);
-        assert_eq!(page(&[4, 6, 1], 5), [4, 6]);
-        assert_eq!(page(&[4, 600, 1], 5), [4, 600]);
-        assert_eq!(page(&[600, 1], 5), [600], "one is always in it");
-        let mut rest = [4, 6, 1].into_iter();
-        fill(rest.by_ref(), 5, 10, |size| *size);
-        assert_eq!(rest.next(), Some(1), "nothing is taken and left out");
     }
 }

@@ -119,8 +119,12 @@ fn of_operation(error: &OperationError) -> ErrorKind {
         | OperationError::Contended { .. } => ErrorKind::Conflict,
         OperationError::TooLarge { .. } | OperationError::TooManyAtOnce { .. } => ErrorKind::TooLarge,
         OperationError::Unreadable(_) => ErrorKind::Internal,
-        OperationError::OutcomeUnknown { .. } => ErrorKind::OutcomeUnknown,
-        OperationError::Incomplete { source, .. } => of_operation(source),
+        OperationError::OutcomeUnknown { .. } | OperationError::RangeUnknown { .. } => {
+            ErrorKind::OutcomeUnknown
+        }
+        OperationError::Incomplete { source, .. } | OperationError::RangeIncomplete { source, .. } => {
+            of_operation(source)
+        }
         OperationError::Store(error) => of_store(error),
     }
 }

@@ -10,12 +10,13 @@ use flotilla_api::{
     unit::{Placement, Target, Unit},
     watch::{Event, EventsQuery},
 };
+use flotilla_engine::Names;
 use flotilla_units::{Glob, MachineId, Selector as MetadataTerm, UnitFile, UnitName};
 use jiff::Timestamp;
 
 use crate::{
     error::ApiError,
-    select::{Selector, any_selects},
+    select::{Selector, any_selects, stretches},
 };
 
 /// How a unit is that nobody reports anything of.
@@ -171,6 +172,11 @@ impl Units {
             failed: filter.failed,
             unplaced: filter.unplaced,
         })
+    }
+
+    /// Returns where the names stand of units that may be wanted.
+    pub(crate) fn stretches(&self) -> Names {
+        stretches(&self.names)
     }
 
     /// Tells whether a unit may be wanted, by its name alone.

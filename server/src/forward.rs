@@ -260,7 +260,7 @@ impl Parcel {
             .forward(self.method.clone(), &self.path_and_query, self.headers.clone(), self.body.clone())
             .await?;
         let mut response = Response::builder().status(answer.status());
-        for name in [header::CONTENT_TYPE, header::CACHE_CONTROL, header::ETAG] {
+        for name in [header::CONTENT_TYPE, header::CACHE_CONTROL, header::ETAG, header::LINK] {
             if let Some(value) = answer.headers().get(&name) {
                 response = response.header(name, value.clone());
             }

@@ -47,6 +47,10 @@ impl Wanted {
     /// Reads what a user asks for.
     pub(crate) fn read(query: JournalQuery) -> Result<Self, ApiError> {
         let selectors = Selector::read_list(Some(&query.units))?;
+        if selectors.iter().any(|selector| matches!(selector, Selector::Range(_))) {
+            let why = "journals are of units and patterns, and not of ranges; `web@*` means all instances";
+            return Err(ApiError::bad_request(why));
+        }
         if selectors.is_empty() {
             return Err(ApiError::bad_request("the query names no unit; name at least one unit or pattern"));
         }
@@ -71,7 +75,7 @@ impl Wanted {
     fn names(&self) -> Vec<UnitName> {
         let name = |selector: &Selector| match selector {
             Selector::Name(name) => Some(name.clone()),
-            Selector::Pattern(_) => None,
+            Selector::Pattern(_) | Selector::Range(_) => None,
         };
         self.selectors.iter().filter_map(name).collect()
     }
@@ -79,7 +83,7 @@ impl Wanted {
     fn globs(&self) -> Vec<Glob> {
         let glob = |selector: &Selector| match selector {
             Selector::Pattern(glob) => Some(glob.clone()),
-            Selector::Name(_) => None,
+            Selector::Name(_) | Selector::Range(_) => None,
         };
         self.selectors.iter().filter_map(glob).collect()
     }

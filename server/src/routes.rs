@@ -15,6 +15,7 @@ mod plan;
 mod sessions;
 mod settings;
 mod status;
+mod tally;
 mod units;
 mod usage;
 mod watch;
@@ -109,6 +110,8 @@ fn parts() -> (OpenApiRouter<Arc<Node>>, OpenApiRouter<Arc<Node>>) {
         .routes(routes!(units::get_why))
         .routes(routes!(status::unit_status))
         .routes(routes!(orders::order))
+        .routes(routes!(orders::bulk::bulk_order))
+        .routes(routes!(tally::tally))
         .routes(routes!(watch::watch))
         .routes(routes!(events::events))
         .routes(routes!(journal::journal));

@@ -1,11 +1,16 @@
 //! Which units a request is about: names and globs, as users type them.
 
-use flotilla_units::{Glob, SourceName, UnitName};
+use flotilla_engine::Names;
+use flotilla_units::{Glob, SourceName, UnitName, UnitRange};
 
 use crate::error::ApiError;
 
 /// The most patterns of one request; each is tried on every unit.
 const PATTERNS_MAX: usize = 10_000;
+
+/// The most instances of a range that are looked for by their names; of a larger one all of its template's are
+/// looked at. A thousand: a page.
+const NAMED_MAX: u64 = 1_000;
 
 /// What a user typed for units.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -14,11 +19,16 @@ pub(crate) enum Selector {
     Name(UnitName),
     /// Those of the cluster's units that match.
     Pattern(Glob),
+    /// Those of a template's instances that the cluster has.
+    Range(UnitRange),
 }
 
 impl Selector {
-    /// Reads one word. A word with a wildcard is a pattern, anything else a name.
+    /// Reads one word. A word with braces is a range, one with a wildcard a pattern, anything else a name.
     pub(crate) fn read(text: &str) -> Result<Self, ApiError> {
+        if UnitRange::is_meant_by(text) {
+            return Ok(Self::Range(text.parse().map_err(|e| ApiError::bad_request(format!("{e}")))?));
+        }
         if text.contains(['*', '?', '[', '\\']) {
             // An escaped unit name contains backslashes too; it is a name if systemd says so.
             if !text.contains(['*', '?', '['])
@@ -54,8 +64,28 @@ impl Selector {
         match self {
             Self::Name(name) => name == unit,
             Self::Pattern(glob) => glob.matches(unit.as_str()),
+            Self::Range(range) => range.contains(unit),
         }
     }
+}
+
+/// Returns where the units stand that any of the selectors can select.
+pub(crate) fn stretches(selectors: &[Selector]) -> Names {
+    if selectors.is_empty() {
+        return Names::all();
+    }
+    let (mut names, mut prefixes) = (Vec::new(), Vec::new());
+    for selector in selectors {
+        match selector {
+            Selector::Name(name) => names.push(name.to_string()),
+            Selector::Pattern(glob) => prefixes.push(glob.prefix()),
+            Selector::Range(range) if range.len() <= NAMED_MAX => {
+                names.extend(range.instances().map(|name| name.to_string()));
+            }
+            Selector::Range(range) => prefixes.push(format!("{}@", range.template().prefix())),
+        }
+    }
+    Names::these(names, prefixes)
 }
 
 /// Tells whether any of the selectors selects a unit; none at all select everything.

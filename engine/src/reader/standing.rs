@@ -66,17 +66,14 @@ impl Rollouts {
 }
 
 /// Counts what has which text.
-pub(super) fn versions(state: &ClusterState, unit: &UnitName, hash: Option<ContentHash>) -> Versions {
+pub(super) fn count_versions(
+    texts: impl Iterator<Item = (ContentHash, usize)>,
+    hash: Option<ContentHash>,
+) -> Versions {
     let mut versions = Versions::default();
-    let mut count = |it: ContentHash, count: usize| {
+    for (it, count) in texts {
         versions.all += count;
         versions.updated += if Some(it) == hash { count } else { 0 };
-    };
-    if unit.template().is_none() {
-        state.versions(unit).for_each(|(it, many)| count(it, many));
-    } else {
-        let placed = state.placed(unit);
-        placed.iter().filter(|it| it.entry.stays()).for_each(|it| count(it.entry.hash, 1));
     }
     versions
 }

@@ -174,12 +174,15 @@ async fn about_instances(cluster: &Cluster, random: &mut SmallRng) {
     let range = UnitRange::new(template, from, to).expect("a range");
     let operations = &cluster.operations;
     let _ = match random.random_range(0..9) {
-        0..=3 => operations.set_target_in(&range, Target::Launched, random.random_bool(0.5), "test").await,
-        4 => operations.set_target_in(&range, Target::Inactive, false, "test").await,
-        5 => operations.destroy_in(&range, "test").await,
-        6 => operations.set_target(&one, Target::Loaded, false, "test").await,
-        7 => operations.restart(&one, "test").await,
-        _ => operations.destroy(&one, "test").await,
+        0..=3 => operations
+            .set_target_in(&range, Target::Launched, random.random_bool(0.5), "test")
+            .await
+            .map(drop),
+        4 => operations.set_target_in(&range, Target::Inactive, false, "test").await.map(drop),
+        5 => operations.destroy_in(&range, "test").await.map(drop),
+        6 => operations.set_target(&one, Target::Loaded, false, "test").await.map(drop),
+        7 => operations.restart(&one, "test").await.map(drop),
+        _ => operations.destroy(&one, "test").await.map(drop),
     };
 }
 
@@ -240,7 +243,7 @@ async fn settle(cluster: &mut Cluster) {
     cluster.pass(Duration::from_secs(400)).await;
     cluster.check_leftovers();
     let reader = cluster.reader();
-    for row in reader.units(None, 1_000, |_| true).rows {
+    for row in reader.units(&flotilla_engine::Names::all(), None, 1_000, |_| true).rows {
         let record = row.record.clone().expect("readable");
         let active = row.placements.iter().filter(|placement| placement.departing.is_none()).count();
         assert_eq!(row.placements.len(), active, "{row:?} still departs");

@@ -29,7 +29,7 @@ use super::{
 use crate::{
     identity::User,
     node::Node,
-    select::{Selector, any_selects},
+    select::{Selector, any_selects, stretches},
     stream::{Feed, Gone},
 };
 
@@ -187,9 +187,10 @@ impl Merged {
         self.seen = self.reader.revision();
         let selects = |name: &UnitName| any_selects(&self.wanted.selectors, name);
         let mut homes: BTreeMap<MachineId, Vec<UnitName>> = BTreeMap::new();
+        let names = stretches(&self.wanted.selectors);
         let mut after: Option<UnitName> = None;
         loop {
-            let page = self.reader.units(after.as_ref(), PAGE_MAX, selects);
+            let page = self.reader.units(&names, after.as_ref(), PAGE_MAX, selects);
             for row in page.rows {
                 for placement in row.placements {
                     homes.entry(placement.machine).or_default().push(row.name.clone());
@@ -210,6 +211,7 @@ impl Merged {
             let reason = match selector {
                 Selector::Name(unit) => format!("{unit} is on no machine; `flotctl why {unit}` says why"),
                 Selector::Pattern(glob) => format!("no unit that matches {} is on a machine", glob.as_str()),
+                Selector::Range(range) => format!("none of {range} is on a machine"),
             };
             JournalNotice { host: None, machine: None, reason }
         };

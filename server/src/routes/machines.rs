@@ -33,7 +33,7 @@ pub(super) async fn list_machines(
 ) -> Result<Response, ApiError> {
     let reader = node.seat()?;
     let wanted = filter::MachineList::read(&query)?;
-    let fields = fields::read::<Machine>(query.fields.as_deref(), "id")?;
+    let fields = fields::read::<Machine>(query.fields.as_deref(), "id", &[])?;
     let from: Option<MachineId> = query.from.as_deref().map(id).transpose()?;
     let limit = query.limit.unwrap_or(PAGE_ITEMS_MAX).min(PAGE_MAX);
     let cluster = reader.cluster();

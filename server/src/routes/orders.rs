@@ -1,5 +1,7 @@
 //! Orders: start, stop, load, unload, restart, destroy.
 
+pub(super) mod bulk;
+
 use std::{collections::BTreeSet, sync::Arc};
 
 use axum::{Json, extract::State};
@@ -14,12 +16,12 @@ use flotilla_registry::{
 };
 use flotilla_units::UnitName;
 
-use super::{bulk, units::outcome};
+use super::{bulk as writes, units::outcome};
 use crate::{
     asked::{Asked, Condition},
     error::ApiError,
     node::Node,
-    select::Selector,
+    select::{Selector, stretches},
 };
 
 /// Changes what users want of units. The answer comes when it is written; a watch from its revision
@@ -53,7 +55,7 @@ pub(super) async fn order(
         if order.dry_run {
             asked.condition.check(&reader, unit)?;
         } else {
-            let order = asked.condition.on(bulk::word(&reader, unit, order.action));
+            let order = asked.condition.on(writes::word(&reader, unit, order.action));
             let written = node.operations.write(&[(unit.clone(), order)], true, asked.asker()?).await;
             let written = written.map_err(|error| asked.condition.judge(error))?;
             return Ok(Json(outcome(&node, written.written).await));
@@ -81,14 +83,19 @@ fn select(reader: &StateReader, action: Action, words: &[String]) -> Result<Vec<
             Selector::Name(name) => {
                 units.insert(name.clone());
             }
+            Selector::Range(range) => {
+                return Err(ApiError::bad_request(format!(
+                    "{range} is a range of instances: POST /v1/orders/bulk takes it"
+                )));
+            }
             Selector::Pattern(_) => {
                 // What other words name already counts as well.
                 let mut any = false;
                 // A template matches `web@*` too, and nobody means it.
                 let matches = |name: &UnitName| selector.selects(name) && !name.is_template();
-                let mut after = None;
+                let (names, mut after) = (stretches(std::slice::from_ref(selector)), None);
                 loop {
-                    let page = reader.units(after.as_ref(), PAGE_MAX, matches);
+                    let page = reader.units(&names, after.as_ref(), PAGE_MAX, matches);
                     let meant = page.rows.into_iter().filter(|row| action != Action::Restart || !rests(row));
                     for row in meant {
                         any = true;
@@ -124,7 +131,7 @@ pub(crate) async fn carry_out(
 ) -> Result<Vec<Written>, OperationError> {
     let operations = &node.operations;
     let ordered = |unit: UnitName| {
-        let order = bulk::word(reader, &unit, action);
+        let order = writes::word(reader, &unit, action);
         (unit, order)
     };
     match action {

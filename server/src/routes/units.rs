@@ -5,13 +5,14 @@ use std::sync::Arc;
 use axum::{
     Json,
     extract::{Path, Query, State},
+    http::{HeaderValue, Uri, header::LINK},
     response::{IntoResponse as _, Response},
 };
 use flotilla_api::{
     action::{Outcome, Submit, UnitOutcome},
     error::{ErrorBody, ErrorKind},
     page::{PAGE_ITEMS_MAX, Page, UnitsQuery},
-    unit::{Unit, UnitContent, UnitText},
+    unit::{Placement, Unit, UnitContent, UnitState, UnitText, Versions},
     why::Why,
 };
 use flotilla_engine::{PAGE_MAX, PLACEMENTS_MAX, StateReader, UnitRow};
@@ -22,6 +23,7 @@ use flotilla_registry::{
     store::Revision,
 };
 use flotilla_units::{SourceName, UnitFile, UnitName};
+use utoipa::PartialSchema as _;
 
 use super::fields;
 use crate::{
@@ -37,7 +39,14 @@ use crate::{
 /// millisecond behind; past two seconds the store is in trouble, and the answer is still true.
 pub(super) const OWN_WRITE_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(2);
 
-/// Lists units, one page, ascending by name.
+/// What has fields within a unit.
+const WITHIN: &fields::Within = &[
+    ("placements", Placement::schema),
+    ("placements.state", UnitState::schema),
+    ("versions", Versions::schema),
+];
+
+/// Lists units, one page, ascending by name. Where the next one is stands in the header `Link` too.
 #[utoipa::path(get, path = "/v1/units", params(UnitsQuery), responses(
     (status = OK, body = Page<Unit>),
     (status = BAD_REQUEST, body = ErrorBody),
@@ -46,12 +55,13 @@ pub(super) const OWN_WRITE_TIMEOUT: std::time::Duration = std::time::Duration::f
 pub(super) async fn list_units(
     State(node): State<Arc<Node>>,
     _user: User,
+    uri: Uri,
     Query(query): Query<UnitsQuery>,
 ) -> Result<Response, ApiError> {
     let reader = node.seat()?;
     let wanted = filter::Units::read(query.pattern.as_deref(), &query.filter())?;
-    let fields = fields::read::<Unit>(query.fields.as_deref(), "name")?;
-    let mut page = list(&reader, &query, &wanted)?;
+    let fields = fields::read::<Unit>(query.fields.as_deref(), "name", WITHIN)?;
+    let mut page = list(&reader, &query, &wanted).await?;
     if let Some(revision) = query.revision {
         // Looked at after the page was made: what came in between is seen too.
         let changed = reader
@@ -67,17 +77,36 @@ pub(super) async fn list_units(
         }
         page.revision = revision;
     }
-    Ok(fields::answer(page, fields.as_ref()))
+    let next = page.next.as_deref().and_then(|next| link(&uri, next));
+    let mut answer = fields::answer(page, fields.as_ref());
+    // Whoever reads on can ask for the next page before this one has come.
+    answer.headers_mut().extend(next.map(|next| (LINK, next)));
+    Ok(answer)
+}
+
+/// Says where the next page is, beside the query of this one.
+fn link(uri: &Uri, from: &str) -> Option<HeaderValue> {
+    let others = uri.query().unwrap_or_default().split('&');
+    let others = others.filter(|pair| !pair.is_empty() && !pair.starts_with("from="));
+    // Of what a unit's name may have only these two mean something else in a query; a `+` it cannot have.
+    let from = format!("from={}", from.replace('\\', "%5C").replace('@', "%40"));
+    let query: Vec<&str> = others.chain([&*from]).collect();
+    HeaderValue::from_str(&format!("<{}?{}>; rel=\"next\"", uri.path(), query.join("&"))).ok()
 }
 
 /// Makes a page: what the filter does not let through is skipped, however much it is.
-fn list(reader: &StateReader, query: &UnitsQuery, wanted: &filter::Units) -> Result<Page<Unit>, ApiError> {
+async fn list(
+    reader: &StateReader,
+    query: &UnitsQuery,
+    wanted: &filter::Units,
+) -> Result<Page<Unit>, ApiError> {
     let mut after: Option<UnitName> = query.from.as_deref().map(str::parse).transpose()?;
     let limit = query.limit.unwrap_or(PAGE_ITEMS_MAX).clamp(1, PAGE_ITEMS_MAX);
     let (mut items, mut revision, mut placements) = (Vec::<Unit>::new(), None, 0);
+    let names = wanted.stretches();
     loop {
-        let rows =
-            reader.units(after.as_ref(), (limit - items.len()).min(PAGE_MAX), |name| wanted.names(name));
+        let most = (limit - items.len()).min(PAGE_MAX);
+        let rows = reader.units(&names, after.as_ref(), most, |name| wanted.names(name));
         let revision = *revision.get_or_insert(rows.revision.0);
         for unit in rows.rows.into_iter().map(|row| rows::unit(reader, row)).filter(|it| wanted.select(it)) {
             placements += unit.placements.len();
@@ -87,6 +116,8 @@ fn list(reader: &StateReader, query: &UnitsQuery, wanted: &filter::Units) -> Res
         if after.is_none() || items.len() >= limit || placements >= PLACEMENTS_MAX {
             return Ok(Page { items, revision, next: after.map(|name| name.to_string()) });
         }
+        // Where little of much is wanted, others have their turn in between.
+        tokio::task::yield_now().await;
     }
 }
 

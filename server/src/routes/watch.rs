@@ -61,7 +61,7 @@ fn answer(node: Arc<Node>, reader: StateReader, wanted: filter::Units, last: Opt
 }
 
 /// Waits until the seat has reached a revision.
-async fn reached(reader: &StateReader, after: Revision) -> Result<(), ApiError> {
+pub(super) async fn reached(reader: &StateReader, after: Revision) -> Result<(), ApiError> {
     match tokio::time::timeout(REACH_TIMEOUT, reader.reached(after)).await {
         Ok(Ok(())) => Ok(()),
         Ok(Err(lost)) => Err(ApiError::unavailable(lost.to_string())),
@@ -115,9 +115,10 @@ impl Watch {
     async fn list(&mut self, feed: &Feed) -> Result<Revision, Gone> {
         feed.say(None, &WatchEvent::Reset).await?;
         let mut first = None;
+        let names = self.wanted.stretches();
         let mut after: Option<UnitName> = None;
         loop {
-            let page = self.reader.units(after.as_ref(), PAGE_MAX, |name| self.wanted.names(name));
+            let page = self.reader.units(&names, after.as_ref(), PAGE_MAX, |name| self.wanted.names(name));
             // Later pages may be newer; what changed between them is told again, and is the same.
             let revision = *first.get_or_insert(page.revision);
             for row in page.rows {

@@ -46,8 +46,11 @@ serves the same as a document for programs at `/openapi.json`.
   gets one. It comes back with the answer, and stands in the events and in the journal of what the request changed.
 - **Conditions.** What can be read with an `ETag` can be written with `If-Match`: nothing is done to what was changed
   since (412, with both revisions). `If-None-Match: *` asks that the unit is new.
-- **Lists** come in pages: `next` of one is `from` of the following. Filters are given as query parameters and all have to
-  hold; an unknown one is refused.
+- **Lists** come in pages: `next` of one is `from` of the following. Of units that stands in the header `Link` too, so that the
+  next page can be asked for before this one has come. Filters are given as query parameters and all have to hold; an
+  unknown one is refused. `fields` leaves out what is not needed, also within (`placements.host`).
+- **Ranges** of a template's instances are written `web@{1..1000}.service`: where lists and watches take a pattern, and in
+  `POST /v1/orders/bulk`, whose answer and `GET /v1/tally` are as long for a million as for ten.
 - **Streams** are server-sent events. Each `id:` is a place to go on from: send it as `Last-Event-ID` after a lost connection,
   and nothing is missed.
 

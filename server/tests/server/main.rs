@@ -5,6 +5,7 @@ mod events;
 mod lists;
 mod loss;
 mod machines;
+mod many;
 mod native;
 mod plans;
 mod seats;
