@@ -19,6 +19,7 @@ pub(crate) mod list_unit_files;
 pub(crate) mod list_units;
 pub(crate) mod machine;
 pub(crate) mod man;
+mod pages;
 pub(crate) mod plan;
 pub(crate) mod rebalance;
 pub(crate) mod ssh;

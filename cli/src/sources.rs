@@ -10,9 +10,12 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use flotilla_units::UnitName;
+use flotilla_units::{UnitName, UnitRange};
 
-use crate::selector::{is_glob, mangle};
+use crate::{
+    exit::{Exit, Failure},
+    selector::{is_glob, mangle},
+};
 
 /// What words name.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -23,6 +26,17 @@ pub(crate) struct Named {
     pub(crate) units: Vec<String>,
     /// Those of the units of which there is neither a file nor a template's.
     pub(crate) without_file: Vec<String>,
+}
+
+/// Ranges of instances among words.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Ranges {
+    /// The ranges.
+    pub(crate) ranges: Vec<UnitRange>,
+    /// The files of their templates.
+    pub(crate) files: Vec<PathBuf>,
+    /// The other words.
+    pub(crate) others: Vec<String>,
 }
 
 /// Tells unit files from units, where unit files may be named.
@@ -73,6 +87,33 @@ pub(crate) fn named(words: &[String]) -> anyhow::Result<Named> {
     }
     if found.units.is_empty() {
         found.units = templates;
+    }
+    Ok(found)
+}
+
+/// Tells ranges of instances from other words, with the files of their templates, looked for as those of
+/// instances are.
+pub(crate) fn ranges(words: &[String]) -> anyhow::Result<Ranges> {
+    let mut found = Ranges::default();
+    for word in words {
+        if !UnitRange::is_meant_by(word) {
+            found.others.push(word.clone());
+            continue;
+        }
+        let path = Path::new(word);
+        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or(word);
+        let range: UnitRange = name.parse().map_err(|e| Failure::error(Exit::Usage, format!("{e}")))?;
+        let file = path.with_file_name(range.template().as_str());
+        match file.is_file() {
+            true if !found.files.contains(&file) => found.files.push(file),
+            false if word.contains('/') => anyhow::bail!(
+                "there is no file {}, the template of {range}; to mean the template that the cluster has, leave the \
+                 folder out",
+                file.display()
+            ),
+            _ => {}
+        }
+        found.ranges.push(range);
     }
     Ok(found)
 }
@@ -156,6 +197,25 @@ mod tests {
         assert_eq!(found.files, Vec::<PathBuf>::new());
         assert_eq!(found.units, words(&["nothing-here.service", "no@.service", "no@1.service", "no@*"]));
         assert_eq!(found.without_file, words(&["nothing-here.service", "no@.service", "no@1.service"]));
+    }
+
+    #[test]
+    fn ranges_are_found_with_their_templates() {
+        let folder = folder();
+        let at = |word: &str| folder.path().join(word).to_str().unwrap().to_owned();
+        let words = [at("web@{1..1000000}"), at("web@{5..6}.service"), at("hello.service")];
+        let found = ranges(&words).unwrap();
+        assert_eq!(found.ranges.iter().map(|range| range.len()).collect::<Vec<_>>(), [1_000_000, 2]);
+        assert_eq!(
+            (found.files, found.others),
+            (vec![folder.path().join("web@.service")], vec![at("hello.service")])
+        );
+        let gone = ranges(&[at("no@{1..2}")]).expect_err("no template").to_string();
+        assert!(gone.contains("no@.service, the template of no@{1..2}.service"), "{gone}");
+        let plain = ranges(&["no@{1..2}".to_owned()]).unwrap();
+        assert_eq!((plain.ranges.len(), plain.files.len()), (1, 0), "the cluster has it");
+        let refused = ranges(&["web@{2..1}".to_owned()]).expect_err("a range").to_string();
+        assert!(refused.contains("web@{2..1}") && refused.contains("{1..2}"), "{refused}");
     }
 
     #[test]

@@ -1,16 +1,24 @@
 //! Lists: as tables like systemctl's, or as JSON.
 
-use std::marker::PhantomData;
+use std::{
+    borrow::Cow,
+    fmt::Write as _,
+    io::{self, Write as _},
+    marker::PhantomData,
+};
 
 use clap::builder::PossibleValuesParser;
-use comfy_table::{Cell, Color, ContentArrangement, Table, TableStyle};
 use serde::Serialize;
+use unicode_width::UnicodeWidthStr as _;
 
 use crate::{
     args::Output,
     exit::{Exit, Failure},
-    print, text,
+    paint, print, text,
 };
+
+/// What is between two columns, in characters.
+const GAP: usize = 2;
 
 /// What a list shows of each item.
 pub(crate) trait Tabled: Sized + 'static {
@@ -78,41 +86,127 @@ pub(crate) fn show<T: Tabled + Serialize>(
     options: &ListOptions<T>,
     output: Output,
 ) -> anyhow::Result<()> {
-    use std::io::Write as _;
     if output == Output::Json {
         return Ok(print::json(items)?);
     }
-    Ok(write!(print::out(), "{}", render(items, options, output))?)
+    let mut table = Table::new(options, output);
+    table.add(items)?;
+    Ok(table.end()?)
 }
 
-/// Renders a table.
-fn render<T: Tabled>(items: &[T], options: &ListOptions<T>, output: Output) -> String {
-    let columns = chosen(options, output);
-    let mut table = Table::new();
-    table.load_style(TableStyle::new()).set_content_arrangement(ContentArrangement::Disabled);
-    if !options.no_legend {
-        table.set_header(columns.iter().map(|column| column.name.to_uppercase()));
+/// A table that is printed as its lines come.
+///
+/// Its columns are as wide as the first lines need, and grow where a later one needs more: lists of a usual
+/// length come in one piece and line up.
+pub(crate) struct Table<T: Tabled> {
+    columns: Vec<&'static Column<T>>,
+    widths: Vec<usize>,
+    full: bool,
+    /// The header line is still to come.
+    legend: bool,
+    colours: bool,
+    text: String,
+}
+
+impl<T: Tabled> Table<T> {
+    /// Begins a table.
+    pub(crate) fn new(options: &ListOptions<T>, output: Output) -> Self {
+        let columns = chosen(options, output);
+        let colours = anstream::AutoStream::choice(&io::stdout()) != anstream::ColorChoice::Never;
+        let widths = vec![0; columns.len()];
+        Self { columns, widths, full: options.full, legend: !options.no_legend, colours, text: String::new() }
     }
-    for item in items {
-        table.add_row(columns.iter().map(|column| {
-            let text = text::one_line(&(column.text)(item, options.full)).into_owned();
-            let cell = Cell::new(if text.is_empty() { "-" } else { &text });
-            match text.as_str() {
-                "failed" | "lost" => cell.fg(Color::Red),
-                "active" | "alive" => cell.fg(Color::Green),
-                _ => cell,
+
+    /// Prints more lines.
+    pub(crate) fn add(&mut self, items: &[T]) -> io::Result<()> {
+        self.render(items);
+        let text = std::mem::take(&mut self.text);
+        // What is in a cell has no control characters, and colours are in it only where they belong.
+        io::stdout().lock().write_all(text.as_bytes())?;
+        self.text = text;
+        self.text.clear();
+        Ok(())
+    }
+
+    /// Ends the table: one without a line has its header all the same.
+    pub(crate) fn end(mut self) -> io::Result<()> {
+        self.add(&[])?;
+        io::stdout().lock().flush()
+    }
+
+    fn render(&mut self, items: &[T]) {
+        let texts: Vec<String> = items
+            .iter()
+            .flat_map(|item| self.columns.iter().map(move |column| (item, column)))
+            .map(|(item, column)| {
+                let text = (column.text)(item, self.full);
+                match text::one_line(&text) {
+                    Cow::Borrowed(_) if text.is_empty() => "-".to_owned(),
+                    Cow::Borrowed(_) => text,
+                    Cow::Owned(text) => text,
+                }
+            })
+            .collect();
+        let legend = std::mem::take(&mut self.legend);
+        let header: Vec<String> =
+            self.columns.iter().filter(|_| legend).map(|column| column.name.to_uppercase()).collect();
+        for line in header.chunks(self.columns.len()).chain(texts.chunks(self.columns.len())) {
+            for (width, cell) in self.widths.iter_mut().zip(line) {
+                *width = (*width).max(width_of(cell));
             }
-        }));
+        }
+        self.line(&header);
+        texts.chunks(self.columns.len()).for_each(|line| self.line(line));
     }
-    for column in table.column_iter_mut() {
-        column.set_padding((0, 2));
+
+    fn line(&mut self, cells: &[String]) {
+        let last = cells.len().saturating_sub(1);
+        for (at, cell) in cells.iter().enumerate() {
+            match cell.as_str() {
+                "failed" | "lost" if self.colours => drop(write!(self.text, "{}", paint::bad(cell))),
+                "active" | "alive" if self.colours => drop(write!(self.text, "{}", paint::good(cell))),
+                _ => self.text.push_str(cell),
+            }
+            let gap = if at == last { 0 } else { self.widths[at] - width_of(cell) + GAP };
+            self.text.extend(std::iter::repeat_n(' ', gap));
+        }
+        if !cells.is_empty() {
+            self.text.push('\n');
+        }
     }
-    let mut text = String::new();
-    for line in table.lines() {
-        text.push_str(line.trim_end());
-        text.push('\n');
+}
+
+/// How far a text reaches on a screen.
+fn width_of(text: &str) -> usize {
+    if text.is_ascii() { text.len() } else { text.width() }
+}
+
+/// A list that is printed as JSON as its items come.
+#[derive(Debug, Default)]
+pub(crate) struct JsonList {
+    begun: bool,
+}
+
+impl JsonList {
+    /// Prints more items.
+    pub(crate) fn add(&mut self, items: &[impl Serialize]) -> io::Result<()> {
+        if items.is_empty() {
+            return Ok(());
+        }
+        // A list by itself is `[`, its items, and `]`, each on lines of their own.
+        let text = serde_json::to_vec_pretty(items).map_err(io::Error::from)?;
+        let within = text.strip_prefix(b"[").and_then(|text| text.strip_suffix(b"\n]")).unwrap_or(&text);
+        let mut out = io::stdout().lock();
+        out.write_all(if std::mem::replace(&mut self.begun, true) { b"," } else { b"[" })?;
+        out.write_all(within)
     }
-    text
+
+    /// Ends the list.
+    pub(crate) fn end(self) -> io::Result<()> {
+        let mut out = io::stdout().lock();
+        out.write_all(if self.begun { b"\n]\n" } else { b"[]\n" })?;
+        out.flush()
+    }
 }
 
 fn chosen<T: Tabled>(options: &ListOptions<T>, output: Output) -> Vec<&'static Column<T>> {
@@ -149,7 +243,9 @@ mod tests {
     fn text(words: &[&str], output: Output) -> String {
         use clap::Parser as _;
         let line = Line::try_parse_from([&["list"], words].concat()).expect("valid");
-        render(&[Row("a.service", "m1"), Row("longer.service", "m22")], &line.list, output)
+        let mut table = Table::new(&line.list, output);
+        table.render(&[Row("a.service", "m1"), Row("longer.service", "m22")]);
+        table.text
     }
 
     #[test]
@@ -159,6 +255,21 @@ mod tests {
             "UNIT            MACHINE\na.service       m1false\nlonger.service  m22false\n"
         );
         assert!(text(&[], Output::Wide).lines().nth(1).is_some_and(|line| line.ends_with('-')));
+    }
+
+    #[test]
+    fn columns_grow_where_a_later_line_needs_it() {
+        use clap::Parser as _;
+        let line = Line::try_parse_from(["list"]).expect("valid");
+        let mut table = Table::new(&line.list, Output::Table);
+        table.render(&[Row("a.service", "m1"), Row("über.service", "m1")]);
+        table.render(&[Row("longer-than-that.service", "m1")]);
+        table.render(&[Row("a.service", "m1")]);
+        assert_eq!(
+            table.text,
+            "UNIT          MACHINE\na.service     m1false\nüber.service  m1false\n\
+             longer-than-that.service  m1false\na.service                 m1false\n"
+        );
     }
 
     #[test]

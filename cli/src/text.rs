@@ -39,6 +39,19 @@ pub(crate) fn journal_time_as(form: &str, realtime_us: u64) -> String {
     at.map_or_else(|| "?".to_owned(), |at| at.to_zoned(TimeZone::system()).strftime(form).to_string())
 }
 
+/// Writes a count with its thousands apart: `1,000,000`.
+pub(crate) fn count(count: u64) -> String {
+    let digits = count.to_string();
+    let mut text = String::with_capacity(digits.len() + digits.len() / 3);
+    for (at, digit) in digits.chars().enumerate() {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
 /// Writes bytes as systemctl does: `1.5M`.
 pub(crate) fn bytes(count: u64) -> String {
     let mut value = count as f64;

@@ -2,6 +2,7 @@
 //! until they have come true (`wait.rs`), and what became of each unit (`report.rs`).
 
 mod known;
+mod ranges;
 mod replace;
 mod report;
 mod wait;
@@ -29,8 +30,8 @@ pub(super) use report::{Report, print as print_reports, reports};
 /// Changes units, which may be created by it, and waits until it is true.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Create {
-    /// Names, globs over the cluster's units, or unit files to submit first; the file of a name, or its
-    /// template's, is looked for in the current folder too
+    /// Names, ranges ('web@{1..1000}'), globs over the cluster's units, or unit files to submit first; the file of
+    /// a name, or its template's, is looked for in the current folder too
     #[arg(value_name = "UNIT", required = true, add = crate::complete::units_and_files())]
     units: Vec<String>,
 
@@ -47,7 +48,7 @@ pub(crate) struct Create {
 /// Changes units that there are and waits until it is true.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// Names, or globs over the cluster's units
+    /// Names, ranges ('web@{1..1000}'), or globs over the cluster's units
     #[arg(value_name = "UNIT", required = true, add = crate::complete::unit_files())]
     units: Vec<String>,
 
@@ -103,11 +104,17 @@ pub(crate) async fn run(
     begun: Instant,
 ) -> anyhow::Result<Exit> {
     let end = begun + asked.timeout();
-    everywhere(action, asked.units)?;
-    let named = match action {
-        Action::Start | Action::Load => sources::named(asked.units)?,
-        _ => Named { units: asked.units.iter().map(|unit| mangle(unit)).collect(), ..Named::default() },
+    let sources::Ranges { ranges, files, others } = sources::ranges(asked.units)?;
+    everywhere(action, &others)?;
+    let mut named = match action {
+        Action::Start | Action::Load => {
+            let named = sources::named(&others)?;
+            Named { files: named.files.into_iter().chain(files).collect(), ..named }
+        }
+        _ => Named { units: others.iter().map(|unit| mangle(unit)).collect(), ..Named::default() },
     };
+    named.files.sort();
+    named.files.dedup();
     let updates = asked.replacing.replace && !asked.replacing.no_restart && !named.files.is_empty();
     let give = async {
         if asked.replacing.replace && !named.files.is_empty() {
@@ -115,6 +122,9 @@ pub(crate) async fn run(
         }
         if !named.files.is_empty() {
             submit::submit(cluster.client(), &named.files, asked.replacing).await?;
+        }
+        if named.units.is_empty() {
+            return Ok((Outcome { revision: 0, units: Vec::new() }, Vec::new()));
         }
         let order = Order { action, units: named.units, dry_run: false };
         known::order(cluster, order, asked.missing).await
@@ -124,7 +134,10 @@ pub(crate) async fn run(
                    `flotctl list-unit-files` shows what is wanted of its units";
         Failure::error(Exit::TimedOut, why)
     })??;
-    let exit = if asked.wait.no_block {
+    let exit = if !ranges.is_empty() {
+        let alone = others.is_empty();
+        ranges::run(cluster, action, &ranges, asked, (outcome.clone(), alone), output, end).await?
+    } else if asked.wait.no_block {
         no_block(action, &outcome, output)?
     } else {
         let waiting = Waiting::new(action, &outcome.units).until_updated(updates);

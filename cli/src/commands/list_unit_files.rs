@@ -1,13 +1,16 @@
 //! `flotctl list-unit-files`: what the cluster has been given.
 
-use flotilla_api::unit::{Unit, Versions};
+use flotilla_api::{
+    page::UnitsQuery,
+    unit::{Unit, Versions},
+};
 
-use super::all_pages;
+use super::pages::each_page;
 use crate::{
     args::Output,
     connection::Cluster,
     order,
-    table::{self, Column, ListOptions, Shown, Tabled},
+    table::{Column, JsonList, ListOptions, Shown, Table, Tabled},
 };
 
 /// Lists the unit files that the cluster has.
@@ -55,8 +58,16 @@ impl Tabled for Unit {
 
 /// Runs the command.
 pub(crate) async fn run(cluster: &Cluster, args: &Args, output: Output) -> anyhow::Result<()> {
-    let units = all_pages(cluster, &args.patterns, async |client, query| client.units(query).await).await?;
-    table::show(&units, &args.list, output)
+    let pattern = (!args.patterns.is_empty()).then(|| args.patterns.join(","));
+    let query = UnitsQuery { pattern, ..UnitsQuery::default() };
+    if output == Output::Json {
+        let mut list = JsonList::default();
+        each_page(cluster, query, |units: Vec<Unit>| Ok(list.add(&units)?)).await?;
+        return Ok(list.end()?);
+    }
+    let mut table = Table::new(&args.list, output);
+    each_page(cluster, query, |units: Vec<Unit>| Ok(table.add(&units)?)).await?;
+    Ok(table.end()?)
 }
 
 /// Says how many placements, or instances, have the text: nothing where there is none, and why not all

@@ -1,20 +1,21 @@
 //! `flotctl list-units`: one line for each unit on each machine.
 
+use std::sync::Arc;
+
 use flotilla_api::{
-    page::{ListQuery, UnitsQuery},
+    page::UnitsQuery,
     unit::{Placement, Target, Unit},
 };
 use flotilla_units::Glob;
-use serde::Serialize;
 
-use super::all_pages;
+use super::pages::each_page;
 use crate::{
     args::Output,
     connection::Cluster,
     machines::{self, Named},
-    order, print,
+    order,
     selector::{Selector, is_glob, machines_of},
-    table::{self, Column, ListOptions, Shown, Tabled},
+    table::{Column, JsonList, ListOptions, Shown, Table, Tabled},
     text,
 };
 
@@ -70,15 +71,16 @@ impl Filter {
         Ok(Self { machine, ..self.clone() })
     }
 
-    fn query(&self, page: &ListQuery) -> UnitsQuery {
+    fn query(&self, patterns: &[String]) -> UnitsQuery {
         let list = |words: &[String]| (!words.is_empty()).then(|| words.join(","));
         UnitsQuery {
+            pattern: list(patterns),
             state: list(&self.state),
             kind: list(&self.kind),
             failed: self.failed,
             machine: list(&self.machine),
             unplaced: self.unplaced,
-            ..page.clone().into()
+            ..UnitsQuery::default()
         }
     }
 
@@ -92,19 +94,24 @@ impl Filter {
                 *word == id || word.parse::<Glob>().is_ok_and(|it| it.matches(host) || it.matches(&id))
             })
         };
-        let machine = self.machine.is_empty() || row.placement.as_ref().is_some_and(on);
+        let machine = self.machine.is_empty() || row.placement().is_some_and(on);
         // A unit on no machine has no states but these: the cluster has looked at it.
-        (state || row.placement.is_none()) && machine && (!self.failed || states[0] == "failed")
+        (state || row.placement().is_none()) && machine && (!self.failed || states[0] == "failed")
     }
 }
 
+/// What of a unit the columns show that are shown without being asked for.
+const SHOWN: &str = "target,generation,run,by,at,hash,reason,unplaced,placements.machine,placements.host,\
+                     placements.machine_alive,placements.token,placements.run,placements.hash,placements.departing,\
+                     placements.state.load,placements.state.active,placements.state.sub,placements.state.stray,\
+                     placements.state.stopped_locally,placements.state.problem";
+
 /// One line: a unit, and one of its placements.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone)]
 pub(crate) struct Row {
-    #[serde(flatten)]
-    unit: Unit,
-    #[serde(skip)]
-    placement: Option<Placement>,
+    unit: Arc<Unit>,
+    /// Which of its placements; none if it has none.
+    at: usize,
 }
 
 impl Tabled for Row {
@@ -152,19 +159,32 @@ pub(crate) async fn run(cluster: &Cluster, args: &Args, output: Output) -> anyho
     let patterns: Vec<String> = selectors.iter().map(|selector| selector.unit.clone()).collect();
     let filter = args.filter.resolved(cluster).await?;
     let named = machines_of(cluster, &selectors).await?;
-    let mut units: Vec<Unit> =
-        all_pages(cluster, &patterns, async |client, query| client.units_where(&filter.query(query)).await)
-            .await?;
+    let mut query = filter.query(&patterns);
     // A template runs nowhere; list-unit-files shows it.
-    units.retain(|unit| !unit.name.is_template());
-    let units: Vec<Unit> = units.into_iter().filter_map(|unit| narrowed(unit, &selectors, &named)).collect();
+    let meant = |units: Vec<Unit>| {
+        let units = units.into_iter().filter(|unit| !unit.name.is_template());
+        units.filter_map(|unit| narrowed(unit, &selectors, &named)).map(Arc::new)
+    };
     if output == Output::Json {
-        let wanted = |unit: &Unit| rows(unit.clone()).any(|row| filter.selects(&row));
-        let units: Vec<Unit> = units.into_iter().filter(wanted).collect();
-        return Ok(print::json(&units)?);
+        let mut list = JsonList::default();
+        let wanted = |unit: &Arc<Unit>| rows(Arc::clone(unit)).any(|row| filter.selects(&row));
+        let take = |units| {
+            let units: Vec<Arc<Unit>> = meant(units).filter(wanted).collect();
+            Ok(list.add(&units)?)
+        };
+        each_page(cluster, query, take).await?;
+        return Ok(list.end()?);
     }
-    let rows: Vec<Row> = units.into_iter().flat_map(rows).filter(|row| filter.selects(row)).collect();
-    table::show(&rows, &args.list, output)
+    if output == Output::Table && args.list.fields.is_empty() {
+        query.fields = Some(SHOWN.to_owned());
+    }
+    let mut table = Table::new(&args.list, output);
+    let take = |units| {
+        let rows: Vec<Row> = meant(units).flat_map(rows).filter(|row| filter.selects(row)).collect();
+        Ok(table.add(&rows)?)
+    };
+    each_page(cluster, query, take).await?;
+    Ok(table.end()?)
 }
 
 /// Leaves only those machines of a unit that are meant, and nothing of one that is on none of them.
@@ -186,25 +206,26 @@ fn narrowed(mut unit: Unit, selectors: &[Selector], named: &Named) -> Option<Uni
 }
 
 /// A unit that is on no machine has a line too, unless nobody wants it on one.
-fn rows(unit: Unit) -> impl Iterator<Item = Row> {
-    let mut placements: Vec<Option<Placement>> = unit.placements.iter().cloned().map(Some).collect();
-    if placements.is_empty() {
-        placements.push(None);
-    }
-    placements.into_iter().map(move |placement| Row { unit: unit.clone(), placement })
+fn rows(unit: Arc<Unit>) -> impl Iterator<Item = Row> {
+    let lines = unit.placements.len().max(1);
+    (0..lines).map(move |at| Row { unit: Arc::clone(&unit), at })
 }
 
 impl Row {
+    fn placement(&self) -> Option<&Placement> {
+        self.unit.placements.get(self.at)
+    }
+
     fn state(&self, field: impl Fn(&flotilla_api::unit::UnitState) -> String) -> String {
-        self.placement.as_ref().and_then(|p| p.state.as_ref()).map(field).unwrap_or_default()
+        self.placement().and_then(|p| p.state.as_ref()).map(field).unwrap_or_default()
     }
 
     fn current(&self) -> Target {
-        self.placement.as_ref().map_or(self.unit.current, |placement| placement.current)
+        self.placement().map_or(self.unit.current, |placement| placement.current)
     }
 
     fn active(&self) -> String {
-        match &self.placement {
+        match self.placement() {
             Some(placement) if !placement.machine_alive => "unknown".to_owned(),
             Some(_) => self.state(|s| s.active.clone()),
             None => "inactive".to_owned(),
@@ -214,7 +235,7 @@ impl Row {
     /// What is not as it should be, in a few words.
     fn note(&self) -> String {
         let why = self.unit.unplaced.as_ref().map(|why| format!("not placed: {why}"));
-        let Some(placement) = &self.placement else { return why.unwrap_or_default() };
+        let Some(placement) = self.placement() else { return why.unwrap_or_default() };
         let state = placement.state.as_ref();
         let mut notes = Vec::new();
         if !placement.machine_alive {
@@ -242,7 +263,7 @@ impl Row {
 }
 
 fn machine(row: &Row, full: bool) -> String {
-    match &row.placement {
+    match row.placement() {
         Some(placement) if full => placement.machine.to_string(),
         Some(placement) => order::machine(placement),
         None => String::new(),
@@ -250,7 +271,7 @@ fn machine(row: &Row, full: bool) -> String {
 }
 
 fn since(row: &Row, _full: bool) -> String {
-    let since = row.placement.as_ref().and_then(|p| p.state.as_ref()).and_then(|s| s.since);
+    let since = row.placement().and_then(|p| p.state.as_ref()).and_then(|s| s.since);
     since.map(|at| text::ago(at, jiff::Timestamp::now())).unwrap_or_default()
 }
 
@@ -259,5 +280,5 @@ fn hash(row: &Row, full: bool) -> String {
 }
 
 fn token(row: &Row, _full: bool) -> String {
-    row.placement.as_ref().map(|p| p.token.to_string()).unwrap_or_default()
+    row.placement().map(|p| p.token.to_string()).unwrap_or_default()
 }

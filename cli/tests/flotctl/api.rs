@@ -136,7 +136,11 @@ fn serve(
         body: serde_json::from_slice(&body).unwrap_or(Value::Null),
     };
     seen.lock().unwrap().push(request.clone());
-    let events = |events: &[Value]| -> String { events.iter().map(|e| format!("data: {e}\n\n")).collect() };
+    // One that is to be gone on from says so beside what it says.
+    let id = |event: &Value| event["@id"].as_str().map(|id| format!("id: {id}\n")).unwrap_or_default();
+    let events = |events: &[Value]| -> String {
+        events.iter().map(|event| format!("{}data: {event}\n\n", id(event))).collect()
+    };
     let mut stream_of = |body: &str, more: usize| {
         let head = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n";
         write!(stream, "{head}content-length: {}\r\n\r\n{body}", body.len() + more)

@@ -90,7 +90,9 @@ fn lists_show_the_machine_that_is_meant() {
     );
     let api = Api::new(cluster);
     flotctl(&[&api], &["list-units", "--machine", "b"]);
-    assert_eq!(api.query("GET /v1/units"), Some(format!("machine={}", MACHINES[1].1)), "by its id");
+    let query = api.query("GET /v1/units").unwrap();
+    assert!(query.ends_with(&format!("&machine={}", MACHINES[1].1)), "by its id: {query}");
+    assert!(query.starts_with("fields=target%2C"), "and no more of each unit than is shown: {query}");
 }
 
 #[test]

@@ -11,6 +11,7 @@ mod missing;
 mod moves;
 mod orders;
 mod output;
+mod ranges;
 mod reads;
 mod ssh;
 mod statuses;

@@ -23,21 +23,21 @@ use crate::{
 /// that it is active when its process is there: one that cannot be executed, or that exits at once, is
 /// gone some milliseconds later, on a busy machine some tens; and its machine tells what changes right
 /// after a change 100 ms later. A person hardly notices a quarter of a second.
-const SETTLE: Duration = Duration::from_millis(250);
+pub(super) const SETTLE: Duration = Duration::from_millis(250);
 
 /// How long "cannot be placed" has to last before it is believed: a unit that conflicts with one
 /// that is just leaving finds its place a moment later.
-const CANNOT_BE_PLACED_AFTER: Duration = Duration::from_millis(500);
+pub(super) const CANNOT_BE_PLACED_AFTER: Duration = Duration::from_millis(500);
 
 /// How many names a watch asks for; with more it watches everything and picks its own.
 const WATCHED_NAMES_MAX: usize = 100;
 
 /// How long to wait before a lost connection is made again.
-const RECONNECT_AFTER: Duration = Duration::from_millis(200);
+pub(super) const RECONNECT_AFTER: Duration = Duration::from_millis(200);
 
 /// How often every endpoint is tried again before the wait is given up: longer than a flotillad takes
 /// to come back from a restart.
-const ROUNDS_MAX: u32 = 30;
+pub(super) const ROUNDS_MAX: u32 = 30;
 
 /// The wait for an order.
 pub(super) struct Wait<'a> {
