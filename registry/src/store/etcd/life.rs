@@ -81,6 +81,8 @@ pub(super) struct Life {
     lost: Mutex<Option<Instant>>,
     /// Somebody is asking it.
     asked: AtomicBool,
+    /// When it last told its status.
+    told: Mutex<Option<Instant>>,
     /// The highest raft term that it told of: another term, another leader.
     term: AtomicU64,
     /// How often it was found gone.
@@ -132,6 +134,7 @@ impl Life {
             connected: AtomicBool::new(false),
             lost: Mutex::new(None),
             asked: AtomicBool::new(false),
+            told: Mutex::new(None),
             term: AtomicU64::new(0),
             losses: watch::Sender::new(0),
         }
@@ -175,6 +178,16 @@ impl Life {
         if self.connected.load(Ordering::Relaxed) { PATIENCE } else { PATIENCE_TO_CONNECT }
     }
 
+    fn heard(&self) -> Instant {
+        *self.heard.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Tells whether its last status is too old to say who leads.
+    fn is_untold(&self) -> bool {
+        let told = *self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        told.is_none_or(|told| told.elapsed() >= OF_A_CALL)
+    }
+
     fn lost(&self) -> MutexGuard<'_, Option<Instant>> {
         self.lost.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -182,11 +195,13 @@ impl Life {
     /// Asks for a sign.
     ///
     /// # Errors
-    /// It gave none; nothing else was done.
+    /// It gave none, not to others either; nothing else was done.
     pub(super) async fn ask(&self, client: &Client, limit: Duration) -> Result<(), Failure> {
+        let begun = Instant::now();
         match timeout(limit, client.maintenance_client().status()).await {
             Ok(Ok(status)) => {
                 self.term.fetch_max(status.raft_term(), Ordering::Relaxed);
+                *self.told.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
             }
             Ok(Err(error)) => match classify(&error, Subject::default()) {
                 // Whoever refuses has answered.
@@ -196,6 +211,8 @@ impl Life {
                 }
                 failure @ Failure::NotDone { .. } => return Err(failure),
             },
+            // It is busy, and answers others: to leave it would only make it busier.
+            Err(_) if self.heard() > begun => return Ok(()),
             Err(_) => {
                 *self.lost() = Some(Instant::now());
                 let why = format!("{} did not answer within {limit:?}", self.url);
@@ -228,8 +245,7 @@ impl Life {
                 _ = losses.changed() => return format!("{} gives no sign of life", self.url),
                 () = sleep_until(look_at) => {}
             }
-            let heard = *self.heard.lock().unwrap_or_else(PoisonError::into_inner);
-            look_at = heard.max(begun) + quiet();
+            look_at = self.heard().max(begun) + quiet();
             if look_at > Instant::now() {
                 continue;
             }
@@ -259,8 +275,12 @@ impl Life {
         let before = self.term.load(Ordering::Relaxed);
         loop {
             sleep(OF_A_CALL).await;
-            // That it says nothing is the vigil's business.
-            let _ = self.ask(client, PATIENCE).await;
+            // One of all whose writes wait asks for all of them: a busy member is not asked by each.
+            if self.is_untold() && !self.asked.swap(true, Ordering::Relaxed) {
+                let _asking = Asking(self);
+                // That it says nothing is the vigil's business.
+                let _ = self.ask(client, PATIENCE).await;
+            }
             if self.term.load(Ordering::Relaxed) > before {
                 sleep(AFTER_A_NEW_LEADER).await;
                 return "etcd has got another leader since".to_owned();
