@@ -23,6 +23,8 @@ pub(crate) struct Board {
     changed: BTreeSet<Bucket>,
     /// Something is among it that somebody waits for.
     pub(crate) prompt: bool,
+    /// Units that were told to be starting since then, and nothing else yet: they soon will be.
+    starting: BTreeSet<UnitName>,
     /// Every unit that was there at the start has been told of: the report is a whole one.
     pub(crate) complete: bool,
 }
@@ -38,6 +40,11 @@ impl Board {
             let before = old.iter().find(|o| (&o.unit, o.token) == (&new.unit, new.token));
             is_prompt(before, new)
         });
+        if reports.iter().any(is_starting) {
+            self.starting.insert(unit.clone());
+        } else {
+            self.starting.remove(&unit);
+        }
         self.changed.extend(old.iter().chain(&reports).map(|r| Bucket::of(&r.unit)));
         if reports.is_empty() {
             self.reports.remove(&unit);
@@ -50,7 +57,14 @@ impl Board {
     /// Takes the buckets that changed since the last time.
     pub(crate) fn take_changed(&mut self) -> BTreeSet<Bucket> {
         self.prompt = false;
+        self.starting.clear();
         std::mem::take(&mut self.changed)
+    }
+
+    /// Tells whether what somebody waits for is to be written now. Where other units were told to start
+    /// together with it, it goes with them, so that a hundred of them are one write and not two.
+    pub(crate) fn is_due(&self) -> bool {
+        self.prompt && self.starting.is_empty()
     }
 
     /// Returns what a bucket says now.
@@ -60,6 +74,12 @@ impl Board {
         units.sort_by(|a, b| (&a.unit, a.token).cmp(&(&b.unit, b.token)));
         ReportBucket { v: VERSION, units }
     }
+}
+
+/// Tells whether a unit is starting, or is about to: nothing was started under its token yet.
+fn is_starting(report: &UnitReport) -> bool {
+    let is_new = report.token.is_some() && report.run == 0 && report.active == "inactive";
+    report.starting || (is_new && !report.gone && report.problem.is_none())
 }
 
 /// Tells whether somebody waits for a report: a unit got where it was going, or cannot get there.
@@ -86,6 +106,31 @@ mod tests {
             "unit": "web.service", "token": Token(1), "load": "loaded", "active": active, "sub": ""
         }))
         .expect("a report")
+    }
+
+    #[test]
+    fn what_starts_together_is_due_together() {
+        let mut board = Board::default();
+        let mut put = |unit: &str, active: &str, starting| {
+            board.put(unit.parse().expect("valid"), vec![UnitReport { starting, ..report(active) }]);
+            board.is_due()
+        };
+        assert!(put("a.service", "active", false), "alone");
+        assert!(!put("b.service", "inactive", true) && !put("c.service", "inactive", true));
+        assert!(!put("b.service", "active", false), "c is starting");
+        assert!(put("c.service", "active", false));
+        assert!(
+            !put("f.service", "inactive", false) && !put("b.service", "failed", false),
+            "f has its order"
+        );
+        assert!(put("f.service", "active", false));
+        board.put(
+            "d.service".parse().expect("valid"),
+            vec![UnitReport { starting: true, ..report("activating") }],
+        );
+        board.take_changed();
+        board.put("e.service".parse().expect("valid"), vec![report("active")]);
+        assert!(board.is_due(), "d was told of, and is not waited for again");
     }
 
     #[test]

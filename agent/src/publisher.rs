@@ -199,9 +199,9 @@ impl Publisher {
                     return "an operator accepted the store".to_owned();
                 },
                 _ = board.changed() => {
-                    let prompt = board.borrow_and_update().prompt;
+                    let is_due = board.borrow_and_update().is_due();
                     let now = Instant::now();
-                    let time = if prompt { now.max(last + COALESCE) } else { now + COALESCE };
+                    let time = if is_due { now.max(last + COALESCE) } else { now + COALESCE };
                     due = Some(due.map_or(time, |due| due.min(time)));
                 }
                 () = sleep_until(due.unwrap_or(last)), if writable && due.is_some() => {
