@@ -156,41 +156,48 @@ impl ClusterState {
             let before = spans(&before);
             let after = self.ranges.stored.get(&template).map(spans).unwrap_or_default();
             for (numbers, span) in differences(&before, &after) {
+                let kept = span.map(|span| span.kept(&template));
                 for name in numbers.filter_map(|number| template.with_number(number).ok()) {
-                    self.speak_for(&name, span, changes);
+                    self.speak_for(&name, kept.as_ref(), changes);
                 }
             }
             // Its record may have waited for its ranges.
             changes.units.insert(template);
         }
         for name in mem::take(&mut self.ranges.orphans) {
-            let template = name.template();
-            let spans = template.and_then(|it| self.ranges.stored.get(&it)).map(spans).unwrap_or_default();
+            let Some(template) = name.template() else { continue };
+            let spans = self.ranges.stored.get(&template).map(spans).unwrap_or_default();
             let span = name.number().and_then(|number| span_at(&spans, number));
-            self.speak_for(&name, span, changes);
+            self.speak_for(&name, span.map(|span| span.kept(&template)).as_ref(), changes);
         }
     }
 
     /// Says of an instance without a record of its own what its range says.
-    fn speak_for(&mut self, name: &UnitName, span: Option<&Span>, changes: &mut Changes) {
+    fn speak_for(&mut self, name: &UnitName, kept: Option<&Kept<UnitRecord>>, changes: &mut Changes) {
         if self.units.get(name).is_some_and(|kept| !kept.is_derived()) {
             return;
         }
         changes.units.insert(name.clone());
-        match span {
+        match kept {
             None => drop(self.units.remove(name)),
-            Some(span) => {
-                let record = span.said.as_ref().map(|said| Arc::new(inherit(name, said))).map_err(Arc::clone);
-                self.units.insert(name.clone(), Kept::derived(span.created, span.written, record));
-            }
+            Some(kept) => drop(self.units.insert(name.clone(), kept.clone())),
         }
     }
 }
 
-/// Returns the record that an instance would have if what its range says were said of it alone.
-fn inherit(name: &UnitName, said: &RangeRecord) -> UnitRecord {
+impl Span {
+    /// Makes what stands for the records of its instances: one for all of them, however many those are.
+    fn kept(&self, template: &UnitName) -> Kept<UnitRecord> {
+        let record = self.said.as_ref().map(|said| Arc::new(inherit(template, said))).map_err(Arc::clone);
+        Kept::derived(self.created, self.written, record)
+    }
+}
+
+/// Returns the record that an instance would have if what its range says were said of it alone, but for the
+/// name that systemd knows it by, which is its own.
+fn inherit(template: &UnitName, said: &RangeRecord) -> UnitRecord {
     let RangeRecord { v, target, generation, run, by, at, deleting } = said.clone();
-    let (runtime, rollout) = (name.clone(), Rollout::default());
+    let (runtime, rollout) = (template.clone(), Rollout::default());
     UnitRecord {
         v,
         runtime,

@@ -93,7 +93,8 @@ impl ClusterState {
                     Some(machine) => only_there(&requirements, machine),
                 };
                 Wish::Wanted(Wanted {
-                    runtime: record.runtime.clone(),
+                    // What a range says is one record for all of its instances, and has none of their names.
+                    runtime: if kept.is_derived() { unit.clone() } else { record.runtime.clone() },
                     hash,
                     target: record.target,
                     run: record.run,
