@@ -3,6 +3,7 @@
 
 use flotilla_api::{
     client::{ClientError, Coming},
+    error::ErrorKind,
     page::{Page, UnitsQuery},
 };
 use serde::de::DeserializeOwned;
@@ -39,6 +40,8 @@ pub(super) async fn each_page<T: DeserializeOwned>(
             Err(e) if e.is_unreachable() => {
                 cluster.read(async |client| client.units_coming(&query).await?.read().await).await?
             }
+            // An older flotillad knows no fields within others: it gives all of them.
+            Err(e) if e.kind() == Some(ErrorKind::BadRequest) && query.fields.take().is_some() => continue,
             page => page?,
         };
         take(page.items)?;

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::api::{Answer, Api, Request, everything, flotctl, outcome, placed};
+use crate::api::{Answer, Api, Request, everything, flotctl, outcome, page, placed};
 
 const MANY: &str = "web@{1..1000000}.service";
 
@@ -108,6 +108,20 @@ fn an_order_that_breaks_off_is_taken_up_where_it_was() {
 fn last(request: &Request) -> Option<&str> {
     let header = request.headers.iter().find(|(name, _)| name == "last-event-id");
     header.map(|(_, value)| value.as_str())
+}
+
+#[test]
+fn lists_of_an_older_flotillad_have_all_fields() {
+    let api = Api::new(|request| match request.query.contains("fields=") {
+        true => Answer::Refusal(400, "bad-request", "there is no field `placements.host`"),
+        false => page(&[placed("a.service", "active", "running")]),
+    });
+    let ended = flotctl(&[&api], &["list-units", "--no-legend"]);
+    assert_eq!(
+        (ended.code, ended.out.as_str()),
+        (Some(0), "a.service  m1  active  running  -\n"),
+        "{ended:?}"
+    );
 }
 
 #[test]
