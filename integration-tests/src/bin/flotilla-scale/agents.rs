@@ -7,13 +7,13 @@ use std::{
     collections::BTreeMap,
     io::{self, BufWriter, Write as _},
     path::PathBuf,
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
 use anyhow::{Context, Result, bail};
 use flotilla_agent::{
-    Agent, AgentError, Outlook, Registration, Settings,
+    Agent, Outlook, Registration, Settings,
     systemd::fake::{Behaviour, FakeSystemd},
 };
 use flotilla_registry::{
@@ -38,6 +38,9 @@ use crate::{process::end_with_parent, workload};
 /// How long after each other agents are started: a thousand a second, so that the registrations are not what
 /// is measured.
 const STAGGER: Duration = Duration::from_millis(1);
+
+/// How long after its end an agent is started again, as systemd does it (`RestartSec=` of flotillad.service).
+const RESTART_AFTER: Duration = Duration::from_secs(1);
 
 /// Machines, for a run of which this is a part.
 #[derive(Debug, clap::Args)]
@@ -109,8 +112,9 @@ struct Machine {
 }
 
 struct Running {
-    outlook: Outlook,
-    _task: AbortOnDropHandle<Result<(), AgentError>>,
+    /// The present agent's.
+    outlook: Arc<Mutex<Outlook>>,
+    _task: AbortOnDropHandle<()>,
 }
 
 /// Runs machines until the run ends.
@@ -202,11 +206,23 @@ impl Machine {
             seed: self.number as u64,
         };
         let systemd = Arc::new(self.systemd.clone());
-        let agent = Agent::new(settings, Arc::clone(&self.store), Keys::default(), systemd);
-        let outlook = agent.outlook();
-        // Never told to stop: machines here end by losing their power.
-        let task = AbortOnDropHandle::new(tokio::spawn(agent.run(CancellationToken::new())));
-        self.running = Some(Running { outlook, _task: task });
+        let (store, host) = (Arc::clone(&self.store), settings.host.clone());
+        let make = move || Agent::new(settings.clone(), Arc::clone(&store), Keys::default(), systemd.clone());
+        let mut agent = make();
+        let outlook = Arc::new(Mutex::new(agent.outlook()));
+        let present = Arc::clone(&outlook);
+        let task = tokio::spawn(async move {
+            loop {
+                // Never told to stop: machines here end by losing their power.
+                if let Err(error) = agent.run(CancellationToken::new()).await {
+                    eprintln!("{host}: the agent ended: {error}");
+                }
+                sleep(RESTART_AFTER).await;
+                agent = make();
+                *present.lock().unwrap_or_else(PoisonError::into_inner) = agent.outlook();
+            }
+        });
+        self.running = Some(Running { outlook, _task: AbortOnDropHandle::new(task) });
     }
 
     fn truth(&self) -> Truth {
@@ -222,6 +238,7 @@ impl Machine {
 
 impl Running {
     fn is_registered(&self) -> bool {
-        matches!(*self.outlook.registration.borrow(), Registration::Registered { .. })
+        let outlook = self.outlook.lock().unwrap_or_else(PoisonError::into_inner);
+        matches!(*outlook.registration.borrow(), Registration::Registered { .. })
     }
 }

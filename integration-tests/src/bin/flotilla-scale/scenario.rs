@@ -62,6 +62,7 @@ pub(crate) async fn loss(
     } else {
         format!("{count} machines are lost at once")
     };
+    // Of several, those whose lease ended first were decided before the last one's did.
     table.at_most(
         format!("{what}: decided and written after its lease's end"),
         decided,

@@ -67,8 +67,10 @@ pub(crate) async fn steady(cluster: &mut Cluster, options: &Options, table: &mut
     let range = |template: &UnitName, from: u64, to: u64| {
         UnitRange::new(template.clone(), from * piece + 1, to * piece)
     };
-    // Those that are destroyed while others start are there before.
-    operations.set_target_in(&range(&old, 0, orders)?, Target::Launched, false, "scale").await?;
+    // Those that are destroyed while others start are there before, each with a record of its own: orders about
+    // parts of one range rewrite it, and twenty a second of them would stand in each other's way.
+    let old_ones: Vec<UnitName> = range(&old, 0, orders)?.instances().collect();
+    operations.set_target(&old_ones, Target::Launched, false, "scale").await?;
     until(cluster, options.units + (orders * piece) as usize).await?;
     cluster.quiet().await?;
     say(format_args!("{} units a second are started and destroyed for {} s", options.rate, options.stream));
@@ -130,7 +132,8 @@ pub(crate) async fn steady(cluster: &mut Cluster, options: &Options, table: &mut
         table.row(format!("{what} processor, {who}"), cpu / after.at * 100.0, "% of a core");
     }
     // The stream's own go, so that what stays is what the checker knows.
-    operations.destroy_in(&range(&new, 0, orders)?, "scale").await?;
+    let new_ones: Vec<UnitName> = range(&new, 0, orders)?.instances().collect();
+    operations.destroy(&new_ones, "scale").await?;
     until(cluster, options.units).await?;
     cluster.check(options, "the stream").await?;
     Ok(())
