@@ -26,8 +26,9 @@ mod workload;
 
 use std::{path::PathBuf, process::ExitCode, time::Duration};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use clap::{Parser, Subcommand, ValueEnum};
+use tokio::signal::unix::{SignalKind, signal};
 
 use crate::{cluster::Cluster, samples::Samples, table::Table, workload::Kind};
 
@@ -148,7 +149,17 @@ fn main() -> ExitCode {
 /// Returns whether all goals that are to be checked were met.
 fn run(options: &Options) -> Result<bool> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
-    let table = runtime.block_on(measure(options)).context("the run was given up")?;
+    let table = runtime.block_on(async {
+        let mut terminate = signal(SignalKind::terminate())?;
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        // Ended in order, so that no etcd and no engine is left behind.
+        tokio::select! {
+            table = measure(options) => table,
+            _ = terminate.recv() => bail!("SIGTERM"),
+            _ = interrupt.recv() => bail!("SIGINT"),
+        }
+    });
+    let table = table.context("the run was given up")?;
     print!("{table}");
     for row in table.missed() {
         eprintln!("missed: {row}");
