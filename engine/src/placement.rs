@@ -36,6 +36,7 @@ mod classes;
 mod decide;
 mod entries;
 mod explain;
+mod going;
 mod keys;
 mod levels;
 mod membership;
@@ -285,6 +286,7 @@ impl Placement {
             let it = self.unit(ix);
             (it.status, self.classes.get(it.class).requirements.clone())
         });
+        let setbacks = self.setbacks.clone();
         self.set_unit(name, unit);
         let answer = self.explain_unit(name);
         let (status, requirements) = before.unwrap_or((Status::Unknown, Default::default()));
@@ -294,6 +296,7 @@ impl Placement {
         self.reclass(ix, class);
         self.touch_placed(ix);
         self.leader_changed(ix);
+        self.setbacks = setbacks;
         self.forget(ix);
         answer
     }

@@ -73,6 +73,8 @@ pub(super) struct Batch {
     pub(super) groups: Vec<Group>,
     group_of: FxHashMap<GroupKey, GroupIx>,
     pub(super) ready: Vec<GroupIx>,
+    /// Those of them that are asked each time, without a reason.
+    pub(super) by_routine: FxHashSet<GroupIx>,
     pub(super) queue: BTreeSet<(Order, GroupIx)>,
     stuck: FxHashSet<GroupIx>,
     pub(super) touched: Vec<UnitIx>,
@@ -193,8 +195,17 @@ impl Batch {
         }
     }
 
+    /// Has a group that is stuck looked at again although nothing is known to have changed for it.
+    pub(super) fn wake_by_routine(&mut self, ix: GroupIx) {
+        if self.groups[ix as usize].state == State::Stuck {
+            self.set_state(ix, State::Ready);
+            self.by_routine.insert(ix);
+        }
+    }
+
     /// Has a group that is stuck looked at again.
     pub(super) fn wake(&mut self, ix: GroupIx) {
+        self.by_routine.remove(&ix);
         if self.groups[ix as usize].state == State::Stuck {
             self.set_state(ix, State::Ready);
         }

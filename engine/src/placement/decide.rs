@@ -67,7 +67,7 @@ impl Placement {
             self.touch(unit);
         }
         for group in std::mem::take(&mut self.preemptors) {
-            self.batch.wake(group);
+            self.batch.wake_by_routine(group);
         }
         let preempts = |unit: &UnitIx| self.classes.get(self.unit(*unit).class).requirements.preempt;
         for unit in self.globals.iter().copied().filter(preempts).collect::<Vec<_>>() {
@@ -205,6 +205,10 @@ impl Placement {
         self.turn(unit, slot, from, Entry::Departing);
         self.refresh(unit);
         self.leader_changed(unit);
+        if !self.unit(unit).moving.is_empty() {
+            // Without its new place it stays where it was.
+            self.touch(unit);
+        }
         if self.machine(slot).drains() || !self.machine(slot).moving.is_empty() {
             // Whom it followed there may have waited for it.
             let machine = self.machine(slot);
@@ -218,13 +222,16 @@ impl Placement {
 
     fn queue_ready(&mut self) {
         while let Some(group) = self.batch.ready.pop() {
+            let by_routine = self.batch.by_routine.remove(&group);
             match self.batch.first(&self.units, group) {
                 None => self.batch.set_state(group, State::Idle),
                 Some(first) => {
                     let order = self.order(group, first);
                     self.batch.set_state(group, State::Queued);
                     self.batch.queue.insert((order, group));
-                    self.wake_followers(group);
+                    if !by_routine {
+                        self.wake_followers(group);
+                    }
                 }
             }
         }

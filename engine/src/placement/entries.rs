@@ -44,6 +44,9 @@ impl Placement {
             self.units[unit as usize].ready.remove(slot);
             self.setbacks.set_failed(unit, slot, false);
         }
+        if entry == Entry::Departing {
+            self.setbacks.let_go(slot);
+        }
         let machine = &mut self.machines[slot as usize];
         match entry {
             Entry::Placed => machine.units.remove(&unit),

@@ -467,6 +467,7 @@ impl Placement {
             entries.iter().for_each(|(slot, entry)| self.tally_owned(unit, *slot, *entry, false));
             self.cap_siblings(unit, false);
             self.setbacks.try_again(unit);
+            entries.iter().for_each(|(slot, _)| self.setbacks.let_go(*slot));
             self.units[unit as usize].class = class;
             entries.iter().for_each(|(slot, entry)| self.tally_owned(unit, *slot, *entry, true));
             self.classes.get_mut(old).members.remove(&unit);

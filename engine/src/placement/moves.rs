@@ -14,13 +14,13 @@
 
 use flotilla_registry::records::Departure;
 use flotilla_units::OnPartition;
-use rustc_hash::{FxHashMap, FxHashSet};
+use rustc_hash::FxHashMap;
 
 use super::{
     Decision, Placement, Reason,
     bits::{Bits, Slot},
+    going::Going,
     model::{Entry, Status, UnitIx},
-    patterns::PatternIx,
     rules::Stay,
 };
 
@@ -35,8 +35,8 @@ const ASKED_MOST: usize = 64;
 pub(super) enum Due {
     /// It is ready elsewhere: it leaves here.
     Finish(Vec<Slot>),
-    /// It stays where it was, and what was started elsewhere leaves.
-    Return { to: Slot, leaves: Vec<(Slot, Departure, Option<Reason>)> },
+    /// It stays where it was, and what was started elsewhere leaves; `held` by those who have to be with it.
+    Return { to: Slot, leaves: Vec<(Slot, Departure, Option<Reason>)>, held: bool },
 }
 
 impl Placement {
@@ -47,7 +47,7 @@ impl Placement {
             return None;
         }
         if self.classes.get(it.class).requirements.global {
-            return it.moving.iter().next().map(|to| Due::Return { to, leaves: Vec::new() });
+            return it.moving.iter().next().map(|to| Due::Return { to, leaves: Vec::new(), held: false });
         }
         let must_go = |slot: Slot| matches!(self.stays(unit, slot), Stay::No(..));
         if self.spare_home(unit).is_some() {
@@ -66,7 +66,8 @@ impl Placement {
             // Ready in both places for ever otherwise, since whoever needs it here does not follow.
             let stuck = |slot: &Slot| self.lives(*slot) && !must_go(*slot) && self.is_held_back(unit, *slot);
             let to = it.moving.iter().find(stuck)?;
-            return Some(Due::Return { to, leaves: vec![(home, Departure::TakenBack, None)] });
+            let leaves = vec![(home, Departure::TakenBack, None)];
+            return Some(Due::Return { to, leaves, held: true });
         }
         let to = it.moving.iter().find(|slot| self.lives(*slot) && !must_go(*slot))?;
         let leaves = match home {
@@ -81,7 +82,7 @@ impl Placement {
                 _ => return None,
             },
         };
-        Some(Due::Return { to, leaves })
+        Some(Due::Return { to, leaves, held: false })
     }
 
     /// Takes the next step of a move.
@@ -91,7 +92,10 @@ impl Placement {
                 let why = self.unit(unit).moves_for.unwrap_or(Departure::Drained);
                 slots.into_iter().for_each(|slot| self.depart(unit, slot, why, None, out));
             }
-            Due::Return { to, leaves } => {
+            Due::Return { to, leaves, held } => {
+                if held {
+                    self.hold_back(unit, to);
+                }
                 for (slot, why, reason) in leaves {
                     if self.setbacks.fails(unit, slot) {
                         self.setbacks.avoid(unit, slot);
@@ -138,19 +142,6 @@ impl Placement {
         let by_pattern =
             |pattern: &u32| self.is_matched(leader, *pattern) && self.others_home(unit, *pattern, slot) <= 1;
         unit != leader && (class.leaders.contains(&leader) || class.follows.iter().any(by_pattern))
-    }
-
-    /// Tells whether a unit that stays on a machine would be without whom it has to be with there once these have
-    /// left. Those that leave already are as good as gone: what no one of several takes away, all of them may.
-    pub(super) fn loses(&self, unit: UnitIx, going: &[UnitIx], slot: Slot) -> bool {
-        let class = self.classes.get(self.unit(unit).class);
-        let lost = |pattern: &PatternIx| {
-            let matched = |other: &&UnitIx| **other != unit && self.is_matched(**other, *pattern);
-            let going = going.iter().filter(matched).count();
-            going > 0 && self.others_placed(unit, *pattern, slot) as usize <= going
-        };
-        let led = |leader: &UnitIx| *leader != unit && going.contains(leader);
-        class.leaders.iter().any(led) || class.follows.iter().any(lost)
     }
 
     /// Notes whether a unit has to be asked each time: it moves, or its machine is drained.
@@ -255,25 +246,30 @@ impl Placement {
     }
 
     fn tied_asking(&self, unit: UnitIx, from: Slot, asked: &mut Asked) -> Option<Vec<UnitIx>> {
-        let (mut all, mut seen) = (vec![unit], FxHashSet::from_iter([unit]));
+        let mut going = Going::of(self, &[unit]);
+        let mut tied = None;
         let mut next = 0;
-        while let Some(one) = all.get(next).copied() {
+        while let Some(one) = going.units.get(next).copied() {
             next += 1;
             if !self.is_movable(one, from) {
                 return None;
             }
             let mut with = self.leaders_there(one, from);
             if self.may_be_followed(one) {
-                let others = self.machine(from).units.iter().copied();
-                let mut left: Vec<UnitIx> =
-                    others.filter(|other| !seen.contains(other) && self.loses(*other, &all, from)).collect();
+                let tied = tied.get_or_insert_with(|| self.tied_there(from));
+                let left = tied.iter().copied();
+                let mut left: Vec<UnitIx> = left
+                    .filter(|other| !going.contains(*other) && self.loses(*other, &going, from))
+                    .collect();
                 left.sort_by(|a, b| self.unit(*a).name.cmp(&self.unit(*b).name));
                 with.extend(left.into_iter().filter(|other| !self.goes_alone(*other, from, asked)));
             }
             with.sort_by(|a, b| self.unit(*a).name.cmp(&self.unit(*b).name));
-            all.extend(with.into_iter().filter(|other| seen.insert(*other)));
+            for other in with {
+                going.add(self, other);
+            }
         }
-        Some(all)
+        Some(going.units)
     }
 
     /// Those on its machine that a unit has to stay with: its leaders, and where it finds nobody else that its
@@ -307,11 +303,12 @@ impl Placement {
         if let Some(known) = asked.get(&unit) {
             return *known;
         }
-        if asked.len() >= ASKED_MOST || !self.finds_others(unit, from) {
+        if asked.len() >= ASKED_MOST || self.setbacks.holds_back(unit) || !self.finds_others(unit, from) {
             return false;
         }
-        // Whoever needs this answer for its own goes with it.
-        asked.insert(unit, false);
+        // Whoever needs this answer for its own takes it for one that does: two that follow each other's kind may
+        // both find others. Where that comes to nothing it is noted (`setbacks`).
+        asked.insert(unit, true);
         let alone = self.way_out_asking(unit, from, asked).is_some();
         asked.insert(unit, alone);
         alone

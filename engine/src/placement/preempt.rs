@@ -17,6 +17,7 @@ use super::{
     Decision, Placement, Reason,
     batch::GroupIx,
     bits::{Bits, Slot},
+    going::Going,
     model::{Status, UnitIx},
     room::Usage,
 };
@@ -98,7 +99,11 @@ impl Placement {
         let ask = &self.classes.get(self.unit(unit).class).reserve;
         let mut used = self.used_by_staying(slot);
         let spared = self.followed_by(unit, slot);
-        let may = |victim: &UnitIx| !spared.contains(victim) && self.are_weaker(&[*victim], unit, slot);
+        let tied = self.tied_there(slot);
+        let mut going = Going::default();
+        let may = |victim: &UnitIx| {
+            !spared.contains(victim) && self.adds_weaker(&mut Going::default(), *victim, &tied, unit, slot)
+        };
         let mut weaker: Vec<UnitIx> = self.machine(slot).units.iter().copied().filter(may).collect();
         weaker.sort_by_cached_key(|victim| {
             let helps = used.helped_by(&self.classes.get(self.unit(*victim).class).reserve, ask);
@@ -110,14 +115,10 @@ impl Placement {
                 break;
             }
             let reserve = &self.classes.get(self.unit(victim).class).reserve;
-            if used.helped_by(reserve, ask) > 0 {
+            // Two may go, each without the other, whom somebody follows that is not weaker.
+            if used.helped_by(reserve, ask) > 0 && self.adds_weaker(&mut going, victim, &tied, unit, slot) {
+                used.sub(reserve);
                 chosen.push(victim);
-                // Two may go, each without the other, whom somebody follows that is not weaker.
-                if chosen.len() == 1 || self.are_weaker(&chosen, unit, slot) {
-                    used.sub(reserve);
-                } else {
-                    chosen.pop();
-                }
             }
         }
         if !used.fits(ask) || chosen.is_empty() {
@@ -136,29 +137,29 @@ impl Placement {
         Some(chosen)
     }
 
-    /// Tells whether units, and everybody who would have to go with them, may be pushed away for another.
-    fn are_weaker(&self, victims: &[UnitIx], by: UnitIx, slot: Slot) -> bool {
+    /// Adds a unit to those that go, if it and everybody who would have to go with it then may be pushed away for
+    /// another; tells whether. `tied` are all on the machine that have to be with somebody.
+    fn adds_weaker(
+        &self,
+        going: &mut Going,
+        victim: UnitIx,
+        tied: &[UnitIx],
+        by: UnitIx,
+        slot: Slot,
+    ) -> bool {
         let priority = self.priority(by);
         let asks = |unit: UnitIx| &self.classes.get(self.unit(unit).class).requirements;
-        let may = |unit: UnitIx| {
-            self.unit(unit).status == Status::Wanted && asks(unit).priority < priority && !asks(unit).sticky
+        let may = |unit: &UnitIx| {
+            self.unit(*unit).status == Status::Wanted
+                && asks(*unit).priority < priority
+                && !asks(*unit).sticky
         };
-        self.following(victims, slot).into_iter().all(may)
-    }
-
-    /// Units with all on a machine who may be there only as long as they are.
-    fn following(&self, units: &[UnitIx], slot: Slot) -> Vec<UnitIx> {
-        let mut all = units.to_vec();
-        let mut seen = FxHashSet::from_iter(all.iter().copied());
-        let mut next = 0;
-        while let Some(one) = all.get(next).copied() {
-            next += 1;
-            if self.may_be_followed(one) {
-                let here = self.machine(slot).units.iter().copied();
-                let alone: Vec<UnitIx> =
-                    here.filter(|other| !seen.contains(other) && self.loses(*other, &all, slot)).collect();
-                all.extend(alone.into_iter().filter(|other| seen.insert(*other)));
-            }
+        let before = going.units.len();
+        going.add(self, victim);
+        self.add_following(going, before, tied, slot);
+        let all = going.units[before..].iter().all(may);
+        if !all {
+            going.truncate(self, before);
         }
         all
     }

@@ -13,7 +13,7 @@ use flotilla_registry::records::Departure;
 use flotilla_units::{MachineId, UnitName};
 use rustc_hash::{FxHashMap, FxHashSet};
 
-use super::{Decision, Placement, bits::Slot, model::UnitIx};
+use super::{Decision, Placement, bits::Slot, going::Going, model::UnitIx};
 
 impl Placement {
     /// Moves up to `budget` units from machines with much to machines with little. The model takes each move
@@ -163,9 +163,10 @@ impl Placement {
     /// Tells whether one that stays may be there only as long as one of these units is: it would have to move too,
     /// beside the budget and without being started elsewhere first.
     fn strands(&self, units: &[UnitIx], from: Slot) -> bool {
+        let going = Going::of(self, units);
         let mut staying = self.machine(from).units.iter().copied().filter(|unit| !units.contains(unit));
         units.iter().any(|unit| self.may_be_followed(*unit))
-            && staying.any(|other| self.loses(other, units, from))
+            && staying.any(|other| self.loses(other, &going, from))
     }
 
     /// Tells whether units that go from one machine to another lose no wish, come no closer together,

@@ -2,7 +2,8 @@
 //!
 //! A machine that was tried and did not get a unit ready is not tried again for that unit until something about
 //! the machine changes, the unit asks for something else, or nothing has to be moved any more: whoever drains
-//! again tries again.
+//! again tries again. A unit that had to come back since somebody who has to be with it found no way after all goes
+//! only together with it from then on, until another unit has left their machine or asks for something else.
 
 use rustc_hash::FxHashMap;
 
@@ -19,6 +20,8 @@ pub(super) struct Setbacks {
     failed: FxHashMap<UnitIx, Homes>,
     /// Where a move of it ended like that.
     avoided: FxHashMap<UnitIx, Homes>,
+    /// Whose move was taken back because somebody who has to be with it found no way, and from where.
+    held_back: FxHashMap<UnitIx, Slot>,
 }
 
 impl Setbacks {
@@ -44,6 +47,16 @@ impl Setbacks {
         self.avoided.entry(unit).or_insert(Homes::Nowhere).insert(slot);
     }
 
+    /// Tells whether a unit leaves its machine only together with all who have to be with it there.
+    pub(super) fn holds_back(&self, unit: UnitIx) -> bool {
+        self.held_back.contains_key(&unit)
+    }
+
+    /// Notes that somebody has left a machine, or asks for something else there: who was held back there may go.
+    pub(super) fn let_go(&mut self, slot: Slot) {
+        self.held_back.retain(|_, at| *at != slot);
+    }
+
     /// Takes the machines out of a set that one of these units is not moved to again.
     pub(super) fn leave_out(&self, units: &[UnitIx], set: &mut Bits) {
         if !self.avoided.is_empty() {
@@ -55,12 +68,13 @@ impl Setbacks {
     /// Forgets what was of a unit.
     pub(super) fn forget(&mut self, unit: UnitIx) {
         self.failed.remove(&unit);
-        self.avoided.remove(&unit);
+        self.try_again(unit);
     }
 
     /// Forgets where a unit was not to be moved.
     pub(super) fn try_again(&mut self, unit: UnitIx) {
         self.avoided.remove(&unit);
+        self.held_back.remove(&unit);
     }
 
     /// Forgets what was of a machine: it is another now.
@@ -75,10 +89,23 @@ impl Setbacks {
         for homes in self.failed.values_mut().chain(self.avoided.values_mut()) {
             homes.renumber(new_of);
         }
+        let moved = |slot: Slot| new_of.get(slot as usize).copied().flatten();
+        self.held_back.retain(|_, slot| {
+            let new = moved(*slot);
+            *slot = new.unwrap_or(*slot);
+            new.is_some()
+        });
     }
 }
 
 impl Placement {
+    /// Notes that a unit, and whoever has to be with it, leave a machine only together from now on.
+    pub(super) fn hold_back(&mut self, unit: UnitIx, slot: Slot) {
+        let held = self.machine(slot).units.iter().filter(|other| self.needs(**other, unit, slot)).copied();
+        let held: Vec<UnitIx> = held.chain([unit]).collect();
+        self.setbacks.held_back.extend(held.into_iter().map(|unit| (unit, slot)));
+    }
+
     /// Tells whether somebody who has to be with a unit holds it back on a machine: it is not on its way, and
     /// finds no way from there.
     pub(super) fn is_held_back(&self, unit: UnitIx, slot: Slot) -> bool {

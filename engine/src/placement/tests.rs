@@ -8,6 +8,7 @@ mod properties;
 mod rebalance;
 mod requirements;
 mod resources;
+mod ties;
 mod waking;
 
 use std::sync::Arc;
