@@ -26,6 +26,10 @@ impl Placement {
         for (_, group) in std::mem::take(&mut self.batch.queue) {
             self.batch.set_state(group, State::Ready);
         }
+        // Nor is it known whether those who were to be looked at still leave by themselves.
+        for (.., unit) in std::mem::take(&mut self.batch.suspects) {
+            self.touch(unit);
+        }
         self.ask_the_restless();
         self.batch.compared.clear();
         let mut out = Vec::new();

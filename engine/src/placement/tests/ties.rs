@@ -11,9 +11,10 @@ fn settled(world: &mut World) {
             return;
         }
         all.push(said);
-        let units: Vec<(UnitName, UnitIx)> = world.0.sorted.clone().into_iter().collect();
-        for (unit, ix) in units {
-            let it = world.0.unit(ix);
+        let units: Vec<UnitIx> = world.0.by_name.units().collect();
+        for unit in units {
+            let it = world.0.unit(unit);
+            let unit = it.name.clone();
             let ids = |homes: &Homes| homes.iter().map(|slot| world.0.machine(slot).id).collect::<Vec<_>>();
             let (leaving, placed, moves) = (ids(&it.departing), ids(&it.placed), !it.moving.is_empty());
             leaving.into_iter().for_each(|id| world.0.clear_departing(&unit, id));
