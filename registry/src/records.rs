@@ -528,20 +528,18 @@ impl EventChange {
     }
 
     /// Takes in another change if it tells the very same of another unit; returns it otherwise.
-    ///
-    /// # Errors
-    /// The other, where they differ in more than the unit.
-    pub fn join(&mut self, other: Self) -> Result<(), Self> {
+    #[must_use]
+    pub fn join(&mut self, other: Self) -> Option<Self> {
         let alike = self.unit.is_some()
             && other.unit.is_some()
             && (self.machine, &self.kind, &self.why) == (other.machine, &other.kind, &other.why)
             && (&self.request, &self.host) == (&other.request, &other.host);
         if !alike {
-            return Err(other);
+            return Some(other);
         }
         self.also.extend(other.unit);
         self.also.extend(other.also);
-        Ok(())
+        None
     }
 }
 

@@ -312,11 +312,11 @@ fn together(state: &ClusterState, changes: &[EventChange]) -> Vec<EventChange> {
         let before = all.last().filter(|last| last.machine == change.machine).map(|last| last.host.clone());
         let host = || before.unwrap_or_else(|| change.machine.map(|id| cause::host(state, id)));
         let change = EventChange { host: change.host.clone().or_else(host), ..change.clone() };
-        let joined = match all.last_mut() {
+        let apart = match all.last_mut() {
             Some(last) => last.join(change),
-            None => Err(change),
+            None => Some(change),
         };
-        all.extend(joined.err());
+        all.extend(apart);
     }
     all
 }

@@ -88,6 +88,7 @@ pub fn every_route(world: &World) {
     check(&document, schema, &serde_json::from_str(&sent.data).unwrap(), "GET /v1/watch").unwrap();
     asked.insert(("/v1/watch".to_owned(), "get".to_owned(), "200".to_owned()));
     asked.insert(usage(&document, &socket, world.machine().id()));
+    asked.insert(tally(&document, &socket));
     let session = format!("/v1/machines/{}/sessions", world.machine().id());
     assert_eq!(socket.upgrade(&session, "flotilla-session/1"), 101);
     asked.insert(("/v1/machines/{id}/sessions".to_owned(), "post".to_owned(), "101".to_owned()));
@@ -122,6 +123,16 @@ fn usage(document: &Value, socket: &Socket, machine: &str) -> Answer {
     let sent = socket.stream(&PATH.replace("{id}", machine), None).next();
     let value = serde_json::from_str(&sent.data).unwrap();
     check(document, &answer["content"]["text/event-stream"]["schema"], &value, PATH).unwrap();
+    (PATH.to_owned(), "get".to_owned(), "200".to_owned())
+}
+
+/// Counts of a range: that answer does not end either.
+fn tally(document: &Value, socket: &Socket) -> Answer {
+    const PATH: &str = "/v1/tally";
+    let schema =
+        &document["paths"][PATH]["get"]["responses"]["200"]["content"]["text/event-stream"]["schema"];
+    let sent = socket.stream(&format!("{PATH}?ranges=web@%7B1..1%7D&action=start"), None).next();
+    check(document, schema, &serde_json::from_str(&sent.data).unwrap(), PATH).unwrap();
     (PATH.to_owned(), "get".to_owned(), "200".to_owned())
 }
 
@@ -292,6 +303,9 @@ fn of_units() -> Vec<Request<'static>> {
         post("/v1/orders", Some(r#"{"action": "start", "units": []}"#), 400),
         post("/v1/orders", Some(r#"{"action": "start", "units": ["nobody.service"]}"#), 404),
         post("/v1/orders", Some(r#"{"action": "start", "units": ["going.service"]}"#), 409),
+        post("/v1/orders/bulk", Some(r#"{"action": "start", "units": ["web@{1..1}.service"]}"#), 200),
+        post("/v1/orders/bulk", Some(r#"{"action": "start", "units": []}"#), 400),
+        get("/v1/tally", "/v1/tally?ranges=web@&action=start".to_owned(), 400),
     ]
 }
 
