@@ -124,10 +124,13 @@ pub struct Changes {
 impl Changes {
     /// Adds another's.
     pub fn extend(&mut self, other: Self) {
+        for unit in &other.units {
+            self.reported.remove(unit);
+        }
         self.units.extend(other.units);
-        self.reported.extend(other.reported);
+        let reported = other.reported.into_iter().filter(|unit| !self.units.contains(unit));
+        self.reported.extend(reported);
         self.machines.extend(other.machines);
-        self.settle();
     }
 
     /// Keeps units that something else changed of out of those that were only reported of.
