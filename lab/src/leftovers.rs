@@ -13,7 +13,7 @@ use crate::{
     control_group::Group,
     name::Territory,
     network::{self, path_of},
-    wait::eventually,
+    wait::{eventually, pause},
 };
 
 /// Where systemd-nspawn keeps a directory for each machine.
@@ -26,7 +26,7 @@ const TIDY_TIME: Duration = Duration::from_secs(3);
 /// there is nothing.
 pub fn remove(territory: &Territory) -> Result<()> {
     let group = Group::new(territory.group())?;
-    end_orphans(territory);
+    end_orphans(territory, &group)?;
     end_processes(&group)?;
     unmount(&territory.directory())?;
     for space in network::spaces(&territory.prefix()) {
@@ -41,23 +41,36 @@ pub fn remove(territory: &Territory) -> Result<()> {
     gone(fs::remove_dir_all(territory.directory())).context("removing the lab's directory")
 }
 
-/// Kills the tools that a crashed lab had started and that would still make
-/// something: each has the lab's name in its arguments.
-fn end_orphans(territory: &Territory) {
-    let (prefix, this) = (territory.prefix(), std::process::id().to_string());
-    for process in fs::read_dir("/proc").into_iter().flatten().flatten() {
-        let arguments = fs::read(process.path().join("cmdline")).unwrap_or_default();
-        let name = process.file_name();
-        let pid =
-            name.to_str().filter(|name| *name != this).and_then(|name| Pid::from_raw(name.parse().ok()?));
-        if let Some(pid) = pid
-            && String::from_utf8_lossy(&arguments).contains(&prefix)
-            && !is_nspawn(pid)
-        {
+/// Ends the tools that a crashed lab had started and that would still make
+/// something: each has the lab's name in its arguments. One that was killed may
+/// still finish the system call that it is in, so all are waited for.
+fn end_orphans(territory: &Territory, group: &Group) -> Result<()> {
+    // Twice, for one that is just becoming another program has no arguments yet.
+    for _look in 0..2 {
+        eventually(TIDY_TIME, "the tools of an earlier lab to end", || {
+            let orphans = orphans(territory, group);
             // One that is gone meanwhile is what we want.
-            let _ = kill_process(pid, Signal::KILL);
-        }
+            orphans.iter().for_each(|pid| _ = kill_process(*pid, Signal::KILL));
+            Ok(orphans.is_empty().then_some(()))
+        })?;
+        pause();
     }
+    Ok(())
+}
+
+/// Whoever has the lab's name in its arguments and is in none of its machines, which
+/// end by their group (one that is frozen cannot end otherwise).
+fn orphans(territory: &Territory, group: &Group) -> Vec<Pid> {
+    let (prefix, this) = (territory.prefix(), rustix::process::getpid());
+    let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let named = processes.filter_map(|process| {
+        let pid = Pid::from_raw(process.file_name().to_str()?.parse().ok()?)?;
+        let arguments = fs::read(process.path().join("cmdline")).ok()?;
+        String::from_utf8_lossy(&arguments).contains(&prefix).then_some(pid)
+    });
+    let named: Vec<_> = named.filter(|pid| *pid != this && !is_nspawn(*pid)).collect();
+    let inside = group.processes();
+    named.into_iter().filter(|pid| !inside.contains(pid)).collect()
 }
 
 fn is_nspawn(pid: Pid) -> bool {

@@ -47,7 +47,7 @@ pub(crate) fn tail(log: &str) -> &str {
 
 /// Lets `PAUSE` pass; the lab is synchronous, no runtime is held up by it.
 #[allow(clippy::disallowed_methods)]
-fn pause() {
+pub(crate) fn pause() {
     std::thread::sleep(PAUSE);
 }
 
