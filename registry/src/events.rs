@@ -24,7 +24,7 @@ pub fn tell_log(record: &EventRecord, revision: Revision) {
                 host = change.host,
                 machine = change.machine.as_ref().map(field::display),
                 why = change.why,
-                by = record.by,
+                by = change.by.as_ref().unwrap_or(&record.by),
                 request,
                 revision = revision.0,
                 "{}",

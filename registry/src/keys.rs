@@ -216,6 +216,26 @@ impl Keys {
         KeyRange::prefix(format!("{}units/{}@", self.prefix, template.prefix()))
     }
 
+    /// Returns where the records of a template's instances with these numbers are: all of them are within, and
+    /// others can be. One stretch for each count of digits; where there are many, all instances.
+    #[must_use]
+    pub fn instances_between(&self, template: &UnitName, from: u64, to: u64) -> Vec<KeyRange> {
+        let digits = |number: u64| number.checked_ilog10().unwrap_or(0);
+        let (fewest, most) = (digits(from), digits(to));
+        if most.saturating_sub(fewest) >= STRETCHES_MAX {
+            return vec![self.instances_of(template)];
+        }
+        let start = format!("{}units/{}@", self.prefix, template.prefix());
+        let stretch = |digits: u32| {
+            let (least, greatest) =
+                (10_u64.pow(digits), (10_u64.pow(digits) - 1).saturating_mul(10).saturating_add(9));
+            let least = if digits == 0 { 0 } else { least };
+            // `/` follows `.`: the key of the last one, whatever its type, and not those it begins.
+            KeyRange::between(format!("{start}{}", from.max(least)), format!("{start}{}/", to.min(greatest)))
+        };
+        (fewest..=most).map(stretch).collect()
+    }
+
     /// Returns the range of a machine's manifest.
     #[must_use]
     pub fn manifest_of(&self, machine: MachineId) -> KeyRange {
@@ -228,6 +248,10 @@ impl Keys {
         KeyRange::prefix(format!("{}reports/{machine}/", self.prefix))
     }
 }
+
+/// How many stretches of keys the instances of a range are looked for in, at most. Two: a range over more counts of
+/// digits than that is most of what there is.
+const STRETCHES_MAX: u32 = 2;
 
 /// Reads a bound of a range as it is spelt, so that no two keys mean the same one.
 fn read_bound(text: &str) -> Option<u64> {
@@ -289,6 +313,25 @@ mod tests {
             keys.instances_of(&web)
                 .contains(&keys.spell(&Key::Unit("web@1.service".parse().expect("valid"))))
         );
+    }
+
+    #[test]
+    fn instances_of_a_range_are_within_their_stretches() {
+        let keys = Keys::default();
+        let web: UnitName = "web@.service".parse().expect("valid");
+        let key = |number: u64| keys.spell(&Key::Unit(web.with_number(number).expect("valid")));
+        for (from, to) in [(0, 0), (0, 12), (7, 7), (95, 110), (1_000, 1_999), (1, 1_000_000), (0, u64::MAX)]
+        {
+            let within = keys.instances_between(&web, from, to);
+            let has = |number: u64| within.iter().any(|range| range.contains(&key(number)));
+            let some = [from, from.midpoint(to), to, from.saturating_add(9).min(to)];
+            assert!(some.into_iter().all(has), "{from} {to}: {within:?}");
+        }
+        let within = keys.instances_between(&web, 1_000, 1_999);
+        let [stretch] = &within[..] else { panic!("{within:?}") };
+        assert!([999, 2_000, 20, 100].iter().all(|number| !stretch.contains(&key(*number))), "{stretch:?}");
+        let edge = keys.instances_between(&web, u64::MAX - 1, u64::MAX);
+        assert!(edge.iter().any(|range| range.contains(&key(u64::MAX))));
     }
 
     #[test]

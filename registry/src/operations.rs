@@ -7,23 +7,30 @@
 //! check names and records; that a text is a valid unit file is checked before, by the
 //! `units` crate.
 //!
+//! What is asked at the same time of one template and its instances, or of units of no template, is
+//! planned from one look and written together (`lanes`).
+//!
 //! A range of instances (`ranges/`) is ordered as one (`interval`, pure, over `ranges`, pure): one
-//! record speaks for all of them, except for those with a record of their own. Two orders that
-//! split ranges of one template at once meet at its guard, which both compare and rewrite: one is
-//! planned anew. An order about an instance without a record of its own compares the guard too. A
-//! record that is made while a range is being ordered is seen by the order, because it compares
-//! that none was written since it looked.
+//! record speaks for all of them, except for those with a record of their own and those that were
+//! destroyed one by one, which it notes. Two flotillads that change ranges of one template at once meet
+//! at its guard, which both compare and rewrite: one plans anew. An order about an instance without a record
+//! of its own compares the guard too. A record that is made while a range is being ordered is seen by the
+//! order, because it compares that none was written since it looked.
 
 mod commit;
 mod events;
 mod interval;
+mod lanes;
 mod machines;
 mod order;
 mod plan;
 mod ranges;
 mod settings;
 
-use std::{collections::BTreeMap, sync::atomic::AtomicU64};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, atomic::AtomicU64},
+};
 
 use flotilla_units::{ContentHash, UnitName, UnitRange};
 
@@ -41,19 +48,32 @@ pub use self::machines::{
 pub use self::order::{Asker, Bulk, Effect, NewText, RangePart, RangeWritten, UnitOrder, Word, Written};
 pub use self::settings::{EVENTS_KEPT_S, EVENTS_MAX, SettingsError, SettingsOrder};
 
-use self::{interval::RangeOrder, plan::Wish, ranges::RANGES_MAX};
+use self::{
+    interval::RangeOrder,
+    lanes::{Lanes, Tasks},
+    plan::Wish,
+    ranges::RANGES_MAX,
+};
 
 /// The most bytes of one unit's text: a transaction, less its record and event.
 pub const CONTENT_BYTES_MAX: usize = TXN_BYTES_MAX - 16 * 1024;
 
-/// What users ask of a cluster.
+/// What users ask of a cluster. What is asked at the same time is written together.
 #[derive(Debug)]
 pub struct Operations {
+    core: Arc<Core>,
+    tasks: Tasks,
+}
+
+/// What the tasks of the lanes share with who asks.
+#[derive(Debug)]
+struct Core {
     registry: Registry,
     timing: Timing,
     /// Names this process's events; random, so that no two ever write the same key.
     writer: String,
     sequence: AtomicU64,
+    lanes: Lanes,
 }
 
 /// Why something was not done.
@@ -220,6 +240,9 @@ pub enum OperationError {
         #[source]
         source: Box<Self>,
     },
+    /// flotillad ends.
+    #[error("flotillad is ending, and it is not known whether the change took effect; ask another one")]
+    Ended,
     /// The store failed, and did not take the change.
     #[error("the store failed and did not take the change")]
     Store(#[source] StoreError),
@@ -230,13 +253,15 @@ impl Operations {
     #[must_use]
     pub fn new(registry: Registry, timing: Timing) -> Self {
         let writer = format!("api-{}", random_id());
-        Self { registry, timing, writer, sequence: AtomicU64::new(0) }
+        let (sequence, lanes) = (AtomicU64::new(0), Lanes::default());
+        let core = Arc::new(Core { registry, timing, writer, sequence, lanes });
+        Self { core, tasks: Tasks::default() }
     }
 
     /// Returns the typed reads of the same cluster.
     #[must_use]
-    pub const fn registry(&self) -> &Registry {
-        &self.registry
+    pub fn registry(&self) -> &Registry {
+        &self.core.registry
     }
 
     /// Gives units to the cluster, with the text of each; templates too. They run nowhere yet.

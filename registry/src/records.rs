@@ -5,7 +5,11 @@
 //! [`VERSION`], and a daemon that meets a newer version leaves the record alone.
 
 mod adoption;
+mod event;
+mod report;
 mod token;
+mod without;
+mod word;
 
 use std::{collections::BTreeMap, fmt};
 
@@ -13,9 +17,16 @@ use flotilla_units::{ContentHash, MachineId, UnitName};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-use crate::store::{KeyValue, LeaseId, Revision};
+use crate::store::{KeyValue, LeaseId};
 
-pub use self::{adoption::Adoption, token::Token};
+pub use self::{
+    adoption::Adoption,
+    event::{EventChange, EventRecord},
+    report::{ReportBucket, ReportHead, UnitReport},
+    token::Token,
+    without::{BLOCK, Without},
+    word::{InvocationId, Word},
+};
 
 /// The version of records that this program writes, and the newest that it understands.
 pub const VERSION: u32 = 1;
@@ -56,6 +67,11 @@ pub trait Record: Serialize + DeserializeOwned {
         }
         let corrupted =
             |e: serde_json::Error| RecordError::Corrupted { key: key.to_owned(), why: e.to_string() };
+        // As every daemon of this version writes it: reading it twice would be a fifth of what the largest clusters
+        // cost their engines.
+        if let Some(record) = plainly(value) {
+            return Ok(record);
+        }
         // The version is looked at first: a newer record need not have this one's fields.
         let Versioned { v: found } = serde_json::from_slice(value).map_err(corrupted)?;
         if found > VERSION {
@@ -78,6 +94,14 @@ pub trait Record: Serialize + DeserializeOwned {
         // serialization to JSON fails is open to them.
         serde_json::to_vec(self).unwrap_or_default()
     }
+}
+
+/// Reads a record that begins with a version that is understood, and is one.
+fn plainly<T: DeserializeOwned>(value: &[u8]) -> Option<T> {
+    let rest = value.strip_prefix(b"{\"v\":")?;
+    let version = rest.split(|byte| *byte == b',').next()?;
+    let version: u32 = std::str::from_utf8(version).ok()?.parse().ok()?;
+    (version <= VERSION).then(|| serde_json::from_slice(value).ok()).flatten()
 }
 
 macro_rules! records {
@@ -223,6 +247,19 @@ pub struct RangeRecord {
     /// Being destroyed.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub deleting: bool,
+    /// Instances within its bounds that it does not speak for: they were destroyed one by one.
+    #[serde(default, skip_serializing_if = "Without::is_empty")]
+    pub without: Without,
+}
+
+impl RangeRecord {
+    /// Tells whether the very same is said as by another, whomever each leaves out.
+    #[must_use]
+    pub fn says_as(&self, other: &Self) -> bool {
+        let Self { v, target, generation, run, by, at, deleting, without: _ } = self;
+        (v, target, generation, run) == (&other.v, &other.target, &other.generation, &other.run)
+            && (by, at, deleting) == (&other.by, &other.at, &other.deleting)
+    }
 }
 
 /// A machine that lives; its lease is its life.
@@ -360,92 +397,6 @@ pub enum Departure {
     TakenBack,
 }
 
-/// The first page of a machine's report; it vouches for every bucket.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ReportHead {
-    /// Record version.
-    #[serde(default = "version")]
-    pub v: u32,
-    /// The nonce of the `machines/<id>` record that this report belongs to.
-    pub incarnation: String,
-    /// All manifest buckets up to this revision have been acted on: what is to be stopped is being
-    /// stopped, and no earlier order will be carried out any more.
-    pub seen: Revision,
-}
-
-/// One bucket of what a machine has.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ReportBucket {
-    /// Record version.
-    #[serde(default = "version")]
-    pub v: u32,
-    /// The units, by name and then token.
-    pub units: Vec<UnitReport>,
-}
-
-/// What a machine says of one unit.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct UnitReport {
-    /// The unit's name in the cluster.
-    pub unit: UnitName,
-    /// The placement that it is about: each manifest entry has a report under its own token, also
-    /// when nothing was started under it yet (then `run` is 0). `None` for what runs without an
-    /// entry and without evidence of a token.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub token: Option<Token>,
-    /// The run that was started last.
-    #[serde(default)]
-    pub run: u64,
-    /// The content that was started last.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub hash: Option<ContentHash>,
-    /// systemd's `LoadState`.
-    pub load: String,
-    /// systemd's `ActiveState`; `activating` also while a start of it is queued.
-    pub active: String,
-    /// systemd's `SubState`; `queued` while a start of it is queued behind another unit's.
-    pub sub: String,
-    /// Since when `active` is what it is.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub since: Option<Timestamp>,
-    /// systemd's `InvocationID`, where it has one.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub invocation: Option<String>,
-    /// systemd's `Result`, for example `exit-code`, when it is not `success`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub result: Option<String>,
-    /// The main process's exit status (`ExecMainStatus`), when it has ended otherwise than well.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub exit_status: Option<i32>,
-    /// How often systemd restarted it by itself (`NRestarts`).
-    #[serde(default, skip_serializing_if = "is_zero")]
-    pub restarts: u32,
-    /// Said of departing entries only: nothing of this placement is on the machine, or the agent
-    /// stopped it and it is inactive or failed with its control group empty. Together with the
-    /// head's `seen` and the token this is the proof that a departing unit has gone.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub gone: bool,
-    /// flotilla started it, and no manifest entry names it; it is left alone.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub stray: bool,
-    /// Its start under `token` and `run` has not ended in `done`, as far as the agent knows: it may wait for
-    /// its turn, or be tried again. Of a unit that is `inactive`, that it has not run yet. Agents of before
-    /// this was told leave it out.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub starting: bool,
-    /// It was stopped on the machine itself (`systemctl stop`), and stays so until the next run.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub stopped_locally: bool,
-    /// What keeps the agent from doing what the manifest says, for people.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub problem: Option<String>,
-}
-
-#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde calls it with a reference")]
-const fn is_zero(n: &u32) -> bool {
-    *n == 0
-}
-
 /// Who leads.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LeaderRecord {
@@ -477,70 +428,6 @@ pub struct SeatRecord {
     /// Where its API answers other machines; `None` on a single machine.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub api: Option<String>,
-}
-
-/// What changed and why, for people and for `flotctl events`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct EventRecord {
-    /// Record version.
-    #[serde(default = "version")]
-    pub v: u32,
-    /// When.
-    pub at: Timestamp,
-    /// Who: `engine`, or the user that asked.
-    pub by: String,
-    /// The request by which a user asked.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub request: Option<String>,
-    /// What, one for each kind of change and each machine that the transaction changed.
-    pub changes: Vec<EventChange>,
-}
-
-/// One change of an [`EventRecord`].
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct EventChange {
-    /// What happened, in kebab case: `submitted`, `placed`, `departing`, `machine-lost`, ...
-    pub kind: String,
-    /// The unit, where it is about one.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub unit: Option<UnitName>,
-    /// More units of which the very same is told: of a thousand that are placed at once it is said once why.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub also: Vec<UnitName>,
-    /// The machine, where it is about one.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub machine: Option<MachineId>,
-    /// That machine's host name: it is told also when the machine has long been forgotten.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub host: Option<String>,
-    /// The request that led to it, where it was written later than the request itself.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub request: Option<String>,
-    /// Why, for people.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub why: Option<String>,
-}
-
-impl EventChange {
-    /// Returns every unit that it is told of.
-    pub fn units(&self) -> impl Iterator<Item = &UnitName> {
-        self.unit.iter().chain(&self.also)
-    }
-
-    /// Takes in another change if it tells the very same of another unit; returns it otherwise.
-    #[must_use]
-    pub fn join(&mut self, other: Self) -> Option<Self> {
-        let alike = self.unit.is_some()
-            && other.unit.is_some()
-            && (self.machine, &self.kind, &self.why) == (other.machine, &other.kind, &other.why)
-            && (&self.request, &self.host) == (&other.request, &other.host);
-        if !alike {
-            return Some(other);
-        }
-        self.also.extend(other.unit);
-        self.also.extend(other.also);
-        None
-    }
 }
 
 impl Rollout {

@@ -112,6 +112,20 @@ pub enum Compare {
     Unwritten(KeyRange, Revision),
 }
 
+impl Compare {
+    /// Returns the key that it is about; of a range, the first that could be in it.
+    #[must_use]
+    pub fn key(&self) -> &str {
+        match self {
+            Self::ModRevision(key, _)
+            | Self::CreateRevision(key, _)
+            | Self::Absent(key)
+            | Self::Present(key)
+            | Self::Unwritten(KeyRange { start: key, .. }, _) => key,
+        }
+    }
+}
+
 /// A write, or a read, of a transaction.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Operation {
@@ -190,6 +204,9 @@ pub struct LeaseStatus {
     pub granted: Duration,
     /// What remains.
     pub remaining: Duration,
+    /// The term of the store's own leader in which this was told: a new leader gives every lease its whole
+    /// time again. Zero where there is none but the one process.
+    pub term: u64,
 }
 
 /// How the store is.
@@ -299,6 +316,12 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
 
     /// Forgets history before a revision.
     async fn compact(&self, revision: Revision) -> Result<(), StoreError>;
+
+    /// Has the store give up what a burst of writes left behind that slows it down, where it keeps such. For a
+    /// moment in which nobody writes: during others' writes it does nothing.
+    async fn unwind(&self) -> Result<(), StoreError> {
+        Ok(())
+    }
 
     /// Tells how the store is.
     async fn status(&self) -> Result<StoreStatus, StoreError>;

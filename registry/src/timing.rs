@@ -58,6 +58,13 @@ pub const RETRY_MAX: Duration = Duration::from_secs(2);
 /// who failed together from coming back together, and none from coming back at once.
 pub const RETRY_JITTER: f64 = 0.5;
 
+/// The first wait of who was outrun by another flotillad that changed the same. Four milliseconds: about what a
+/// transaction takes.
+pub const RIVAL_FIRST: Duration = Duration::from_millis(4);
+
+/// The longest wait of who was outrun. A quarter of a second: sixteen such waits are what a person bears.
+pub const RIVAL_MAX: Duration = Duration::from_millis(250);
+
 /// How long an operation looks for what became of a write that was not answered. Fifteen seconds:
 /// three store calls, or a store that changes its leader and comes back.
 pub const RESOLVE_TIMEOUT: Duration = Duration::from_secs(15);
@@ -159,6 +166,13 @@ impl Timing {
     #[must_use]
     pub const fn backoff(&self) -> Backoff {
         Backoff { first: self.retry_first, max: self.retry_max, jitter: self.retry_jitter, failures: 0 }
+    }
+
+    /// Returns the waits of who was outrun by another that changed the same, once, twice, and so on: all of each
+    /// is left to chance, so that two do not meet again and again.
+    #[must_use]
+    pub const fn rivalry() -> Backoff {
+        Backoff { first: RIVAL_FIRST, max: RIVAL_MAX, jitter: 1.0, failures: 0 }
     }
 }
 

@@ -85,7 +85,8 @@ async fn a_server_that_hangs_bounds_calls_and_ends_watches() {
         async { (store.lease_keep_alive(lease, Duration::from_secs(1)).await, start.elapsed()) },
     );
     assert!(matches!(ended.0, StoreError::WatchEnded(_)), "{:?}", ended.0);
-    assert!(ended.1 < Duration::from_secs(10) + SLACK, "the watch ended after {:?}", ended.1);
+    // By the ping: there is no other member for which it would be given up sooner.
+    assert!(ended.1 < Duration::from_secs(20) + SLACK, "the watch ended after {:?}", ended.1);
     assert!(matches!(lost.0, Err(StoreError::OutcomeUnknown { .. })), "{:?}", lost.0);
     assert!(lost.1 < CALL_TIMEOUT + SLACK, "{:?}", lost.1);
     assert!(matches!(refused.0, Err(StoreError::Unreachable { .. })), "{:?}", refused.0);

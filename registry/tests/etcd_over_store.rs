@@ -192,6 +192,13 @@ async fn orders_about_ranges_of_instances() {
     }
 }
 
+/// Over etcd itself: fifty clients of two flotillads, single units, lists and ranges, and nobody is refused.
+#[tokio::test(flavor = "multi_thread")]
+async fn fifty_clients_order_parts_of_one_range() {
+    let server = Server::start().await;
+    range_cases::fifty_clients_order_parts_of_one_range([server.store(), server.store()]).await;
+}
+
 /// Over etcd itself: an instance gets a record of its own while its range is destroyed.
 #[tokio::test(flavor = "multi_thread")]
 async fn no_instance_slips_through_while_its_range_is_destroyed() {

@@ -140,11 +140,37 @@ impl UnitName {
         self.instance().is_some()
     }
 
+    /// Tells whether this is an instance of a template.
+    #[must_use]
+    pub fn is_instance_of(&self, template: &Self) -> bool {
+        let (at, dot) = (template.0.find('@').map_or(0, |at| at + 1), template.dot());
+        at == dot
+            && self.0.len() > template.0.len()
+            && self.0.starts_with(&template.0[..at])
+            && self.0.ends_with(&template.0[dot..])
+            && self.0.len() - template.0.len() == self.dot() - at
+    }
+
     /// Returns the template of an instance: `web@.service` of `web@1.service`.
     #[must_use]
     pub fn template(&self) -> Option<Self> {
-        self.instance()?;
-        Some(Self(format!("{}@.{}", self.prefix(), self.unit_type().suffix()).into()))
+        self.on_template(|template| Self(template.into()))
+    }
+
+    /// Hands on the template's text without making a name of it; `None` if this is no instance.
+    ///
+    /// What is said of an instance is mostly said of its template: this is asked more often than anything else.
+    pub fn on_template<T>(&self, take: impl FnOnce(&str) -> T) -> Option<T> {
+        let (at, dot) = (self.0.find('@')? + 1, self.dot());
+        if at >= dot {
+            return None;
+        }
+        let (before, after) = (&self.0.as_bytes()[..at], &self.0.as_bytes()[dot..]);
+        let mut name = [0; NAME_MAX];
+        let all = &mut name[..before.len() + after.len()];
+        all[..at].copy_from_slice(before);
+        all[at..].copy_from_slice(after);
+        std::str::from_utf8(all).ok().map(take)
     }
 
     /// Returns another instance of the same template. `self` is the template or one of its instances.
@@ -160,6 +186,20 @@ impl UnitName {
             return Err(NameError::new(&self.0, "an instance has text between the `@` and the suffix"));
         }
         format!("{}@{instance}.{}", self.prefix(), self.unit_type().suffix()).parse()
+    }
+
+    /// Returns the instance of digits; `None` where [`UnitName::with_instance`] has something to say about it.
+    ///
+    /// Ranges are made into names by the hundred thousand: nothing is read again of what is known to be good.
+    pub(crate) fn with_digits(&self, digits: &str) -> Option<Self> {
+        let (at, dot) = (self.0.find('@')?, self.dot());
+        let (before, after) = (&self.0[..=at], &self.0[dot..]);
+        let mut name = [0; NAME_MAX];
+        let all = name.get_mut(..before.len() + digits.len() + after.len())?;
+        all[..before.len()].copy_from_slice(before.as_bytes());
+        all[before.len()..before.len() + digits.len()].copy_from_slice(digits.as_bytes());
+        all[before.len() + digits.len()..].copy_from_slice(after.as_bytes());
+        std::str::from_utf8(all).ok().map(|name| Self(name.into()))
     }
 
     fn dot(&self) -> usize {
@@ -314,6 +354,7 @@ mod tests {
         assert_eq!((odd.prefix(), odd.instance(), odd.unit_type()), ("a.b", Some("c@d.e"), UnitType::Timer));
         assert_eq!(odd.without_suffix(), "a.b@c@d.e");
         assert_eq!(odd.template(), Some(name("a.b@.timer")));
+        assert_eq!(odd.on_template(str::to_owned).as_deref(), Some("a.b@.timer"));
         assert!(odd.is_instance() && !odd.is_template());
         let template = name("web@.service");
         assert_eq!((template.prefix(), template.instance(), template.template()), ("web", None, None));
@@ -321,6 +362,11 @@ mod tests {
         let plain = name("web.service");
         assert!(!plain.is_template() && !plain.is_instance());
         assert_eq!(plain.prefix(), "web");
+        assert!(odd.is_instance_of(&name("a.b@.timer")) && !template.is_instance_of(&template));
+        for other in ["a.b@.service", "a.b@c.timer", "b@.timer", "a.b@d.e.timer", "timer.timer"] {
+            assert!(!odd.is_instance_of(&name(other)), "{other}");
+        }
+        assert!(!name("a@x.service.timer").is_instance_of(&name("a@.service")));
     }
 
     #[test]

@@ -147,7 +147,8 @@ impl UnitName {
     /// # Errors
     /// As [`UnitName::with_instance`].
     pub fn with_number(&self, number: u64) -> Result<Self, NameError> {
-        self.with_instance(&number.to_string())
+        let digits = number.to_string();
+        self.with_digits(&digits).map_or_else(|| self.with_instance(&digits), Ok)
     }
 }
 

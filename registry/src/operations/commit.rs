@@ -16,12 +16,19 @@
 //! at most one of them ever takes effect. The records alone would not do: a unit that
 //! was created, destroyed and collected is absent as before.
 //!
-//! What is read is in `look`, what fits into a transaction in `chunk`.
+//! Several requests are carried out together: what one of them cannot have does not keep the others
+//! from being written, and what one asks of several units is split only where it does not fit into a transaction.
+//! Who goes along with whom is in `lanes`, what is asked in `request`, what is read in `look`, what fits
+//! into a transaction in `chunk`.
 
 mod chunk;
 mod look;
+mod request;
 
-use std::{collections::BTreeMap, sync::atomic::Ordering};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, atomic::Ordering},
+};
 
 use flotilla_units::{UnitName, UnitRange};
 use jiff::Timestamp;
@@ -31,16 +38,18 @@ use tracing::warn;
 use crate::{
     events,
     keys::Key,
-    reads::Stored,
-    records::{EventRecord, Record as _, UnitRecord, VERSION},
+    records::{EventChange, EventRecord, Record as _, VERSION},
     store::{Compare, KeyRange, Operation, Revision, StoreError, Txn},
+    timing::{Backoff, Timing},
 };
 
 use self::chunk::{Chunk, Packing};
+pub(super) use self::request::{Done, Request};
 use super::{
-    Asker, Bulk, Effect, OperationError, Operations, RangePart, RangeWritten, Word, Written,
-    interval::{self, Part, RangeOrder},
-    plan::{Wish, plan},
+    Asker, Bulk, Core, OperationError, Operations, RangeWritten, Word, Written,
+    interval::{Part, RangeOrder},
+    lanes::{self, Ticket},
+    plan::Wish,
 };
 
 /// How often an operation is planned anew because others changed the same units, without getting
@@ -48,13 +57,13 @@ use super::{
 /// to one unit.
 const ATTEMPTS_MAX: u32 = 16;
 
-/// What a transaction does.
+/// What a transaction does. The first number is that of the request which asked for it.
 #[derive(Debug, Default)]
 struct Effects {
     /// What each unit is afterwards; when it was written is not known before.
-    units: Vec<Written>,
-    /// What becomes of the interval, up to which number.
-    interval: Option<(u64, Vec<Part>)>,
+    units: Vec<(u64, Written)>,
+    /// What becomes of an interval, up to which number.
+    interval: Option<(u64, u64, Vec<Part>)>,
 }
 
 /// A transaction that was sent and not answered.
@@ -63,33 +72,21 @@ struct Pending {
     effects: Effects,
 }
 
-/// A range of instances that is still to be ordered.
-struct Interval {
-    range: UnitRange,
-    order: RangeOrder,
-    /// A part of it was ordered already.
-    begun: bool,
-}
-
-/// An operation under way.
-struct Errand<'a> {
-    operations: &'a Operations,
-    asker: Asker<'a>,
-    wishes: BTreeMap<UnitName, Wish>,
-    interval: Option<Interval>,
-    total: usize,
-    /// All is to be written in one transaction.
-    whole: bool,
-    transactions: usize,
-    done: BTreeMap<UnitName, Written>,
-    /// What became of the interval so far.
-    parts: Vec<RangePart>,
-    /// Grows with everything that gets done.
-    progress: u64,
+/// Requests that are carried out together.
+pub(super) struct Errand<'a> {
+    core: &'a Arc<Core>,
+    asked: BTreeMap<u64, Ticket>,
+    /// How many requests there have been: each has a number.
+    count: u64,
     pending: Vec<Pending>,
     /// When the guards of templates were last written, as far as this attempt knows.
     guards: BTreeMap<UnitName, Revision>,
     last_error: Option<StoreError>,
+    /// Until when it is tried to find out what became of those that were not answered.
+    resolve_by: Option<Instant>,
+    silence: Backoff,
+    /// Others were faster; how long to wait for them to get on.
+    rivalry: Option<Backoff>,
 }
 
 impl Operations {
@@ -100,8 +97,12 @@ impl Operations {
         whole: bool,
         asker: Asker<'_>,
     ) -> Result<Bulk, OperationError> {
-        let total = wishes.len();
-        Errand { wishes, total, whole, ..Errand::new(self, asker) }.finish_all().await
+        if wishes.is_empty() {
+            return Ok(Bulk { written: Vec::new(), transactions: 0 });
+        }
+        let request = Request::about(wishes, whole, asker);
+        let Done { written, transactions, .. } = lanes::carry_out(&self.core, &self.tasks, request).await?;
+        Ok(Bulk { written, transactions })
     }
 
     /// Does the same to each unit; answers in the order of the names.
@@ -122,141 +123,173 @@ impl Operations {
         order: RangeOrder,
         asker: Asker<'_>,
     ) -> Result<RangeWritten, OperationError> {
-        let total = usize::try_from(range.len()).unwrap_or(usize::MAX);
-        let interval = Some(Interval { range: range.clone(), order, begun: false });
-        let mut errand = Errand { interval, total, ..Errand::new(self, asker) };
-        match errand.run().await {
-            Ok(()) => Ok(RangeWritten {
-                template: range.template().clone(),
-                parts: errand.parts,
-                own: errand.done.into_values().collect(),
-                transactions: errand.transactions,
-            }),
-            Err(error) => Err(errand.explain_in(range, error)),
-        }
+        let request = Request::about_range(range, order, asker);
+        let Done { written, parts, transactions } =
+            lanes::carry_out(&self.core, &self.tasks, request).await?;
+        Ok(RangeWritten { template: range.template().clone(), parts, own: written, transactions })
     }
 }
 
 impl<'a> Errand<'a> {
-    const fn new(operations: &'a Operations, asker: Asker<'a>) -> Self {
+    /// Makes one without requests.
+    pub(super) fn new(core: &'a Arc<Core>) -> Self {
         Self {
-            operations,
-            asker,
-            wishes: BTreeMap::new(),
-            interval: None,
-            total: 0,
-            whole: false,
-            transactions: 0,
-            done: BTreeMap::new(),
-            parts: Vec::new(),
-            progress: 0,
+            core,
+            asked: BTreeMap::new(),
+            count: 0,
             pending: Vec::new(),
             guards: BTreeMap::new(),
             last_error: None,
+            resolve_by: None,
+            silence: core.timing.backoff(),
+            rivalry: None,
         }
     }
 
-    async fn finish_all(mut self) -> Result<Bulk, OperationError> {
-        match self.run().await {
-            Ok(()) => {
-                let written = self.done.into_values().collect();
-                Ok(Bulk { written, transactions: self.transactions })
-            }
-            Err(error) => Err(self.explain(error)),
-        }
+    /// Takes a request in.
+    pub(super) fn take(&mut self, ticket: Ticket) {
+        self.asked.insert(self.count, ticket);
+        self.count += 1;
     }
 
-    async fn run(&mut self) -> Result<(), OperationError> {
-        let mut backoff = self.operations.timing.backoff();
-        let mut attempts = 0;
-        let mut resolve_by: Option<Instant> = None;
-        while !self.wishes.is_empty() || self.interval.is_some() {
-            if attempts == ATTEMPTS_MAX {
-                return Err(OperationError::Contended { attempts });
-            }
-            let progress = self.progress;
-            match self.attempt().await {
-                Ok(()) if self.progress > progress => attempts = 0,
-                Ok(()) => attempts += 1,
-                // Nothing is in doubt: the caller had better know now.
-                Err(error) if self.pending.is_empty() => return Err(error),
-                Err(OperationError::Store(error)) if error.is_transient() => {
-                    let by = Instant::now() + self.operations.timing.resolve_timeout;
-                    if Instant::now() >= *resolve_by.get_or_insert(by) {
-                        return Err(OperationError::Store(error));
-                    }
-                    warn!(%error, "looking whether a change of units took effect");
-                    self.last_error = Some(error);
-                    sleep(backoff.next_wait()).await;
+    /// Tells whether it has nothing to do.
+    pub(super) fn is_idle(&self) -> bool {
+        self.asked.is_empty()
+    }
+
+    /// Tells whether it can take requests in: not while it is not known what became of others.
+    pub(super) fn takes_more(&self) -> bool {
+        self.pending.is_empty()
+    }
+
+    /// Returns what is still asked.
+    pub(super) fn requests(&self) -> impl Iterator<Item = &Request> {
+        self.asked.values().map(|asked| &asked.request)
+    }
+
+    /// Gets on with all requests, and answers those that are done or cannot be.
+    pub(super) async fn turn(&mut self) {
+        for asked in self.asked.values_mut() {
+            asked.request.before.0 = asked.request.progress();
+        }
+        let attempted = self.attempt().await;
+        self.answer_done();
+        match attempted {
+            Ok(outrun) => {
+                self.settle();
+                match outrun {
+                    false => self.rivalry = None,
+                    true => sleep(self.rivalry.get_or_insert_with(Timing::rivalry).next_wait()).await,
                 }
-                Err(error) => return Err(error),
             }
+            // Nothing is in doubt: the callers had better know now.
+            Err(error) if self.pending.is_empty() => self.give_up(&OperationError::Store(error)),
+            Err(error) if error.is_transient() => {
+                let by = Instant::now() + self.core.timing.resolve_timeout;
+                if Instant::now() >= *self.resolve_by.get_or_insert(by) {
+                    self.give_up(&OperationError::Store(error));
+                    return;
+                }
+                warn!(%error, "looking whether a change of units took effect");
+                self.last_error = Some(error);
+                sleep(self.silence.next_wait()).await;
+            }
+            Err(error) => self.give_up(&OperationError::Store(error)),
         }
-        Ok(())
     }
 
-    /// Reads, plans and writes once. Units that are done are no longer wished for.
-    async fn attempt(&mut self) -> Result<(), OperationError> {
-        let (own, looked) = self.look_for_own().await?;
-        if let Some(interval) = &self.interval {
-            let more = own.iter().filter(|name| !self.done.contains_key(*name));
-            self.wishes.extend(more.map(|name| (name.clone(), interval.order.word.into())));
+    /// Answers the requests that are done.
+    fn answer_done(&mut self) {
+        let done = self.asked.iter().filter(|(_, asked)| asked.request.is_done()).map(|(number, _)| *number);
+        for number in done.collect::<Vec<_>>() {
+            let Some(Ticket { request, answer }) = self.asked.remove(&number) else { continue };
+            // Who does not listen any more does not want to know.
+            let _unheard = answer.send(Ok(request.answer()));
         }
+    }
+
+    /// Answers the requests that others kept from getting on too often.
+    fn settle(&mut self) {
+        let mut outrun = Vec::new();
+        for (number, Ticket { request, .. }) in &mut self.asked {
+            let (progress, attempts) = request.before;
+            let attempts = if request.progress() > progress { 0 } else { attempts + 1 };
+            request.before.1 = attempts;
+            if attempts == ATTEMPTS_MAX {
+                outrun.push(*number);
+            }
+        }
+        for number in outrun {
+            self.fail(number, OperationError::Contended { attempts: ATTEMPTS_MAX });
+        }
+        if self.pending.is_empty() {
+            self.resolve_by = None;
+            self.silence.reset();
+        }
+    }
+
+    /// Answers all requests with what went wrong, and forgets what was in doubt.
+    fn give_up(&mut self, error: &OperationError) {
+        for number in self.asked.keys().copied().collect::<Vec<_>>() {
+            self.fail(number, error.clone());
+        }
+        self.pending.clear();
+        (self.resolve_by, self.last_error) = (None, None);
+        self.silence.reset();
+    }
+
+    /// Answers a request with what went wrong.
+    fn fail(&mut self, number: u64, error: OperationError) {
+        let Some(Ticket { request, answer }) = self.asked.remove(&number) else { return };
+        let (mut units, mut ranges) = (Vec::new(), false);
+        for Pending { effects, .. } in &self.pending {
+            let of = effects.units.iter().filter(|(of, _)| *of == number).map(|(_, written)| &written.unit);
+            units.extend(of.filter(|unit| request.wishes().contains_key(*unit)).cloned());
+            ranges |= effects.interval.as_ref().is_some_and(|(of, ..)| *of == number);
+        }
+        let in_doubt = (ranges || !units.is_empty()).then(|| (units, self.last_error.clone()));
+        // Who does not listen any more does not want to know.
+        let _unheard = answer.send(Err(request.explain(error, in_doubt)));
+    }
+
+    /// Reads, plans and writes once. What is done is no longer wished for. True if somebody was faster.
+    async fn attempt(&mut self) -> Result<bool, StoreError> {
+        self.look_for_own().await?;
         let sight = self.look().await?;
-        if let Some(interval) = &self.interval {
-            // One that has gone since it was found is not to come back.
-            let only_running = interval.order.only_running;
-            let is_meant = |stored: &Result<Stored<UnitRecord>, _>| {
-                let record = stored.as_ref().ok().map(|stored| &stored.record);
-                !only_running || record.is_none_or(|it| !interval::rests(it.target, it.deleting))
-            };
-            self.wishes.retain(|name, _| sight.units.get(name).is_some_and(is_meant));
-        }
-        let progress = self.progress;
-        self.resolve().await?;
-        if self.progress > progress {
+        self.asked.values_mut().for_each(|asked| asked.request.forget_unmeant(&sight));
+        if self.resolve().await? {
             // The records were read before these were known to be done.
-            return Ok(());
+            return Ok(false);
         }
         let said = sight.ranges.iter().filter_map(|(template, said)| Some((template, said.as_ref().ok()?)));
         self.guards = said.map(|(template, said)| (template.clone(), said.seen())).collect();
         let at = Timestamp::now();
-        let mut steps = plan(&sight, &self.wishes, self.asker, at)?;
-        // Texts first: in whatever transactions it comes, no instance is there before its template.
-        steps.sort_by_key(|step| step.write.as_ref().is_some_and(|write| write.content.is_none()));
-        let keys = self.operations.registry.keys();
-        let mut packing = Packing::new(keys, &sight, self.pending.len());
-        if let Some(Interval { range, order, begun }) = &self.interval {
-            match interval::plan(&sight, range, *order, &own, self.asker, at) {
-                Ok(plan) if plan.ranges.is_none() => self.finish_interval(plan.to, plan.parts, None),
-                Ok(plan) => packing.add_interval(plan, range.template(), looked),
-                // There is nothing in the rest of it.
-                Err(OperationError::NoSuchInstances(_)) if *begun => self.interval = None,
-                Err(error) => return Err(error),
+        let core = Arc::clone(self.core);
+        let mut packing = Packing::new(core.registry.keys(), &sight, self.pending.len());
+        let mut refused = Vec::new();
+        // Ranges last: what is asked of single units is planned from what was read.
+        for ranges in [false, true] {
+            let those = self.asked.iter_mut().filter(|(_, it)| it.request.range().is_some() == ranges);
+            for (number, asked) in those {
+                let packed = asked.request.pack(*number, &sight, &mut packing, at);
+                refused.extend(packed.err().map(|error| (*number, error)));
             }
         }
-        for step in steps {
-            if step.write.is_none() {
-                self.finish(step.written.clone());
-            }
-            packing.add(step);
+        for (number, error) in refused {
+            self.fail(number, error);
         }
-        let chunks = packing.finish();
-        if self.whole && chunks.len() > 1 {
-            return Err(OperationError::TooManyAtOnce { units: self.total });
-        }
-        for chunk in chunks {
+        for chunk in packing.finish() {
             // Somebody was faster: the next attempt plans the rest anew.
             if !self.write(chunk).await? {
-                break;
+                return Ok(true);
             }
         }
-        Ok(())
+        Ok(false)
     }
 
-    /// Finds out which of the transactions that were not answered took effect.
-    async fn resolve(&mut self) -> Result<(), OperationError> {
-        let mut at = 0;
+    /// Finds out which of the transactions that were not answered took effect; true if any did.
+    async fn resolve(&mut self) -> Result<bool, StoreError> {
+        let (mut at, mut any) = (0, false);
         while let Some(Pending { event, .. }) = self.pending.get(at) {
             let get = Operation::Get(KeyRange::key(&**event));
             let answer = self.txn(Txn { then: vec![get], ..Txn::default() }).await?;
@@ -273,26 +306,20 @@ impl<'a> Errand<'a> {
                     events::tell_log(record, kv.mod_revision);
                 }
                 self.finish_written(effects, kv.mod_revision);
+                any = true;
             }
         }
-        Ok(())
+        Ok(any)
     }
 
     /// Writes a chunk; false if a record was not as seen any more.
-    async fn write(&mut self, mut chunk: Chunk) -> Result<bool, OperationError> {
-        let operations = self.operations;
-        let sequence = operations.sequence.fetch_add(1, Ordering::Relaxed);
-        let event =
-            operations.registry.keys().spell(&Key::Event { writer: operations.writer.clone(), sequence });
-        let record = EventRecord {
-            v: VERSION,
-            at: Timestamp::now(),
-            by: self.asker.by.to_owned(),
-            request: self.asker.request.map(str::to_owned),
-            changes: std::mem::take(&mut chunk.changes),
-        };
+    async fn write(&mut self, mut chunk: Chunk) -> Result<bool, StoreError> {
+        let core = Arc::clone(self.core);
+        let sequence = core.sequence.fetch_add(1, Ordering::Relaxed);
+        let event = core.registry.keys().spell(&Key::Event { writer: core.writer.clone(), sequence });
+        let record = self.event(std::mem::take(&mut chunk.changes));
         let rewrites = chunk.rewrites();
-        let (mut when, mut then, effects) = chunk.into_operations(operations.registry.keys(), &self.guards);
+        let (mut when, mut then, effects) = chunk.into_operations(core.registry.keys(), &self.guards);
         let instead = EventRecord { changes: Vec::new(), ..record.clone() }.encode();
         for Pending { event, .. } in &self.pending {
             when.push(Compare::Absent(event.clone()));
@@ -300,7 +327,7 @@ impl<'a> Errand<'a> {
         }
         when.push(Compare::Absent(event.clone()));
         then.push(Operation::Put { key: event.clone(), value: record.encode(), lease: None });
-        match operations.registry.store().txn(Txn { when, then, or_else: Vec::new() }).await {
+        match core.registry.store().txn(Txn { when, then, or_else: Vec::new() }).await {
             Ok(answer) if answer.succeeded => {
                 // None of those can come any more.
                 self.pending.clear();
@@ -314,95 +341,58 @@ impl<'a> Errand<'a> {
                 if matches!(error, StoreError::OutcomeUnknown { .. }) {
                     self.pending.push(Pending { event, effects });
                 }
-                Err(OperationError::Store(error))
+                Err(error)
             }
         }
     }
 
-    fn finish(&mut self, written: Written) {
-        if self.wishes.remove(&written.unit).is_some() {
-            self.progress += 1;
-            self.done.insert(written.unit.clone(), written);
+    /// Makes the event of a transaction. Who asked stands with it where it was one request, else with each change.
+    fn event(&self, changes: Vec<(u64, EventChange)>) -> EventRecord {
+        let asker = |number: u64| self.asked.get(&number).map(|asked| asked.request.asker());
+        let first = changes.first().and_then(|(number, _)| asker(*number));
+        let first = first.unwrap_or(Asker { by: "", request: None });
+        let is_one = changes.iter().all(|(number, _)| asker(*number).is_none_or(|asker| asker == first));
+        let told = |(number, change): (u64, EventChange)| match asker(number).filter(|_| !is_one) {
+            Some(asker) => EventChange {
+                by: (asker.by != first.by).then(|| asker.by.to_owned()),
+                request: asker.request.map(str::to_owned),
+                ..change
+            },
+            None => change,
+        };
+        EventRecord {
+            v: VERSION,
+            at: Timestamp::now(),
+            by: first.by.to_owned(),
+            request: first.request.filter(|_| is_one).map(str::to_owned),
+            changes: changes.into_iter().map(told).collect(),
         }
     }
 
     fn finish_written(&mut self, effects: Effects, revision: Revision) {
-        self.transactions += 1;
-        for written in effects.units {
-            self.finish(Written { revision, ..written });
+        let mut last = None;
+        for (number, written) in effects.units {
+            let Some(Ticket { request, .. }) = self.asked.get_mut(&number) else { continue };
+            if last.replace(number) != Some(number) {
+                request.count_transaction();
+            }
+            request.finish(Written { revision, ..written });
         }
-        if let Some((to, parts)) = effects.interval {
-            self.finish_interval(to, parts, Some(revision));
+        if let Some((number, to, parts)) = effects.interval
+            && let Some(Ticket { request, .. }) = self.asked.get_mut(&number)
+        {
+            if last != Some(number) {
+                request.count_transaction();
+            }
+            request.finish_interval(to, parts, Some(revision));
         }
     }
 
-    /// Notes that the interval is as asked up to a number, since a revision or since what was seen.
-    fn finish_interval(&mut self, to: u64, parts: Vec<Part>, revision: Option<Revision>) {
-        let Some(Interval { range, order, .. }) = self.interval.take() else { return };
-        self.progress += 1;
-        self.parts.extend(parts.into_iter().map(|part| {
-            let Part { instances, effect, seen, generation, run } = part;
-            let revision = revision.filter(|_| effect != Effect::Unchanged).unwrap_or(seen);
-            RangePart { instances, effect, revision, generation, run }
-        }));
-        let rest = to
-            .checked_add(1)
-            .and_then(|from| UnitRange::new(range.template().clone(), from, range.to()).ok());
-        self.interval = rest.map(|range| Interval { range, order, begun: true });
-    }
-
-    async fn txn(&self, txn: Txn) -> Result<crate::store::TxnResponse, OperationError> {
-        self.operations.registry.store().txn(txn).await.map_err(OperationError::Store)
+    async fn txn(&self, txn: Txn) -> Result<crate::store::TxnResponse, StoreError> {
+        self.core.registry.store().txn(txn).await
     }
 
     fn unit_key(&self, name: &UnitName) -> String {
-        self.operations.registry.keys().spell(&Key::Unit(name.clone()))
-    }
-
-    /// Says what became of a range when it could not be finished.
-    fn explain_in(self, range: &UnitRange, error: OperationError) -> OperationError {
-        let is_written = |effect| effect != Effect::Unchanged;
-        let parts = self.parts.iter().filter(|part| is_written(part.effect));
-        let said: u64 = parts.map(|part| part.instances.end() - part.instances.start() + 1).sum();
-        let own = self.done.values().filter(|written| is_written(written.effect)).count() as u64;
-        let in_doubt = !self.pending.is_empty();
-        let source = match error {
-            OperationError::Store(source) if in_doubt => Ok(source),
-            error => self.last_error.filter(|_| in_doubt).ok_or(error),
-        };
-        let error = match source {
-            Ok(source) => OperationError::RangeUnknown { range: range.clone(), source },
-            Err(error) => error,
-        };
-        match said + own {
-            0 => error,
-            done => OperationError::RangeIncomplete { range: range.clone(), done, source: Box::new(error) },
-        }
-    }
-
-    /// Says what became of the whole when it could not be finished.
-    fn explain(self, error: OperationError) -> OperationError {
-        let mut in_doubt = Vec::new();
-        for Pending { effects, .. } in self.pending {
-            let units = effects.units.into_iter().map(|written| written.unit);
-            in_doubt.extend(units.filter(|unit| self.wishes.contains_key(unit)));
-        }
-        let error = match error {
-            OperationError::Store(source) if !in_doubt.is_empty() => {
-                OperationError::OutcomeUnknown { units: in_doubt, source }
-            }
-            error => match self.last_error {
-                Some(source) if !in_doubt.is_empty() => {
-                    OperationError::OutcomeUnknown { units: in_doubt, source }
-                }
-                _ => error,
-            },
-        };
-        let written: Vec<Written> =
-            self.done.into_values().filter(|written| written.effect != Effect::Unchanged).collect();
-        if written.is_empty() {
-            return error;
-        }
-        OperationError::Incomplete { written, total: self.total, source: Box::new(error) }
+        self.core.registry.keys().spell(&Key::Unit(name.clone()))
     }
 }

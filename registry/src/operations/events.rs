@@ -30,13 +30,13 @@ impl Operations {
         changes: Vec<EventChange>,
     ) -> Result<Revision, OperationError> {
         let Asker { by, request } = asker.into();
-        let sequence = self.sequence.fetch_add(1, Ordering::Relaxed);
-        let key = self.registry.keys().spell(&Key::Event { writer: self.writer.clone(), sequence });
+        let sequence = self.core.sequence.fetch_add(1, Ordering::Relaxed);
+        let key = self.core.registry.keys().spell(&Key::Event { writer: self.core.writer.clone(), sequence });
         let (by, request) = (by.to_owned(), request.map(str::to_owned));
         let record = EventRecord { v: VERSION, at: Timestamp::now(), by, request, changes };
         let value = record.encode();
-        let mut backoff = self.timing.backoff();
-        let give_up = Instant::now() + self.timing.resolve_timeout;
+        let mut backoff = self.core.timing.backoff();
+        let give_up = Instant::now() + self.core.timing.resolve_timeout;
         loop {
             // No other ever writes this key: if it is there, an attempt that was not answered wrote it.
             let txn = Txn {
@@ -44,7 +44,7 @@ impl Operations {
                 then: vec![Operation::Put { key: key.clone(), value: value.clone(), lease: None }],
                 or_else: vec![Operation::Get(KeyRange::key(&*key))],
             };
-            let error = match self.registry.store().txn(txn).await {
+            let error = match self.core.registry.store().txn(txn).await {
                 Ok(answer) => {
                     let written = answer.gets.first().and_then(|found| found.first());
                     let revision = written.map_or(answer.revision, |kv| kv.mod_revision);

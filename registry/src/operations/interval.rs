@@ -10,7 +10,7 @@ use jiff::Timestamp;
 
 use crate::{
     reads::Stored,
-    records::{EventChange, RangeGuard, RangeRecord, Target, VERSION},
+    records::{EventChange, RangeGuard, RangeRecord, Target, VERSION, Without},
     store::Revision,
 };
 
@@ -44,6 +44,8 @@ pub(super) struct RangeOrder {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Part {
     pub instances: RangeInclusive<u64>,
+    /// Those of them that are not there.
+    pub without: Without,
     pub effect: Effect,
     /// When what is said of them was last written; zero if nothing is.
     pub seen: Revision,
@@ -66,6 +68,13 @@ pub(super) struct IntervalPlan {
     pub change: EventChange,
 }
 
+impl IntervalPlan {
+    /// Tells whether what it finds as asked is not written yet.
+    pub(super) fn is_to_come(&self) -> bool {
+        self.parts.iter().any(|part| part.effect == Effect::Unchanged && part.seen == Revision(0))
+    }
+}
+
 impl Said {
     /// Nothing is said.
     pub(super) const fn nothing() -> Self {
@@ -78,12 +87,14 @@ impl Said {
     }
 }
 
-/// Decides on a range. `own` are its instances that have a record of their own.
+/// Decides on a range of a template of which `ranges` are said. `own` are its instances that have a record of
+/// their own.
 ///
 /// # Errors
 /// The range cannot be done, or nothing of it is there.
 pub(super) fn plan(
     sight: &Sight,
+    said: &Ranges,
     range: &UnitRange,
     order: RangeOrder,
     own: &BTreeSet<UnitName>,
@@ -98,7 +109,6 @@ pub(super) fn plan(
         }
         _ => None,
     };
-    let said = sight.said(range.template())?;
     let own: BTreeSet<u64> = own.iter().filter_map(UnitName::number).collect();
     let end = range.to().min(range.from().saturating_add(RANGE_MAX - 1));
     let speaks_for_itself = |part: &RangeInclusive<u64>| {
@@ -106,7 +116,7 @@ pub(super) fn plan(
         own.range(part.clone()).count() as u64 == len
     };
     let (mut parts, mut refused, mut to) = (Vec::new(), None, end);
-    let mut ranges = said.ranges.clone();
+    let mut ranges = said.clone();
     ranges.rewrite(range.from(), end, |part, old| {
         let as_it_is = old.map(|old| old.record.clone());
         if parts.len() == PARTS_MAX {
@@ -129,19 +139,21 @@ pub(super) fn plan(
         };
         let generation = record.generation + u64::from(effect != Effect::Unchanged);
         let (seen, run) = (old.map_or(Revision(0), |old| old.written), record.run);
-        parts.push(Part { instances: part, effect, seen, generation, run });
+        let without = record.without.clone();
+        parts.push(Part { instances: part, without, effect, seen, generation, run });
         if effect == Effect::Unchanged {
             return Some(record);
         }
         Some(RangeRecord { generation, by: asker.by.to_owned(), at, ..record })
     });
+    ranges.heal();
     if let Some(number) = refused {
         return Err(OperationError::BeingDestroyed(name(number)));
     }
     if parts.is_empty() && own.is_empty() {
         return Err(OperationError::NoSuchInstances(range.clone()));
     }
-    if ranges.len() > RANGES_MAX && ranges.len() > said.ranges.len() {
+    if ranges.len() > RANGES_MAX && ranges.len() > said.len() {
         return Err(OperationError::TooScattered(range.template().clone()));
     }
     let is_same = parts.iter().all(|part| part.effect == Effect::Unchanged);
@@ -174,6 +186,10 @@ fn said_next(old: Option<&Piece>, order: RangeOrder) -> Result<Option<RangeRecor
             let mut record = old.cloned().unwrap_or_else(new_record);
             record.run += u64::from(word.raises(record.target));
             record.target = target;
+            // Those that have gone are made anew with the others, as what these are.
+            if target != Target::Inactive && !only_running {
+                record.without = Without::default();
+            }
             Ok(Some(record))
         }
     }
@@ -193,6 +209,7 @@ fn new_record() -> RangeRecord {
         by: String::new(),
         at: Timestamp::UNIX_EPOCH,
         deleting: false,
+        without: Without::default(),
     }
 }
 

@@ -218,7 +218,7 @@ impl Operations {
 
 impl Errand<'_> {
     async fn run(mut self) -> Result<Vec<MachineWritten>, MachineError> {
-        let timing = &self.operations.timing;
+        let timing = &self.operations.core.timing;
         let mut backoff = timing.backoff();
         let mut resolve_by = None;
         let mut attempts = 0;
@@ -274,7 +274,7 @@ impl Errand<'_> {
             return Ok(Some(done(None)));
         }
         let (event, record) = self.dress(&mut when, &mut then, changes);
-        let answer = self.operations.registry.store().txn(Txn { when, then, or_else: Vec::new() }).await;
+        let answer = self.operations.core.registry.store().txn(Txn { when, then, or_else: Vec::new() }).await;
         match answer {
             Ok(answer) if answer.succeeded => {
                 events::tell_log(&record, answer.revision);
@@ -298,8 +298,8 @@ impl Errand<'_> {
         changes: Vec<EventChange>,
     ) -> (String, EventRecord) {
         let operations = self.operations;
-        let sequence = operations.sequence.fetch_add(1, Ordering::Relaxed);
-        let event = self.spell(&Key::Event { writer: operations.writer.clone(), sequence });
+        let sequence = operations.core.sequence.fetch_add(1, Ordering::Relaxed);
+        let event = self.spell(&Key::Event { writer: operations.core.writer.clone(), sequence });
         let record = EventRecord {
             v: VERSION,
             at: Timestamp::now(),
@@ -350,11 +350,11 @@ impl Errand<'_> {
     }
 
     async fn txn(&self, txn: Txn) -> Result<crate::store::TxnResponse, MachineError> {
-        self.operations.registry.store().txn(txn).await.map_err(MachineError::Store)
+        self.operations.core.registry.store().txn(txn).await.map_err(MachineError::Store)
     }
 
     fn spell(&self, key: &Key) -> String {
-        self.operations.registry.keys().spell(key)
+        self.operations.core.registry.keys().spell(key)
     }
 }
 

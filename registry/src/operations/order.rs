@@ -7,7 +7,7 @@ use std::{collections::BTreeSet, ops::RangeInclusive};
 use flotilla_units::{MachineId, UnitName};
 
 use crate::{
-    records::{Rollout, Target, UnitRecord},
+    records::{Rollout, Target, UnitRecord, Without},
     store::Revision,
 };
 
@@ -125,6 +125,8 @@ pub struct RangeWritten {
 pub struct RangePart {
     /// The instances.
     pub instances: RangeInclusive<u64>,
+    /// Those of them that are not there.
+    pub without: Without,
     /// What was done.
     pub effect: Effect,
     /// When what is said of them was last written.
@@ -234,8 +236,9 @@ impl RangeWritten {
     fn sum(&self, counts: impl Fn(Effect) -> bool) -> u64 {
         let own = self.own_numbers();
         let parts = self.parts.iter().filter(|part| counts(part.effect)).map(|part| {
-            let RangePart { instances, .. } = part;
-            instances.end() - instances.start() + 1 - own.range(instances.clone()).count() as u64
+            let RangePart { instances, without, .. } = part;
+            let own = own.range(instances.clone()).filter(|number| !without.has(**number)).count() as u64;
+            instances.end() - instances.start() + 1 - without.count(instances.clone()) - own
         });
         parts.sum::<u64>() + self.own.iter().filter(|written| counts(written.effect)).count() as u64
     }
@@ -252,7 +255,8 @@ impl RangeWritten {
         let own = self.own_numbers();
         let said =
             self.parts.iter().flat_map(|part| part.instances.clone().map(move |number| (part, number)));
-        let said = said.filter(move |(_, number)| !own.contains(number)).filter_map(|(part, number)| {
+        let said = said.filter(move |(part, number)| !own.contains(number) && !part.without.has(*number));
+        let said = said.filter_map(|(part, number)| {
             let RangePart { effect, revision, generation, run, .. } = *part;
             let unit = self.template.with_number(number).ok()?;
             Some(Written { revision, generation, run, ..Written::of(&unit, effect, None) })

@@ -315,7 +315,7 @@ impl Sight {
 
 /// Returns the record that an instance would have if what its range says were said of it alone.
 fn inherit(name: &UnitName, piece: &Piece) -> Stored<UnitRecord> {
-    let RangeRecord { v: _, target, generation, run, by: _, at: _, deleting } = piece.record;
+    let RangeRecord { target, generation, run, deleting, .. } = piece.record;
     let record = UnitRecord { target, generation, run, deleting, ..new_record(name) };
     Stored { record, created: piece.written, written: piece.written, lease: None }
 }
@@ -494,9 +494,10 @@ fn said_to_stay(
 ) -> Result<(usize, Option<UnitName>), OperationError> {
     let (mut count, mut example) = (0, None);
     for (from, piece) in sight.said(template)?.ranges.iter().filter(|(_, piece)| !piece.record.deleting) {
-        let all = usize::try_from(piece.to - from).unwrap_or(usize::MAX).saturating_add(1);
-        count += all - others.range(from..=piece.to).count();
-        let staying = || (from..=piece.to).find(|number| !others.contains(number));
+        let without = &piece.record.without;
+        let others_of = others.range(from..=piece.to).filter(|number| !without.has(**number)).count();
+        count += usize::try_from(piece.len(from)).unwrap_or(usize::MAX).saturating_sub(others_of);
+        let staying = || (from..=piece.to).find(|number| !others.contains(number) && !without.has(*number));
         example = example.or_else(staying);
     }
     Ok((count, example.and_then(|number| template.with_number(number).ok())))

@@ -74,9 +74,9 @@ impl Operations {
     /// # Errors
     /// The store failed, or the record cannot be understood.
     pub async fn settings(&self) -> Result<(ClusterSettings, Revision), SettingsError> {
-        let get = Operation::Get(KeyRange::key(self.registry.keys().spell(&Key::Settings)));
+        let get = Operation::Get(KeyRange::key(self.core.registry.keys().spell(&Key::Settings)));
         let txn = Txn { then: vec![get], ..Txn::default() };
-        let answer = self.registry.store().txn(txn).await.map_err(SettingsError::Store)?;
+        let answer = self.core.registry.store().txn(txn).await.map_err(SettingsError::Store)?;
         match answer.gets.first().and_then(|kvs| kvs.first()) {
             None => Ok((ClusterSettings::default(), Revision(0))),
             Some(kv) => {
@@ -104,8 +104,8 @@ impl Operations {
             return Err(SettingsError::EventsMax(max));
         }
         let asker = by.into();
-        let mut backoff = self.timing.backoff();
-        let until = Instant::now() + self.timing.resolve_timeout;
+        let mut backoff = self.core.timing.backoff();
+        let until = Instant::now() + self.core.timing.resolve_timeout;
         let mut in_doubt = false;
         for _ in 0..ATTEMPTS_MAX {
             let done = async {
@@ -147,9 +147,10 @@ impl Operations {
         written: Revision,
         asker: Asker<'_>,
     ) -> Result<Option<(ClusterSettings, Revision)>, SettingsError> {
-        let keys = self.registry.keys();
-        let (key, sequence) = (keys.spell(&Key::Settings), self.sequence.fetch_add(1, Ordering::Relaxed));
-        let event = keys.spell(&Key::Event { writer: self.writer.clone(), sequence });
+        let keys = self.core.registry.keys();
+        let (key, sequence) =
+            (keys.spell(&Key::Settings), self.core.sequence.fetch_add(1, Ordering::Relaxed));
+        let event = keys.spell(&Key::Event { writer: self.core.writer.clone(), sequence });
         let record = EventRecord {
             v: VERSION,
             at: Timestamp::now(),
@@ -173,7 +174,7 @@ impl Operations {
             ],
             or_else: Vec::new(),
         };
-        let answer = self.registry.store().txn(txn).await.map_err(SettingsError::Store)?;
+        let answer = self.core.registry.store().txn(txn).await.map_err(SettingsError::Store)?;
         if answer.succeeded {
             events::tell_log(&record, answer.revision);
         }

@@ -60,7 +60,7 @@ pub(super) fn txn(txn: &Txn) -> Result<(), StoreError> {
     for compare in &txn.when {
         match compare {
             Compare::Unwritten(compared, _) => range(compared)?,
-            compare => range(&KeyRange::key(compare_key(compare)))?,
+            compare => range(&KeyRange::key(compare.key()))?,
         }
     }
     branch(&txn.then)?;
@@ -77,16 +77,6 @@ pub(super) fn txn(txn: &Txn) -> Result<(), StoreError> {
 /// Tells whether no branch of a transaction writes.
 pub(super) fn is_read_only(txn: &Txn) -> bool {
     txn.then.iter().chain(&txn.or_else).all(|operation| matches!(operation, Operation::Get(_)))
-}
-
-fn compare_key(compare: &Compare) -> &str {
-    match compare {
-        Compare::ModRevision(key, _)
-        | Compare::CreateRevision(key, _)
-        | Compare::Absent(key)
-        | Compare::Present(key)
-        | Compare::Unwritten(KeyRange { start: key, .. }, _) => key,
-    }
 }
 
 /// A key may be written once: two puts, or a put inside a deleted range, are refused in any order.
@@ -122,7 +112,7 @@ fn duplicate(key: &str) -> StoreError {
 
 fn request_bytes(txn: &Txn) -> usize {
     let range_bytes = |range: &KeyRange| range.start.len() + range.end.as_ref().map_or(0, String::len);
-    let compares: usize = txn.when.iter().map(|c| compare_key(c).len() + OPERATION_OVERHEAD_BYTES).sum();
+    let compares: usize = txn.when.iter().map(|c| c.key().len() + OPERATION_OVERHEAD_BYTES).sum();
     let operations: usize = txn
         .then
         .iter()

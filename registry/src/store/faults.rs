@@ -71,6 +71,7 @@ struct Inner {
     /// How many writes come late, and how late at most.
     late: (u32, Duration),
     calls: u64,
+    transactions: u64,
 }
 
 #[derive(Debug, Clone, Copy, Default)]
@@ -80,6 +81,8 @@ struct Situation {
     generation: u64,
     /// When the link hung.
     since: Option<Instant>,
+    /// Whether watches are silent although the link is up.
+    stalled: bool,
 }
 
 impl FaultyStore {
@@ -93,6 +96,7 @@ impl FaultyStore {
             refuse: None,
             late: (0, Duration::ZERO),
             calls: 0,
+            transactions: 0,
         };
         let shared = Shared { inner: Mutex::new(inner), changed: watch::Sender::new(Situation::default()) };
         let faults = Faults { shared: Arc::new(shared) };
@@ -147,6 +151,12 @@ impl Faults {
         self.shared.changed.send_modify(|situation| situation.generation += 1);
     }
 
+    /// Keeps watches silent, but alive, while everything else goes through: a server that is slow to serve
+    /// its watchers.
+    pub fn stall_watches(&self, stalled: bool) {
+        self.shared.changed.send_modify(|situation| situation.stalled = stalled);
+    }
+
     /// Compacts the store behind the faults up to its newest revision, whatever the link is.
     ///
     /// # Errors
@@ -185,6 +195,12 @@ impl Faults {
     #[must_use]
     pub fn calls(&self) -> u64 {
         self.lock().calls
+    }
+
+    /// Returns how many of them were transactions.
+    #[must_use]
+    pub fn transactions(&self) -> u64 {
+        self.lock().transactions
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -312,6 +328,7 @@ impl Store for FaultyStore {
     }
 
     async fn txn(&self, txn: Txn) -> Result<TxnResponse, StoreError> {
+        self.faults.lock().transactions += 1;
         if self.faults.refuses(&txn) {
             return Err(StoreError::Invalid("a simulated refusal".into()));
         }
@@ -432,6 +449,8 @@ impl Stream for FaultyWatch {
             };
         }
         match &mut this.inner {
+            // The end of the stall is a change of the situation, which wakes it.
+            Some(_) if this.situation.stalled => Poll::Pending,
             Some(inner) => inner.as_mut().poll_next(context),
             None => Poll::Ready(None),
         }

@@ -1,12 +1,15 @@
 //! What orders about ranges of instances do, over any store: these run in memory and on a real etcd.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use flotilla_registry::{
     keys::{Key, Keys},
     operations::{Effect, OperationError, Operations},
     reads::Registry,
-    records::{RangeGuard, RangeRecord, Record, Target, UnitRecord},
+    records::{EventRecord, RangeGuard, RangeRecord, Record, Target, UnitRecord},
     store::{KeyRange, Operation, RangeRequest, Store, Txn},
     timing::Timing,
 };
@@ -21,6 +24,8 @@ pub struct Said {
     /// The guard's generation; zero if there is none.
     pub guard: u64,
     pub ranges: BTreeMap<(u64, u64), Word>,
+    /// Who is within a range's bounds, and has left it.
+    pub left: BTreeSet<u64>,
     pub own: BTreeMap<u64, Word>,
 }
 
@@ -28,6 +33,7 @@ impl Said {
     /// Returns what is wanted of each instance; an own record wins.
     pub fn words(&self) -> BTreeMap<u64, Word> {
         let ranged = self.ranges.iter().flat_map(|((from, to), word)| (*from..=*to).map(move |n| (n, *word)));
+        let ranged = ranged.filter(|(n, _)| !self.left.contains(n));
         ranged.chain(self.own.iter().map(|(n, word)| (*n, *word))).collect()
     }
 }
@@ -66,7 +72,9 @@ pub async fn said(store: &dyn Store) -> Said {
                 said.guard = RangeGuard::from_kv(kv).expect("a guard").generation;
             }
             Some(Key::Range { from, to, .. }) => {
-                let RangeRecord { target, run, deleting, .. } = RangeRecord::from_kv(kv).expect("a range");
+                let record = RangeRecord::from_kv(kv).expect("a range");
+                let RangeRecord { target, run, deleting, without, .. } = record;
+                said.left.extend((from..=to).filter(|n| without.has(*n)));
                 said.ranges.insert((from, to), (target, run, deleting));
             }
             Some(Key::Unit(unit)) => {
@@ -83,8 +91,10 @@ pub async fn said(store: &dyn Store) -> Said {
         ranges.iter().all(|(from, to)| from <= to) && ranges.windows(2).all(|two| two[0].1 < two[1].0),
         "{said:?}"
     );
-    let spoken_for =
-        |n: &u64| said.ranges.iter().any(|((from, to), word)| (from..=to).contains(&n) && !word.2);
+    let spoken_for = |n: &u64| {
+        said.ranges.iter().any(|((from, to), word)| (from..=to).contains(&n) && !word.2)
+            && !said.left.contains(n)
+    };
     assert!(
         said.own.iter().all(|(n, word)| !word.2 || !spoken_for(n)),
         "destroyed, and still in a range: {said:?}"
@@ -128,12 +138,13 @@ pub async fn one_record_speaks_for_many(store: Arc<dyn Store>) {
     operations.set_target_in(&webs(10, 20), LAUNCHED, true, "ben").await.unwrap();
     let split =
         [((1, 9), (LAUNCHED, 1, false)), ((10, 20), (LAUNCHED, 2, false)), ((21, 100), (LAUNCHED, 1, false))];
-    assert_eq!(said(&*store).await, Said { guard: 2, ranges: split.into(), own: BTreeMap::new() });
+    assert_eq!(said(&*store).await, Said { guard: 2, ranges: split.into(), ..Said::default() });
 
     let stopped = operations.set_target(&[web(15)], Target::Loaded, false, "ben").await.unwrap();
     assert_eq!(stopped[0].effect, Effect::Changed, "it was there before its record");
     let own: BTreeMap<_, _> = [(15, (Target::Loaded, 2, false))].into();
-    assert_eq!(said(&*store).await, Said { guard: 2, ranges: split.into(), own }, "the ranges are as before");
+    let expected = Said { guard: 2, ranges: split.into(), own, ..Said::default() };
+    assert_eq!(said(&*store).await, expected, "the ranges are as before");
 
     let wider = operations.set_target_in(&webs(1, 120), LAUNCHED, false, "ann").await.unwrap();
     let effect = |n: u64| wider.each().find(|it| it.unit == web(n)).unwrap().effect;
@@ -165,7 +176,7 @@ pub async fn a_destroyed_instance_is_taken_out(store: Arc<dyn Store>) {
     assert!(gone.iter().all(|it| it.effect == Effect::Changed && it.revision == gone[0].revision));
     let now = said(&*store).await;
     let (launched, leaving) = ((LAUNCHED, 1, false), (LAUNCHED, 1, true));
-    assert_eq!(now.ranges, [((1, 2), launched), ((4, 4), launched), ((7, 9), launched)].into());
+    assert_eq!((now.ranges, now.left), ([((1, 9), launched)].into(), [3, 5, 6].into()));
     assert_eq!(now.own, [(3, (Target::Loaded, 1, true)), (5, leaving), (6, leaving)].into());
     let refused = operations.set_target_in(&webs(1, 9), LAUNCHED, true, "test").await;
     assert!(matches!(refused, Err(OperationError::BeingDestroyed(unit)) if unit == web(3)));
@@ -175,9 +186,9 @@ pub async fn a_destroyed_instance_is_taken_out(store: Arc<dyn Store>) {
     operations.set_target_in(&webs(1, 9), LAUNCHED, false, "test").await.expect("free again");
     let now = said(&*store).await;
     assert_eq!(
-        now.ranges,
-        [((1, 6), launched), ((7, 9), (LAUNCHED, 2, false))].into(),
-        "equal neighbours are one"
+        (now.ranges, now.left),
+        ([((1, 6), launched), ((7, 9), (LAUNCHED, 2, false))].into(), BTreeSet::new()),
+        "who had left is there again"
     );
 }
 
@@ -229,14 +240,19 @@ pub async fn many_parts_take_several_transactions(store: Arc<dyn Store>) {
     operations.set_target(&own, Target::Loaded, false, "test").await.unwrap();
     let odd: Vec<UnitName> = (1..300).step_by(2).map(web).collect();
     operations.destroy(&odd, "test").await.unwrap();
-    assert_eq!(said(&*store).await.ranges.len(), 150);
+    let now = said(&*store).await;
+    assert_eq!((now.ranges.len(), now.left.len()), (1, 150), "they are noted in their range");
     let refused = operations.set_target_in(&webs(1, 1_000), LAUNCHED, true, "test").await;
     assert!(matches!(refused, Err(OperationError::BeingDestroyed(_))));
     collect(&*store).await;
     let done = operations.set_target_in(&webs(1, 1_000), LAUNCHED, true, "test").await.unwrap();
     assert_eq!(done.count(), 1_000);
     let words = said(&*store).await.words();
-    assert_eq!((words[&1], words[&2]), ((LAUNCHED, 1, false), (LAUNCHED, 2, false)));
+    assert_eq!(
+        (words[&1], words[&2]),
+        ((LAUNCHED, 2, false), (LAUNCHED, 2, false)),
+        "made anew with the others"
+    );
     assert!((300..=1_000).all(|n| words[&n] == (LAUNCHED, 2, false)));
     operations.destroy_in(&webs(1, 1_000), "test").await.unwrap();
     assert!(said(&*store).await.words().values().all(|word| word.2));
@@ -262,4 +278,70 @@ pub async fn thousands_are_said_at_once(store: Arc<dyn Store>) {
     assert_eq!((again.changed(), again.transactions), (0, 0));
     let gone = operations.destroy_in(&webs(1, 5_000), "ann").await.unwrap();
     assert_eq!((gone.count(), gone.own.len()), (5_000, 2));
+}
+
+/// Fifty clients of two flotillads start and destroy parts of one range at once, as single units, lists and ranges:
+/// nobody is refused, every order counts for its own instances, and the ranges stay few.
+pub async fn fifty_clients_order_parts_of_one_range(stores: [Arc<dyn Store>; 2]) {
+    const CLIENTS: u64 = 50;
+    const EACH: u64 = 100;
+    let here = operations(&stores[0]);
+    submit(&here).await;
+    here.set_target_in(&webs(0, CLIENTS * EACH - 1), LAUNCHED, false, "test").await.unwrap();
+    let both = stores.each_ref().map(|store| Arc::new(operations(store)));
+    let mut clients = tokio::task::JoinSet::new();
+    for client in 0..CLIENTS {
+        let operations = Arc::clone(&both[usize::try_from(client % 2).unwrap()]);
+        clients.spawn(async move {
+            // Their parts lie between each other: every fiftieth instance, and a stretch beyond the range.
+            let mine = |n: u64| web(client + CLIENTS * n);
+            let beyond = CLIENTS * EACH + client * EACH;
+            let by = format!("client-{client}");
+            for n in 0..20 {
+                operations.destroy(&[mine(n)], &*by).await.expect("a unit is destroyed");
+                operations
+                    .set_target(&[web(beyond + n)], LAUNCHED, false, &*by)
+                    .await
+                    .expect("a unit is started");
+            }
+            let list: Vec<UnitName> = (20..40).map(mine).collect();
+            operations.destroy(&list, &*by).await.expect("a list is destroyed");
+            let more = webs(beyond + 20, beyond + 59);
+            operations.set_target_in(&more, LAUNCHED, false, &*by).await.expect("a range is started");
+            let gone = operations
+                .destroy_in(&webs(beyond + 50, beyond + 59), &*by)
+                .await
+                .expect("a range is destroyed");
+            assert_eq!(gone.count(), 10);
+            operations.restart(&[mine(41)], &*by).await.expect("a unit is started anew");
+        });
+    }
+    while let Some(done) = clients.join_next().await {
+        done.expect("a client got all it asked for");
+    }
+    let now = said(&*stores[0]).await;
+    assert!(now.ranges.len() <= 120, "a piece or two for each client: {}", now.ranges.len());
+    let words = now.words();
+    for client in 0..CLIENTS {
+        for n in 0..EACH {
+            let expected = (LAUNCHED, if n == 41 { 2 } else { 1 }, n < 40);
+            assert_eq!(words[&(client + CLIENTS * n)], expected, "{client} {n}");
+            let beyond = words.get(&(CLIENTS * EACH + client * EACH + n)).copied();
+            assert_eq!(beyond, (n < 60).then_some((LAUNCHED, 1, n >= 50)), "{client} {n}");
+        }
+    }
+    collect(&*stores[0]).await;
+    let there = said(&*stores[0]).await.words().len() as u64;
+    assert_eq!(there, CLIENTS * (EACH - 40 + 50));
+    // Whoever changed what is known, however many were written together.
+    let range = Keys::default().all_of("events");
+    let events = stores[0].range(RangeRequest::all(range)).await.unwrap().kvs;
+    let mut orders: BTreeMap<String, usize> = BTreeMap::new();
+    for event in events.iter().map(|kv| EventRecord::from_kv(kv).unwrap()) {
+        for change in &event.changes {
+            *orders.entry(change.by.clone().unwrap_or_else(|| event.by.clone())).or_default() += 1;
+        }
+    }
+    let each = 20 + 20 + 20 + 1 + 1 + 1;
+    assert!((0..CLIENTS).all(|client| orders[&format!("client-{client}")] == each), "{orders:?}");
 }

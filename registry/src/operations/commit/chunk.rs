@@ -12,6 +12,7 @@ use crate::{
 
 use super::{
     super::{
+        OperationError, Written,
         interval::IntervalPlan,
         plan::{Sight, Step, Write},
         ranges::Ranges,
@@ -23,15 +24,21 @@ use super::{
 /// is counted once.
 const TAKE_OUT_OPERATIONS: usize = 3;
 
-/// The bytes of one range, its key and those of the delete of another: 200 of JSON, two keys of a
-/// template's name and 60 bytes. 600 where the names are not counted.
-const RANGE_BYTES: usize = 600;
+/// The bytes of one range, its key and those of the delete of another: 200 of JSON and up to 1,024 for those it
+/// leaves out, two keys of a template's name and 60 bytes. 1,700 where the names are not counted.
+const RANGE_BYTES: usize = 1_700;
+
+/// What is said of a template of which nothing is.
+static NO_RANGES: Ranges = Ranges::none();
 
 /// One transaction's worth of steps.
 #[derive(Debug, Default)]
 pub(super) struct Chunk {
     pub effects: Effects,
-    pub changes: Vec<EventChange>,
+    /// What it changes, each with the number of who asked for it.
+    pub changes: Vec<(u64, EventChange)>,
+    /// Nobody else's steps are added: what is told of a range has to be of one request.
+    only_for: Option<u64>,
     when: BTreeMap<String, Compare>,
     /// Templates whose ranges were looked at.
     guarded: BTreeSet<UnitName>,
@@ -61,6 +68,15 @@ pub(super) struct Packing<'a> {
     in_doubt: usize,
 }
 
+/// A range that is ordered as one, and by whom.
+pub(super) struct IntervalStep {
+    pub number: u64,
+    pub plan: IntervalPlan,
+    pub template: UnitName,
+    /// Where its instances' own records are, and when they were looked for.
+    pub looked: (Vec<KeyRange>, Revision),
+}
+
 /// What one step adds to a transaction.
 struct Parts {
     when: Vec<(String, Compare)>,
@@ -86,30 +102,72 @@ impl<'a> Packing<'a> {
         self.chunks
     }
 
-    /// Begins a chunk with an interval, whose instances' own records were looked for at a revision.
-    pub(super) fn add_interval(&mut self, plan: IntervalPlan, template: &UnitName, looked: Revision) {
+    /// Returns a template's ranges as what was packed so far leaves them.
+    ///
+    /// # Errors
+    /// They cannot be read.
+    pub(super) fn ranges_of(&self, sight: &Sight, template: &UnitName) -> Result<&Ranges, OperationError> {
+        let packed = self.ranges.get(template).map(|(_, ranges)| ranges);
+        packed.map_or_else(|| sight.said(template).map(|_| &NO_RANGES), Ok)
+    }
+
+    /// Begins a chunk with an interval.
+    pub(super) fn add_interval(&mut self, step: IntervalStep) {
+        let IntervalStep { number, plan, template, looked: (keys_of_own, looked) } = step;
         let Some(ranges) = plan.ranges else { return };
-        let mut chunk = Chunk::default();
-        let own = self.keys.instances_of(template);
-        chunk.when.insert(own.start.clone(), Compare::Unwritten(own, looked));
+        let mut chunk = Chunk { only_for: Some(number), ..Chunk::default() };
+        for own in keys_of_own {
+            chunk.when.insert(own.start.clone(), Compare::Unwritten(own, looked));
+        }
         if let Some((template, written)) = plan.template {
             let key = self.keys.spell(&Key::Unit(template));
             chunk.when.insert(key.clone(), seen(key, written));
         }
-        chunk.guard(self.keys, template);
-        self.edit(&mut chunk, template, |old| *old = ranges);
+        chunk.guard(self.keys, &template);
+        self.edit(&mut chunk, &template, |old| *old = ranges);
         chunk.bytes = plan.parts.len() * (RANGE_BYTES + 3 * template.as_str().len());
-        chunk.effects.interval = Some((plan.to, plan.parts));
-        chunk.changes.push(plan.change);
+        chunk.effects.interval = Some((number, plan.to, plan.parts));
+        chunk.changes.push((number, plan.change));
         self.chunks.push(chunk);
     }
 
+    /// Adds the steps of a request: to the last chunk if all of them fit there, else to one of their own, or to
+    /// several. False, and nothing is added, if they are to be `whole` and are too many for one.
+    pub(super) fn add(&mut self, number: u64, steps: Vec<Step>, whole: bool) -> bool {
+        let write = |step: Step| Some((step.written, step.write?));
+        let of = |(written, write): (Written, Write)| {
+            (self.parts(&written.unit, written.revision, &write), written, write)
+        };
+        let steps: Vec<_> = steps.into_iter().filter_map(write).map(of).collect();
+        if steps.is_empty() {
+            return true;
+        }
+        let before = whole.then(|| (self.chunks.len(), self.ranges.clone()));
+        let fits = |chunk: &Chunk| match chunk.only_for {
+            // The rest goes into those behind it.
+            Some(only) => only == number,
+            None => chunk.has_room_for(steps.iter().map(|(parts, ..)| parts), self.in_doubt),
+        };
+        if !self.chunks.last().is_some_and(fits) {
+            self.chunks.push(Chunk::default());
+        }
+        for (parts, written, write) in steps {
+            self.add_one(number, parts, written, write);
+        }
+        match before {
+            Some((chunks, ranges)) if self.chunks.len() > chunks + 1 => {
+                self.chunks.truncate(chunks);
+                self.ranges = ranges;
+                false
+            }
+            _ => true,
+        }
+    }
+
     /// Adds a step to the last chunk, or begins one with it.
-    pub(super) fn add(&mut self, step: Step) {
-        let Some(write) = step.write else { return };
-        let parts = self.parts(&step.written.unit, step.written.revision, &write);
+    fn add_one(&mut self, number: u64, parts: Parts, written: Written, write: Write) {
         let mut chunk = match self.chunks.pop() {
-            Some(chunk) if chunk.has_room_for(&parts, self.in_doubt) => chunk,
+            Some(chunk) if chunk.has_room_for([&parts], self.in_doubt) => chunk,
             full => {
                 self.chunks.extend(full);
                 Chunk::default()
@@ -129,8 +187,8 @@ impl<'a> Packing<'a> {
         chunk.when.extend(parts.when);
         chunk.contents.extend(parts.content);
         chunk.puts.push(parts.put);
-        chunk.changes.extend(write.changes);
-        chunk.effects.units.push(step.written);
+        chunk.changes.extend(write.changes.into_iter().map(|change| (number, change)));
+        chunk.effects.units.push((number, written));
         self.chunks.push(chunk);
     }
 
@@ -168,12 +226,12 @@ impl<'a> Packing<'a> {
         };
         let taken_out = usize::from(write.take_out.is_some());
         let names: usize = when.iter().map(|(key, _)| key.len()).sum();
-        // The event names the unit and its changes: its key and 200 bytes for each are more than that.
+        // The event names the unit, its changes and who asked: its key and 300 bytes for each are more than that.
         let bytes = 2 * names
             + put_bytes(&put)
             + content.as_ref().map_or(0, |(_, content)| put_bytes(content))
             + taken_out * (2 * RANGE_BYTES + 3 * unit.as_str().len())
-            + write.changes.len() * (200 + unit.as_str().len());
+            + write.changes.len() * (300 + unit.as_str().len());
         // The guard is one operation; counting it with each of several does no harm.
         let operations = 1 + usize::from(content.is_some()) + taken_out * (TAKE_OUT_OPERATIONS + 1);
         Parts { when, content, put, bytes, operations }
@@ -221,18 +279,22 @@ impl Chunk {
         self.when.insert(key.clone(), seen(key, Revision(0)));
     }
 
-    /// Tells whether a step fits beside what is said of transactions in doubt. The event is one of the
+    /// Tells whether steps fit beside what is said of transactions in doubt. The event is one of the
     /// operations that the store leaves free.
-    fn has_room_for(&self, parts: &Parts, in_doubt: usize) -> bool {
+    fn has_room_for<'a>(&self, steps: impl IntoIterator<Item = &'a Parts>, in_doubt: usize) -> bool {
         let most = TXN_OPERATIONS_MAX.saturating_sub(in_doubt);
         let of_ranges = self.edits.values().map(|edit| {
             let difference = edit.old.difference(&edit.new);
             1 + difference.deletes.len() + difference.puts.len()
         });
-        let operations = self.puts.len() + self.contents.len() + of_ranges.sum::<usize>();
-        operations + parts.operations < most
-            && self.when.len() + parts.when.len() <= most
-            && self.bytes + parts.bytes <= TXN_BYTES_MAX
+        let mut operations = self.puts.len() + self.contents.len() + of_ranges.sum::<usize>();
+        let (mut bytes, mut more) = (self.bytes, BTreeSet::new());
+        for parts in steps {
+            operations += parts.operations;
+            bytes += parts.bytes;
+            more.extend(parts.when.iter().map(|(key, _)| key).filter(|key| !self.when.contains_key(*key)));
+        }
+        operations < most && self.when.len() + more.len() <= most && bytes <= TXN_BYTES_MAX
     }
 }
 

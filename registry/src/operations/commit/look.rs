@@ -2,20 +2,26 @@
 
 use std::collections::BTreeSet;
 
-use flotilla_units::{ContentHash, UnitName};
+use flotilla_units::{ContentHash, UnitName, UnitRange};
+use futures_util::future;
 
 use crate::{
     keys::{Key, Keys},
     reads::Stored,
     records::{Record as _, RecordError, UnitRecord},
-    store::{KeyRange, KeyValue, Operation, RangeRequest, Revision, TXN_OPERATIONS_MAX, Txn},
+    store::{KeyRange, KeyValue, Operation, RangeRequest, Revision, StoreError, TXN_OPERATIONS_MAX, Txn},
     windows,
 };
 
 use super::{
-    super::{OperationError, interval::Said, plan::Sight, ranges::Piece},
+    super::{interval::Said, plan::Sight, ranges::Piece},
     Errand,
+    request::Request,
 };
+
+/// How many ranges are looked at for records of their own at the same time. Sixteen: enough for the store to be
+/// busy, and few beside what others ask of it.
+const OWN_READS_AT_ONCE: usize = 16;
 
 /// A read that is one of many in a transaction.
 enum Get {
@@ -24,20 +30,21 @@ enum Get {
 }
 
 impl Errand<'_> {
-    /// Reads the records that the wishes, and the interval, are about.
-    pub(super) async fn look(&self) -> Result<Sight, OperationError> {
-        let interval = self.interval.as_ref().map(|interval| interval.range.template().clone());
-        let mut names: BTreeSet<UnitName> = self.wishes.keys().cloned().collect();
-        names.extend(self.wishes.keys().filter_map(UnitName::template));
-        names.extend(interval.clone());
-        let mut templates: BTreeSet<UnitName> = interval.into_iter().collect();
-        templates
-            .extend(self.wishes.keys().filter(|name| name.number().is_some()).filter_map(UnitName::template));
-        let destroyed = || self.wishes.iter().filter(|(_, wish)| wish.destroys()).map(|(name, _)| name);
+    /// Reads the records that all wishes, and the intervals, are about.
+    pub(super) async fn look(&self) -> Result<Sight, StoreError> {
+        let of_ranges = || self.requests().filter_map(Request::range).map(UnitRange::template).cloned();
+        let wishes = || self.requests().flat_map(Request::wishes);
+        let mut names: BTreeSet<UnitName> = wishes().map(|(name, _)| name.clone()).collect();
+        names.extend(wishes().filter_map(|(name, _)| name.template()));
+        names.extend(of_ranges());
+        let mut templates: BTreeSet<UnitName> = of_ranges().collect();
+        let numbered = wishes().filter(|(name, _)| name.number().is_some());
+        templates.extend(numbered.filter_map(|(name, _)| name.template()));
+        let destroyed = || wishes().filter(|(_, wish)| wish.destroys()).map(|(name, _)| name);
         templates.extend(destroyed().filter(|name| name.is_template()).cloned());
         let gets: Vec<Get> =
             names.into_iter().map(Get::Unit).chain(templates.into_iter().map(Get::Ranges)).collect();
-        let keys = self.operations.registry.keys();
+        let keys = self.core.registry.keys();
         let mut sight = Sight::default();
         for some in gets.chunks(TXN_OPERATIONS_MAX) {
             let then = some.iter().map(|get| match get {
@@ -62,35 +69,60 @@ impl Errand<'_> {
         Ok(sight)
     }
 
-    /// Finds the instances of the interval that have a record of their own, and when it looked.
-    pub(super) async fn look_for_own(&self) -> Result<(BTreeSet<UnitName>, Revision), OperationError> {
-        let Some(interval) = &self.interval else { return Ok((BTreeSet::new(), Revision(0))) };
-        let now = self.now(interval.range.template()).await?;
-        let (store, keys) = (&**self.operations.registry.store(), self.operations.registry.keys());
-        let (within, mut own) = (keys.instances_of(interval.range.template()), BTreeSet::new());
-        let take = |kvs: Vec<KeyValue>| {
-            let names = kvs.iter().filter_map(|kv| match keys.read(&kv.key) {
-                Some(Key::Unit(name)) if interval.range.contains(&name) => Some(name),
-                _ => None,
-            });
-            own.extend(names);
-        };
-        windows::each_key(store, within, now, take).await.map_err(OperationError::Store)?;
-        Ok((own, now))
+    /// Finds the instances of all intervals that have a record of their own, and notes when it looked.
+    pub(super) async fn look_for_own(&mut self) -> Result<(), StoreError> {
+        let ranges = self.asked.iter().filter_map(|(number, asked)| Some((*number, asked.request.range()?)));
+        let ranges: Vec<(u64, UnitRange)> = ranges.map(|(number, range)| (number, range.clone())).collect();
+        let Some((_, first)) = ranges.first() else { return Ok(()) };
+        let now = self.now(first.template()).await?;
+        for some in ranges.chunks(OWN_READS_AT_ONCE) {
+            let found = some.iter().map(|(number, range)| async { (*number, self.own(range, now).await) });
+            let found = future::join_all(found).await;
+            for (number, found) in found {
+                let (own, keys) = found?;
+                if let Some(asked) = self.asked.get_mut(&number) {
+                    asked.request.found_own(own, (keys, now));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Finds the instances of a range that have a record of their own, and where their keys are.
+    async fn own(
+        &self,
+        range: &UnitRange,
+        now: Revision,
+    ) -> Result<(BTreeSet<UnitName>, Vec<KeyRange>), StoreError> {
+        let (store, keys) = (&**self.core.registry.store(), self.core.registry.keys());
+        let within = keys.instances_between(range.template(), range.from(), range.to());
+        let mut own = BTreeSet::new();
+        for some in &within {
+            let take = |kvs: Vec<KeyValue>| {
+                let names = kvs.iter().filter_map(|kv| match keys.read(&kv.key) {
+                    Some(Key::Unit(name)) if range.contains(&name) => Some(name),
+                    _ => None,
+                });
+                own.extend(names);
+            };
+            windows::each_key(store, some.clone(), now, take).await?;
+        }
+        Ok((own, within))
     }
 
     /// Finds the texts that are submitted again and are not in the store as they should be. One by one:
     /// two may be more than an answer can carry.
-    async fn missing(&self, sight: &Sight) -> Result<BTreeSet<ContentHash>, OperationError> {
-        let submitted = self.wishes.iter().filter_map(|(name, wish)| Some((name, wish.hash()?)));
+    async fn missing(&self, sight: &Sight) -> Result<BTreeSet<ContentHash>, StoreError> {
+        let wishes = self.requests().flat_map(Request::wishes);
+        let submitted = wishes.filter_map(|(name, wish)| Some((name, wish.hash()?)));
         let current = |name| sight.units.get(name).and_then(|stored| stored.as_ref().ok()?.record.current);
         let again: BTreeSet<ContentHash> =
             submitted.filter(|(name, hash)| current(*name) == Some(*hash)).map(|(_, hash)| hash).collect();
-        let (store, keys) = (self.operations.registry.store(), self.operations.registry.keys());
+        let (store, keys) = (self.core.registry.store(), self.core.registry.keys());
         let mut missing = BTreeSet::new();
         for hash in again {
             let range = KeyRange::key(keys.spell(&Key::Content(hash)));
-            let kvs = store.range(RangeRequest::all(range)).await.map_err(OperationError::Store)?.kvs;
+            let kvs = store.range(RangeRequest::all(range)).await?.kvs;
             if kvs.first().is_none_or(|kv| ContentHash::of(&kv.value) != hash) {
                 missing.insert(hash);
             }
@@ -99,9 +131,9 @@ impl Errand<'_> {
     }
 
     /// Reads which instances of a template have a record of their own, follow it and are not yet being destroyed.
-    async fn instances(&self, template: &UnitName) -> Result<Vec<UnitName>, OperationError> {
+    async fn instances(&self, template: &UnitName) -> Result<Vec<UnitName>, StoreError> {
         let (kvs, _) = self.records(template).await?;
-        let keys = self.operations.registry.keys();
+        let keys = self.core.registry.keys();
         let instance = |kv: &KeyValue| match keys.read(&kv.key) {
             Some(Key::Unit(name)) if name.template().as_ref() == Some(template) => {
                 // One that cannot be read may well be alive; one with a text of its own does without.
@@ -115,18 +147,18 @@ impl Errand<'_> {
     }
 
     /// Reads the records of a template's instances, and of some others, as of one revision.
-    async fn records(&self, template: &UnitName) -> Result<(Vec<KeyValue>, Revision), OperationError> {
-        let store = &**self.operations.registry.store();
+    async fn records(&self, template: &UnitName) -> Result<(Vec<KeyValue>, Revision), StoreError> {
+        let store = &**self.core.registry.store();
         let now = self.now(template).await?;
-        let range = self.operations.registry.keys().instances_of(template);
-        Ok((windows::read(store, range, now).await.map_err(OperationError::Store)?, now))
+        let range = self.core.registry.keys().instances_of(template);
+        Ok((windows::read(store, range, now).await?, now))
     }
 
     /// Returns the store's revision.
-    async fn now(&self, template: &UnitName) -> Result<Revision, OperationError> {
+    async fn now(&self, template: &UnitName) -> Result<Revision, StoreError> {
         let own = KeyRange::key(self.unit_key(template));
-        let answer = self.operations.registry.store().range(RangeRequest::all(own)).await;
-        Ok(answer.map_err(OperationError::Store)?.revision)
+        let answer = self.core.registry.store().range(RangeRequest::all(own)).await;
+        Ok(answer?.revision)
     }
 }
 

@@ -94,7 +94,8 @@ impl Leases {
     /// Returns what a lease has left.
     pub(super) fn status(&self, id: LeaseId, now: Instant) -> Option<LeaseStatus> {
         let lease = self.leases.get(&id)?;
-        Some(LeaseStatus { granted: lease.ttl, remaining: lease.deadline.saturating_duration_since(now) })
+        let remaining = lease.deadline.saturating_duration_since(now);
+        Some(LeaseStatus { granted: lease.ttl, remaining, term: 0 })
     }
 
     /// Returns the first lease whose time is up.

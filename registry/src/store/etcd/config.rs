@@ -16,6 +16,11 @@ const PING_AFTER: Duration = Duration::from_secs(6);
 /// How long that sign may take. With [`PING_AFTER`] a watch on a dead server ends within 9 s.
 const PING_TIMEOUT: Duration = Duration::from_secs(3);
 
+/// The same where there is no other member to go to: giving up a connection then only costs a new one, and ten
+/// thousand clients that give theirs up because a member stood still for some seconds keep it from coming back. A
+/// connection to a machine that is gone, and does not say so, still ends within 20 s.
+const PING_TIMEOUT_ALONE: Duration = Duration::from_secs(14);
+
 /// How long connecting may take; below [`CALL_TIMEOUT`] so that another endpoint can still be tried.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -75,10 +80,15 @@ impl EtcdConfig {
         self.options().map(drop)
     }
 
+    /// Tells whether there is only one endpoint.
+    pub(super) const fn is_alone(&self) -> bool {
+        self.endpoints.len() == 1
+    }
+
     /// Returns the options every connection is made with, certificates read afresh.
     pub(super) fn options(&self) -> Result<ConnectOptions, StoreError> {
         let mut options = ConnectOptions::new()
-            .with_keep_alive(PING_AFTER, PING_TIMEOUT)
+            .with_keep_alive(PING_AFTER, if self.is_alone() { PING_TIMEOUT_ALONE } else { PING_TIMEOUT })
             .with_keep_alive_while_idle(true)
             .with_connect_timeout(CONNECT_TIMEOUT)
             .with_timeout(CALL_TIMEOUT)

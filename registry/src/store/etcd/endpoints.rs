@@ -100,6 +100,8 @@ impl Endpoints {
     /// Returns the endpoints of a configuration; connects to none yet.
     pub(super) fn new(config: EtcdConfig) -> Result<Self, StoreError> {
         config.check()?;
+        let quiet: Arc<Quiet> = Arc::default();
+        let alone = config.is_alone().then(|| Arc::clone(&quiet));
         let endpoints: Vec<_> = config
             .endpoints
             .iter()
@@ -107,13 +109,13 @@ impl Endpoints {
             .map(|url| Endpoint {
                 client: Mutex::new(None),
                 answered: AtomicBool::new(false),
-                life: Arc::new(Life::new(url.clone())),
+                life: Arc::new(Life::new(url.clone(), alone.clone())),
                 url,
             })
             .collect();
         // A random first one spreads the agents of a cluster over its etcd members.
         let preferred = AtomicUsize::new(rand::rng().random_range(0..endpoints.len()));
-        let (away, quiet) = (AtomicBool::new(false), Arc::default());
+        let away = AtomicBool::new(false);
         Ok(Self { config, endpoints, preferred, away, quiet })
     }
 
@@ -176,7 +178,10 @@ impl Endpoints {
                     return Err(self.failed(last));
                 }
             }
-            let jittered = pause.mul_f64(rand::rng().random_range(0.5..1.5));
+            // A round is as quick as the quickest allows; where all are overloaded nobody is helped by haste.
+            let overloaded = self.endpoints.iter().map(|endpoint| endpoint.life.overloaded()).min();
+            let pause_now = pause.max(overloaded.unwrap_or_default());
+            let jittered = pause_now.mul_f64(rand::rng().random_range(0.5..1.5));
             let hopeless = round >= rounds && !last.soon;
             if hopeless || Instant::now() + jittered + ATTEMPT_MIN >= deadline {
                 break;

@@ -11,7 +11,7 @@
 
 use std::{
     sync::{
-        Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
@@ -23,7 +23,10 @@ use tokio::{
     time::{Instant, sleep, sleep_until, timeout},
 };
 
-use super::failure::{Failure, Subject, classify};
+use super::{
+    super::CALL_TIMEOUT,
+    failure::{Failure, Subject, classify},
+};
 
 /// How long a call waits before its member is asked whether it lives. 300 ms: a hundred times what a
 /// healthy member needs, and little for a person who waits.
@@ -50,11 +53,22 @@ const OF_A_WATCH_MIN: Duration = Duration::from_secs(1);
 const OF_A_WATCH_MAX: Duration = Duration::from_secs(3);
 
 /// How long a member may take to say that it lives. A second: a thousand times what it needs, so only
-/// one that is gone, frozen or useless takes longer.
+/// one that is gone, frozen or useless takes longer; or one that is overloaded, see [`Patience`].
 const PATIENCE: Duration = Duration::from_secs(1);
 
 /// The same for a member that has to be connected to first.
 const PATIENCE_TO_CONNECT: Duration = Duration::from_secs(2);
+
+/// The same for a member that is the only one of a large cluster, whose leases outlast it ([`OF_A_LONG_LEASE`]). Fifteen
+/// seconds: there is none to go to instead, and ten thousand that connect, watch and renew anew because it stood still
+/// for a moment keep it from coming back. Calls end by their own time, and what is gone by the HTTP/2 ping.
+const PATIENCE_ALONE: Duration = Duration::from_secs(15);
+
+/// How many times the time of its last answer a member may take for the next.
+const PATIENCE_TIMES: u32 = 4;
+
+/// The most that a member is ever given: what a call is.
+const PATIENCE_MAX: Duration = CALL_TIMEOUT;
 
 /// How long to wait for an answer that somebody else asked for.
 const ASKED_ALREADY: Duration = Duration::from_millis(100);
@@ -63,7 +77,7 @@ const ASKED_ALREADY: Duration = Duration::from_millis(100);
 /// leader had spread the new one commits within a heartbeat or two; what it had not is lost.
 const AFTER_A_NEW_LEADER: Duration = Duration::from_millis(300);
 
-/// How long a member that hung is tried after the others. Ten seconds: a call that fails everywhere else
+/// How long a member that hung once is tried after the others. Ten seconds: a call that fails everywhere else
 /// still tries it, and so does every call once this is over.
 const AFTER_A_LOSS: Duration = Duration::from_secs(10);
 
@@ -71,6 +85,8 @@ const AFTER_A_LOSS: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub(super) struct Life {
     url: String,
+    /// Where there is no other member: how long a watched one may be quiet.
+    alone: Option<Arc<Quiet>>,
     /// When it was last heard.
     heard: Mutex<Instant>,
     /// Whether it answered the last call.
@@ -85,8 +101,37 @@ pub(super) struct Life {
     told: Mutex<Option<Instant>>,
     /// The highest raft term that it told of: another term, another leader.
     term: AtomicU64,
+    /// What it is given to answer.
+    given: Mutex<Patience>,
     /// How often it was found gone.
     losses: watch::Sender<u64>,
+}
+
+/// How long a member may take to answer: longer after each time that it did not, and after each slow answer.
+///
+/// Without it an overloaded member is left by all at once: ten thousand who connect, watch and ask anew are a
+/// greater load than the one that made it slow, and it never answers anybody in time again. This is what TCP's
+/// retransmission timer does for the same reason (RFC 6298: a multiple of what was measured, doubled when nothing
+/// came back).
+#[derive(Debug, Clone, Copy)]
+struct Patience(Duration);
+
+impl Patience {
+    /// It answered, after this time.
+    fn answered(&mut self, after: Duration) {
+        // Down by half at a time: one quick answer between slow ones is no proof.
+        self.0 = (after * PATIENCE_TIMES).max(self.0 / 2).clamp(PATIENCE, PATIENCE_MAX);
+    }
+
+    /// It did not, within this time.
+    fn silent(&mut self, for_long: Duration) {
+        self.0 = (for_long * 2).max(self.0).clamp(PATIENCE, PATIENCE_MAX);
+    }
+
+    /// Returns how long it is tried after the others once it hung, in proportion: what trying it costs grew.
+    fn shunned(self) -> Duration {
+        AFTER_A_LOSS.mul_f64(self.0.as_secs_f64() / PATIENCE.as_secs_f64())
+    }
 }
 
 /// How long the member of a watch may be unheard of; one for all members.
@@ -110,6 +155,11 @@ impl Quiet {
         self.0.store(quiet.as_secs(), Ordering::Relaxed);
     }
 
+    /// Tells whether all leases that are renewed are those of a large cluster.
+    fn is_long(&self) -> bool {
+        self.get() >= OF_A_LONG_WATCH
+    }
+
     fn get(&self) -> Duration {
         Duration::from_secs(self.0.load(Ordering::Relaxed))
     }
@@ -126,9 +176,10 @@ impl Drop for Asking<'_> {
 
 impl Life {
     /// Returns the life of a member that was not heard yet.
-    pub(super) fn new(url: String) -> Self {
+    pub(super) fn new(url: String, alone: Option<Arc<Quiet>>) -> Self {
         Self {
             url,
+            alone,
             heard: Mutex::new(Instant::now()),
             proven: AtomicBool::new(false),
             connected: AtomicBool::new(false),
@@ -136,6 +187,7 @@ impl Life {
             asked: AtomicBool::new(false),
             told: Mutex::new(None),
             term: AtomicU64::new(0),
+            given: Mutex::new(Patience(PATIENCE)),
             losses: watch::Sender::new(0),
         }
     }
@@ -155,7 +207,14 @@ impl Life {
 
     /// Tells whether it hung lately and was not heard since: trying it costs seconds.
     pub(super) fn hung(&self) -> bool {
-        self.lost().is_some_and(|lost| lost.elapsed() < AFTER_A_LOSS)
+        let shunned = self.given().shunned();
+        self.lost().is_some_and(|lost| lost.elapsed() < shunned)
+    }
+
+    /// Returns how much more than usual it is given to answer: how long a call that found it silent waits before
+    /// it is sent again.
+    pub(super) fn overloaded(&self) -> Duration {
+        self.given().0.saturating_sub(PATIENCE)
     }
 
     /// Notes that a call failed there: it has to prove itself before it is given a write.
@@ -175,7 +234,16 @@ impl Life {
 
     /// Returns how long it may take to answer.
     pub(super) fn patience(&self) -> Duration {
-        if self.connected.load(Ordering::Relaxed) { PATIENCE } else { PATIENCE_TO_CONNECT }
+        let least = match self.connected.load(Ordering::Relaxed) {
+            true if self.alone.as_ref().is_some_and(|quiet| quiet.is_long()) => PATIENCE_ALONE,
+            true => PATIENCE,
+            false => PATIENCE_TO_CONNECT,
+        };
+        self.given().0.max(least)
+    }
+
+    fn given(&self) -> MutexGuard<'_, Patience> {
+        self.given.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn heard(&self) -> Instant {
@@ -200,6 +268,7 @@ impl Life {
         let begun = Instant::now();
         match timeout(limit, client.maintenance_client().status()).await {
             Ok(Ok(status)) => {
+                self.given().answered(begun.elapsed());
                 self.term.fetch_max(status.raft_term(), Ordering::Relaxed);
                 *self.told.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
             }
@@ -212,8 +281,12 @@ impl Life {
                 failure @ Failure::NotDone { .. } => return Err(failure),
             },
             // It is busy, and answers others: to leave it would only make it busier.
-            Err(_) if self.heard() > begun => return Ok(()),
+            Err(_) if self.heard() > begun => {
+                self.given().silent(limit);
+                return Ok(());
+            }
             Err(_) => {
+                self.given().silent(limit);
                 *self.lost() = Some(Instant::now());
                 let why = format!("{} did not answer within {limit:?}", self.url);
                 return Err(Failure::NotDone { why, soon: true, credentials: None });
@@ -279,12 +352,39 @@ impl Life {
             if self.is_untold() && !self.asked.swap(true, Ordering::Relaxed) {
                 let _asking = Asking(self);
                 // That it says nothing is the vigil's business.
-                let _ = self.ask(client, PATIENCE).await;
+                let _ = self.ask(client, self.patience()).await;
             }
             if self.term.load(Ordering::Relaxed) > before {
                 sleep(AFTER_A_NEW_LEADER).await;
                 return "etcd has got another leader since".to_owned();
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_overloaded_member_is_given_more_time_and_a_quick_one_less() {
+        let seconds = Duration::from_secs;
+        let mut patience = Patience(PATIENCE);
+        patience.answered(Duration::from_millis(2));
+        assert_eq!(patience.0, PATIENCE);
+        patience.answered(Duration::from_millis(900));
+        assert_eq!(patience.0, Duration::from_millis(3_600));
+        patience.answered(Duration::from_millis(2));
+        assert_eq!(patience.0, Duration::from_millis(1_800));
+        let mut patience = Patience(PATIENCE);
+        let given = [0; 4].map(|_| {
+            patience.silent(patience.0);
+            patience.0
+        });
+        assert_eq!(given, [seconds(2), seconds(4), PATIENCE_MAX, PATIENCE_MAX]);
+        assert_eq!(patience.shunned(), seconds(50));
+        // One that connects slowly is not given less by what it was given before.
+        patience.silent(PATIENCE);
+        assert_eq!(patience.0, PATIENCE_MAX);
     }
 }
