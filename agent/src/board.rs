@@ -67,12 +67,19 @@ impl Board {
         self.prompt && self.starting.is_empty()
     }
 
-    /// Returns what a bucket says now.
-    pub(crate) fn bucket(&self, bucket: Bucket) -> ReportBucket {
-        let mut units: Vec<_> =
-            self.reports.values().flatten().filter(|r| Bucket::of(&r.unit) == bucket).cloned().collect();
-        units.sort_by(|a, b| (&a.unit, a.token).cmp(&(&b.unit, b.token)));
-        ReportBucket { v: VERSION, units }
+    /// Returns what buckets say now.
+    pub(crate) fn buckets(&self, buckets: &BTreeSet<Bucket>) -> BTreeMap<Bucket, ReportBucket> {
+        let empty = || ReportBucket { v: VERSION, units: Vec::new() };
+        let mut found: BTreeMap<_, _> = buckets.iter().map(|bucket| (*bucket, empty())).collect();
+        for report in self.reports.values().flatten() {
+            if let Some(bucket) = found.get_mut(&Bucket::of(&report.unit)) {
+                bucket.units.push(report.clone());
+            }
+        }
+        for bucket in found.values_mut() {
+            bucket.units.sort_by(|a, b| (&a.unit, a.token).cmp(&(&b.unit, b.token)));
+        }
+        found
     }
 }
 
@@ -88,8 +95,11 @@ fn is_prompt(before: Option<&UnitReport>, now: &UnitReport) -> bool {
     let Some(before) = before else { return now.active != "inactive" && now.active != "activating" };
     let ended = now.active == "inactive" && now.run > 0 && !now.starting;
     let arrived = matches!(now.active.as_str(), "active" | "failed") || ended;
-    let of = |it: &UnitReport| (it.active.clone(), it.invocation.clone(), it.run, ended && it.starting);
-    (arrived && of(before) != of(now))
+    let differs = before.active != now.active
+        || before.invocation != now.invocation
+        || before.run != now.run
+        || (ended && before.starting != now.starting);
+    (arrived && differs)
         || before.gone != now.gone
         || before.problem != now.problem
         || before.stopped_locally != now.stopped_locally
@@ -147,8 +157,9 @@ mod tests {
             ["inactive", "activating", "active", "deactivating", "failed"].map(&mut put).into();
         assert_eq!(prompt, [false, false, true, false, true]);
         assert!(!board.put(unit.clone(), vec![report("failed")]), "no news");
-        assert_eq!(board.bucket(Bucket::of(&unit)).units.len(), 1);
+        let of_unit = |board: &Board| board.buckets(&[Bucket::of(&unit)].into()).remove(&Bucket::of(&unit));
+        assert_eq!(of_unit(&board).expect("it was asked for").units.len(), 1);
         board.put(unit.clone(), vec![]);
-        assert!(board.bucket(Bucket::of(&unit)).units.is_empty());
+        assert!(of_unit(&board).expect("it was asked for").units.is_empty());
     }
 }

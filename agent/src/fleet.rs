@@ -178,10 +178,12 @@ impl Fleet {
         let mut registration = self.registration.clone();
         let mut frozen = self.frozen.subscribe();
         let asked = self.asked.clone();
+        let mut heard = Vec::new();
         loop {
             self.progress.send_modify(|turns| *turns += 1);
             tokio::select! {
-                Some(told) = told.recv() => self.hear(told),
+                // All that waits: a hundred units that start together are one turn, and wake the publisher once.
+                _ = told.recv_many(&mut heard, TOLD_QUEUE) => self.hear(heard.drain(..)),
                 item = news.recv() => match item {
                     Some(item) => self.take(item),
                     None => return,
@@ -352,12 +354,19 @@ impl Fleet {
         self.set_seen();
     }
 
-    fn hear(&mut self, told: Told) {
-        let latest = self.units.get(&told.unit).map(|slot| slot.orders.borrow().revision);
-        let is_latest = told.taken_up.is_some() && told.taken_up >= latest;
-        let taken_up = is_latest && self.pending.remove(&told.unit).is_some();
-        let first = self.untold.remove(&told.unit);
-        self.board.send_if_modified(|board| board.put(told.unit, told.reports));
+    fn hear(&mut self, told: impl Iterator<Item = Told>) {
+        let (mut first, mut taken_up) = (false, false);
+        self.board.send_if_modified(|board| {
+            let mut news = false;
+            for told in told {
+                let latest = self.units.get(&told.unit).map(|slot| slot.orders.borrow().revision);
+                let is_latest = told.taken_up.is_some() && told.taken_up >= latest;
+                taken_up |= is_latest && self.pending.remove(&told.unit).is_some();
+                first |= self.untold.remove(&told.unit);
+                news |= board.put(told.unit, told.reports);
+            }
+            news
+        });
         if first {
             self.complete();
         }

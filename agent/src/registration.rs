@@ -13,7 +13,7 @@
 //! The claim needs no report: a registration that lives is renewed before anything is known of
 //! what runs here. Only writing waits for the whole report.
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
 
 use flotilla_registry::{
     keys::{Bucket, Key, Keys},
@@ -122,7 +122,16 @@ pub(crate) enum Claim {
 pub(crate) struct Acknowledged {
     pub(crate) machine: Revision,
     pub(crate) head: Option<Revision>,
-    pub(crate) buckets: std::collections::BTreeMap<Bucket, Revision>,
+    pub(crate) buckets: BTreeMap<Bucket, Revision>,
+}
+
+/// A whole registration to write.
+struct Whole {
+    txn: Txn,
+    /// The `seen` in it.
+    seen: Revision,
+    /// The buckets that it writes: what the store has after it.
+    buckets: Vec<Bucket>,
 }
 
 /// What the store has of this machine.
@@ -210,9 +219,9 @@ impl Registrar {
         self.keep(&identity);
         let record = self.filled(&identity, session.lease(), ttl);
         let acknowledged = Acknowledged::default();
-        let (mut txn, seen) = self.whole(board, &record, &acknowledged);
-        txn.when.push(Compare::Absent(self.machine_key()));
-        let wrote = match self.store.txn(txn).await {
+        let mut whole = self.whole(board, &record, &acknowledged);
+        whole.txn.when.push(Compare::Absent(self.machine_key()));
+        let wrote = match self.store.txn(whole.txn).await {
             Ok(response) => response.succeeded.then_some(response.revision),
             Err(StoreError::OutcomeUnknown { .. }) => {
                 let found = self.find().await?;
@@ -225,15 +234,21 @@ impl Registrar {
             return Err(RegistrationError::Overtaken(self.machine_key()));
         };
         info!(lease = ?session.lease(), incarnation = %record.nonce, "this machine is registered in the cluster");
-        let acknowledged = Acknowledged::all_at(revision);
+        let acknowledged = Acknowledged::at(revision, whole.buckets);
+        let seen = whole.seen;
         Ok(Registered { session, identity, record, created: revision, acknowledged, seen, left: None })
     }
 
-    /// Returns the lease that a grant takes now: a longer one in a large cluster. The machines are counted
-    /// by the store, which sends none of them.
+    /// Returns the lease that a grant takes now: a longer one in a large cluster.
+    ///
+    /// The store counts a sixteenth of the machines, those whose ids begin as this one's does: counting takes it
+    /// time for each, and ten thousand that boot together would have it count ten thousand each. Machine ids are
+    /// random, machine-id(5).
     async fn lease_now(&self) -> Result<Duration, RegistrationError> {
-        let machines = RangeRequest::all(self.keys.all_of("machines")).count();
-        Ok(self.timing.machine_lease_for(self.store.range(machines).await?.count))
+        let machine = self.machine.to_string();
+        let alike = format!("{}{}", self.keys.all_of("machines").start, &machine[..1]);
+        let sixteenth = self.store.range(RangeRequest::all(KeyRange::prefix(alike)).count()).await?.count;
+        Ok(self.timing.machine_lease_for(sixteenth * 16))
     }
 
     /// Goes on with a claimed registration: writes it anew, with the whole report that is on the board.
@@ -273,8 +288,7 @@ impl Registrar {
         let (created, acknowledged) = (registered.created, registered.acknowledged.clone());
         let left = registered.left.clone();
         // Before there is a systemd its version is not known: it stays as an earlier process found it.
-        let found =
-            if left.is_some() { registered.record.facts.clone() } else { std::collections::BTreeMap::new() };
+        let found = if left.is_some() { registered.record.facts.clone() } else { BTreeMap::new() };
         let mut written = None;
         let slot = &mut written;
         let moved = registered.session.hand_over(ttl, |lease, granted| {
@@ -284,13 +298,13 @@ impl Registrar {
             for (key, value) in found {
                 record.facts.entry(key).or_insert(value);
             }
-            let (txn, seen) = match left {
-                Some(left) => (self.leaving(left, &record, created, &acknowledged), Revision::default()),
+            let Whole { txn, seen, buckets } = match left {
+                Some(left) => self.leaving(left, &record, created, &acknowledged),
                 None => self.rewriting(board, &record, created, &acknowledged),
             };
             async move {
                 let revision = self.wrote(txn, &record, acknowledged.machine).await?;
-                *slot = Some((record, revision, seen));
+                *slot = Some((record, Acknowledged::at(revision, buckets), seen));
                 Ok(())
             }
         });
@@ -299,9 +313,8 @@ impl Registrar {
             HandOverError::Move { source, .. } => source,
         })?;
         registered.identity = identity;
-        if let Some((record, revision, seen)) = written {
-            (registered.record, registered.seen) = (record, seen);
-            registered.acknowledged = Acknowledged::all_at(revision);
+        if let Some((record, acknowledged, seen)) = written {
+            (registered.record, registered.acknowledged, registered.seen) = (record, acknowledged, seen);
         }
         Ok(())
     }
@@ -314,10 +327,11 @@ impl Registrar {
         board: &watch::Sender<Board>,
     ) -> Result<(), RegistrationError> {
         let record = self.filled(&registered.identity, lease, ttl);
-        let (txn, seen) = self.rewriting(board, &record, registered.created, &registered.acknowledged);
+        let Whole { txn, seen, buckets } =
+            self.rewriting(board, &record, registered.created, &registered.acknowledged);
         let revision = self.wrote(txn, &record, registered.acknowledged.machine).await?;
         (registered.record, registered.seen, registered.left) = (record, seen, None);
-        registered.acknowledged = Acknowledged::all_at(revision);
+        registered.acknowledged = Acknowledged::at(revision, buckets);
         Ok(())
     }
 
@@ -352,34 +366,34 @@ impl Registrar {
         (compare, Operation::Put { key, value, lease: Some(lease) })
     }
 
-    /// Returns the transaction that writes the machine and its whole report, and the `seen` in it.
-    fn whole(
-        &self,
-        board: &watch::Sender<Board>,
-        record: &MachineRecord,
-        known: &Acknowledged,
-    ) -> (Txn, Revision) {
+    /// Returns the transaction that writes the machine and its whole report. A bucket that has nothing in it and is
+    /// not in the store is not written: ten thousand machines that register would write sixteen such each.
+    fn whole(&self, board: &watch::Sender<Board>, record: &MachineRecord, known: &Acknowledged) -> Whole {
         let mut seen = Revision::default();
-        let mut buckets = Vec::new();
+        let mut buckets = BTreeMap::new();
         board.send_if_modified(|board| {
             board.take_changed();
             seen = board.seen;
-            buckets = Bucket::all().map(|bucket| (bucket, board.bucket(bucket))).collect();
+            buckets = board.buckets(&Bucket::all().collect());
             false
         });
         let lease = record.lease;
         let head = ReportHead { v: VERSION, incarnation: record.nonce.clone(), seen };
-        let puts = buckets
-            .into_iter()
-            .map(|(b, report)| {
-                (Key::Report(self.machine, b), report.encode(), known.buckets.get(&b).copied())
-            })
-            .chain([(Key::ReportHead(self.machine), head.encode(), known.head)]);
-        let (when, mut then): (Vec<_>, Vec<_>) =
-            puts.map(|(key, value, at)| self.put(self.keys.spell(&key), value, lease, at)).unzip();
+        let key = |key: Key| self.keys.spell(&key);
+        let (compare, put) = self.put(key(Key::ReportHead(self.machine)), head.encode(), lease, known.head);
+        let (mut when, mut then, mut written) = (vec![compare], vec![put], Vec::new());
+        for (bucket, report) in buckets {
+            let (at, is_empty) = (known.buckets.get(&bucket).copied(), report.units.is_empty());
+            let (compare, put) = self.put(key(Key::Report(self.machine, bucket)), report.encode(), lease, at);
+            when.push(compare);
+            if at.is_some() || !is_empty {
+                then.push(put);
+                written.push(bucket);
+            }
+        }
         let (key, value) = (self.machine_key(), record.encode());
         then.push(Operation::Put { key, value, lease: Some(lease) });
-        (Txn { when, then, or_else: Vec::new() }, seen)
+        Whole { txn: Txn { when, then, or_else: Vec::new() }, seen, buckets: written }
     }
 
     /// Returns the transaction that puts record and report under the record's lease, the report as it is.
@@ -389,15 +403,20 @@ impl Registrar {
         record: &MachineRecord,
         created: Revision,
         known: &Acknowledged,
-    ) -> Txn {
+    ) -> Whole {
         let lease = record.lease;
+        let bucket = |kv: &KeyValue| match self.keys.read(&kv.key) {
+            Some(Key::Report(_, bucket)) => Some(bucket),
+            _ => None,
+        };
+        let buckets = left.iter().filter_map(bucket).collect();
         let puts =
             left.into_iter().map(|kv| self.put(kv.key, kv.value.to_vec(), lease, Some(kv.mod_revision)));
         let (mut when, mut then): (Vec<_>, Vec<_>) = puts.unzip();
         when.push(Compare::CreateRevision(self.machine_key(), created));
         when.push(Compare::ModRevision(self.machine_key(), known.machine));
         then.push(Operation::Put { key: self.machine_key(), value: record.encode(), lease: Some(lease) });
-        Txn { when, then, or_else: Vec::new() }
+        Whole { txn: Txn { when, then, or_else: Vec::new() }, seen: Revision::default(), buckets }
     }
 
     fn rewriting(
@@ -406,11 +425,11 @@ impl Registrar {
         record: &MachineRecord,
         created: Revision,
         known: &Acknowledged,
-    ) -> (Txn, Revision) {
-        let (mut txn, seen) = self.whole(board, record, known);
-        txn.when.push(Compare::CreateRevision(self.machine_key(), created));
-        txn.when.push(Compare::ModRevision(self.machine_key(), known.machine));
-        (txn, seen)
+    ) -> Whole {
+        let mut whole = self.whole(board, record, known);
+        whole.txn.when.push(Compare::CreateRevision(self.machine_key(), created));
+        whole.txn.when.push(Compare::ModRevision(self.machine_key(), known.machine));
+        whole
     }
 
     /// Writes the whole registration, and resolves an unknown outcome by reading.
@@ -458,9 +477,9 @@ impl Registrar {
 }
 
 impl Acknowledged {
-    /// Everything was written at this revision.
-    fn all_at(revision: Revision) -> Self {
-        let buckets = Bucket::all().map(|bucket| (bucket, revision)).collect();
+    /// The machine, its head and these buckets were written at this revision; there are no others.
+    fn at(revision: Revision, buckets: Vec<Bucket>) -> Self {
+        let buckets = buckets.into_iter().map(|bucket| (bucket, revision)).collect();
         Self { machine: revision, head: Some(revision), buckets }
     }
 }

@@ -293,10 +293,11 @@ async fn a_large_cluster_takes_the_longer_lease_at_the_next_grant() {
     let record = machine.record().await.expect("registered");
     assert_eq!(record.lease_ttl_s, 10);
     let other = |n: u64| {
-        let key = Key::Machine(format!("{n:032x}").parse().expect("an id"));
+        // Of random ids as many begin with each digit.
+        let key = Key::Machine(format!("{:x}{n:031x}", n % 16).parse().expect("an id"));
         (key, MachineRecord { nonce: n.to_string(), ..record.clone() }.encode())
     };
-    machine.put((1..=6).map(other).collect()).await;
+    machine.put((1..=16).map(other).collect()).await;
     // A cluster of more than five machines is a large one here.
     let timing = Timing { large_cluster_machines: 5, ..Timing::default() };
     let settings = || flotilla_agent::Settings { timing: timing.clone(), ..machine.settings() };

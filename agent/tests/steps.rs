@@ -162,7 +162,7 @@ async fn a_unit_of_the_machines_own_is_taken_over_as_it_runs_and_is_then_like_an
     let _agent = machine.start();
     within!(5, machine.is(WEB, 1, "active").await);
     let report = machine.report(WEB, 1).await.expect("a report");
-    assert_eq!((report.invocation.as_ref(), report.run, report.problem), (Some(&runs), 1, None));
+    assert_eq!((report.invocation, report.run, report.problem), (Some(runs.as_str().into()), 1, None));
     assert!(machine.starts(WEB).is_empty() && !machine.systemd.is_local(&unit(WEB)));
     // Stopped by hand it stays so, and is reported; started again it has its token.
     machine.systemd.stop_locally(&unit(WEB));

@@ -1,6 +1,6 @@
 //! What of the board is in the store, and writing the rest.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use flotilla_registry::{
     keys::{Bucket, Key},
@@ -41,12 +41,12 @@ impl Publisher {
         }
         let nonce = writing.registered.record.nonce.clone();
         let mut head = ReportHead { v: VERSION, incarnation: nonce, seen: Revision::default() };
-        let mut buckets = Vec::new();
+        let mut buckets = BTreeMap::new();
         // At one moment: the head vouches for every bucket as it is written here or was before.
         self.board.send_if_modified(|board| {
             writing.unwritten.append(&mut board.take_changed());
             head.seen = board.seen;
-            buckets = writing.unwritten.iter().map(|bucket| (*bucket, board.bucket(*bucket))).collect();
+            buckets = board.buckets(&writing.unwritten);
             false
         });
         let mut chunk: Vec<(Bucket, Vec<u8>)> = Vec::new();

@@ -1,4 +1,4 @@
-use flotilla_registry::records::Departure;
+use flotilla_registry::records::{Departure, Word};
 
 use super::*;
 use crate::systemd::{History, Pulled, Then, UnitState};
@@ -315,7 +315,7 @@ fn a_start_that_has_not_been_carried_out_is_told_from_one_that_is_over() {
         let report = decide(orders, Some(present), &Attempts::default()).reports.remove(0);
         (report.active, report.sub, report.run, report.starting)
     };
-    let is = |active: &str, sub: &str, starting| (active.to_owned(), sub.to_owned(), 1, starting);
+    let is = |active: &str, sub: &str, starting| (Word::from(active), Word::from(sub), 1, starting);
     let orders = [order(1, 1)];
     for active in ["inactive", "failed"] {
         let mut queued = under(1, 1, false, active);
@@ -344,7 +344,7 @@ fn what_an_order_has_yet_to_stop_is_not_reported_as_stopped() {
         let report = decide(orders, Some(present), &Attempts::default()).reports.remove(0);
         (report.token.map(|token| token.0), report.run, report.active)
     };
-    let is = |token, run, active: &str| (Some(token), run, active.to_owned());
+    let is = |token, run, active: &str| (Some(token), run, Word::from(active));
     for active in ["active", "deactivating", "failed"] {
         let older = under(1, 1, true, active);
         assert_eq!(
