@@ -8,7 +8,7 @@
 use std::{
     collections::{BTreeSet, HashMap, VecDeque},
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
+        Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, TryLockError,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
@@ -21,7 +21,9 @@ use flotilla_registry::{
 };
 use flotilla_units::{MachineId, UnitName};
 use tokio::{
+    runtime::{Handle, RuntimeFlavor},
     sync::{OwnedSemaphorePermit, Semaphore, watch},
+    task,
     time::Instant,
 };
 
@@ -106,7 +108,7 @@ pub struct EngineStatus {
 
 #[derive(Debug, Default)]
 struct Ring {
-    changes: VecDeque<(Revision, BTreeSet<UnitName>, BTreeSet<MachineId>)>,
+    changes: VecDeque<(Revision, Arc<Changes>)>,
     names: usize,
     /// Everything after this revision is in the ring.
     from: Revision,
@@ -144,11 +146,21 @@ impl Shared {
     pub fn read(&self) -> RwLockReadGuard<'_, Hot> {
         // A panic while it was written is a defect that has been reported; what is there is still
         // the best picture, and the next revision goes on from it.
-        self.hot.read().unwrap_or_else(PoisonError::into_inner)
+        let hot = match self.hot.try_read() {
+            Err(TryLockError::WouldBlock) => aside(|| self.hot.read()),
+            Ok(hot) => Ok(hot),
+            Err(TryLockError::Poisoned(poisoned)) => Err(poisoned),
+        };
+        hot.unwrap_or_else(PoisonError::into_inner)
     }
 
     pub fn write(&self) -> RwLockWriteGuard<'_, Hot> {
-        let hot = self.hot.write().unwrap_or_else(PoisonError::into_inner);
+        let hot = match self.hot.try_write() {
+            Err(TryLockError::WouldBlock) => aside(|| self.hot.write()),
+            Ok(hot) => Ok(hot),
+            Err(TryLockError::Poisoned(poisoned)) => Err(poisoned),
+        };
+        let hot = hot.unwrap_or_else(PoisonError::into_inner);
         self.changes.fetch_add(1, Ordering::Relaxed);
         hot
     }
@@ -206,12 +218,16 @@ impl Shared {
 
     /// Replaces everything by a listing.
     pub fn reset(&self, revision: Revision, kvs: &[KeyValue]) {
+        aside(|| self.list(revision, kvs));
+    }
+
+    fn list(&self, revision: Revision, kvs: &[KeyValue]) {
         let mut hot = self.write();
         let changes = hot.state.reset(revision, kvs);
         hot.take_in(&changes, Noticed::Listed, self.now());
         let Hot { fresh, synced, ring, engine, .. } = &mut *hot;
         if engine.leads {
-            fresh.extend(changes);
+            fresh.add(&changes);
         }
         *synced = true;
         *ring = Ring { from: revision, ..Ring::default() };
@@ -222,13 +238,13 @@ impl Shared {
     /// Applies one revision.
     pub fn apply(&self, revision: Revision, events: &[WatchEvent]) {
         let mut hot = self.write();
-        let changes = hot.state.apply(revision, events);
+        let changes = Arc::new(hot.state.apply(revision, events));
         hot.take_in(&changes, Noticed::Now, self.now());
         hot.hear_of_holds(revision);
         let Hot { fresh, ring, engine, .. } = &mut *hot;
         ring.push(revision, &changes);
         if engine.leads {
-            fresh.extend(changes);
+            fresh.add(&changes);
         }
         drop(hot);
         self.ring(|bell| bell.send_replace(revision));
@@ -307,28 +323,36 @@ impl Hot {
             return None;
         }
         let (mut units, mut machines) = (BTreeSet::new(), BTreeSet::new());
-        for (_, of_units, of_machines) in self.ring.changes.iter().rev().take_while(|(at, ..)| *at > revision)
-        {
-            units.extend(of_units.iter().cloned());
-            machines.extend(of_machines);
+        for (_, changes) in self.ring.changes.iter().rev().take_while(|(at, _)| *at > revision) {
+            units.extend(changes.all_units().cloned());
+            machines.extend(&changes.machines);
         }
         Some((units, machines))
     }
 }
 
 impl Ring {
-    fn push(&mut self, revision: Revision, changes: &Changes) {
+    fn push(&mut self, revision: Revision, changes: &Arc<Changes>) {
         if changes.is_empty() {
             return;
         }
-        let units: BTreeSet<UnitName> = changes.all_units().cloned().collect();
-        self.names += units.len() + changes.machines.len();
-        self.changes.push_back((revision, units, changes.machines.clone()));
+        self.names += changes.names();
+        self.changes.push_back((revision, Arc::clone(changes)));
         while self.names > RING_MAX {
-            let Some((revision, units, machines)) = self.changes.pop_front() else { break };
-            self.names -= units.len() + machines.len();
+            let Some((revision, changes)) = self.changes.pop_front() else { break };
+            self.names -= changes.names();
             self.from = revision;
         }
+    }
+}
+
+/// Does what may take seconds in a large cluster, or waits for it, and lets the tasks that share its thread go on
+/// elsewhere: leases are renewed by such tasks, and a leader that looks at a million units loses its lead if it
+/// keeps every thread of the runtime meanwhile. Simulations have one thread, and time that stands still.
+pub(crate) fn aside<T>(work: impl FnOnce() -> T) -> T {
+    match Handle::try_current().map(|runtime| runtime.runtime_flavor()) {
+        Ok(RuntimeFlavor::MultiThread) => task::block_in_place(work),
+        _ => work(),
     }
 }
 
@@ -352,5 +376,32 @@ mod tests {
         shared.tell(|engine| engine.leads = true);
         shared.apply(Revision(10), &units(10));
         assert_eq!(shared.read().fresh.units.len(), 1);
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+    async fn who_waits_for_the_state_keeps_no_lease_from_being_renewed() {
+        let shared = Arc::new(Shared::new(Keys::default(), Instant::now()));
+        let (held, hold) = (std::sync::mpsc::channel::<()>(), std::sync::mpsc::channel::<()>());
+        let writer = {
+            let shared = Arc::clone(&shared);
+            std::thread::spawn(move || {
+                let _hot = shared.write();
+                held.0.send(()).expect("waited for");
+                hold.1.recv().expect("told");
+            })
+        };
+        held.1.recv().expect("it has the state");
+        let reader = Arc::clone(&shared);
+        let waits = tokio::spawn(async move { reader.read().state.revision() });
+        let renewals = tokio::spawn(async {
+            for _ in 0..3 {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        });
+        let renewed = tokio::time::timeout(Duration::from_secs(20), renewals).await;
+        assert!(renewed.is_ok() && !waits.is_finished(), "others go on while one waits");
+        hold.0.send(()).expect("it holds");
+        writer.join().expect("no panic");
+        assert_eq!(waits.await.expect("no panic"), Revision(0));
     }
 }

@@ -22,8 +22,10 @@
 //!                `cluster`            └─────────┘
 //! ```
 
+mod ahead;
 mod backlog;
 mod batch;
+mod burst;
 mod cause;
 mod compaction;
 mod news;
@@ -38,14 +40,17 @@ mod tokens;
 #[cfg(test)]
 mod tests;
 
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use flotilla_registry::{
     election::{KeyLost, Leadership},
     events,
     keys::Key,
     records::{Cluster, Record as _},
-    store::{CALL_TIMEOUT, Compare, KeyRange, Operation, Revision, Store, StoreError, Txn, TxnResponse},
+    store::{
+        CALL_TIMEOUT, Compare, KeyRange, Operation, RangeRequest, Revision, Store, StoreError, Txn,
+        TxnResponse,
+    },
     timing::{Backoff, Timing},
 };
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
@@ -60,6 +65,7 @@ use tracing::{debug, error, warn};
 pub(crate) use self::step::Released;
 
 use self::{
+    burst::Burst,
     compaction::Compaction,
     news::News,
     step::{Asked, Memory, Now, Ready, Step, settings, step},
@@ -67,7 +73,7 @@ use self::{
 };
 use crate::{
     brake::BrakeChange,
-    hot::{Hot, Shared},
+    hot::{Hot, Shared, aside},
     orders::RebalanceOrder,
     reader::Rebalanced,
     state::Changes,
@@ -107,8 +113,16 @@ pub(crate) struct Term<'a> {
 enum Written {
     /// All are in the store, or there were none; the state has to reach this revision.
     Upto(Option<Revision>),
-    /// Some are not: decide anew when the state has caught up with this revision, or after a wait.
-    Again(Option<Revision>, Option<Duration>),
+    /// Some are not: decide anew once the state shows what is there.
+    Again {
+        /// The last write of this leader's own: nothing is decided before the state has reached it.
+        own: Option<Revision>,
+        /// What somebody else wrote. The state gets a while to reach it, and no more: it may have been
+        /// outside the cluster's keys.
+        others: Option<Revision>,
+        /// How long to wait besides.
+        wait: Duration,
+    },
     /// The leader key is not ours any more.
     Deposed,
 }
@@ -159,7 +173,7 @@ impl Term<'_> {
         // The next leader holds by what it has seen; until then `why` sees the lost as they are.
         let Hot { state, model, .. } = &mut *hot;
         model.hold(false);
-        let turns: BTreeSet<_> = model.turns().iter().map(|(unit, _)| unit.clone()).collect();
+        let turns = model.turns().iter().map(|(unit, _)| unit.clone()).collect();
         model.clear_turns();
         let machines = state.machines().keys().copied().collect();
         model.sync(state, &Changes { machines, units: turns, ..Changes::default() });
@@ -170,8 +184,8 @@ impl Term<'_> {
     async fn run(&self) {
         self.reached(self.leadership.revision()).await;
         debug!(term = self.leadership.term(), "taking office");
-        let mut memory = self.take_office();
-        let mut compaction = Compaction::default();
+        let mut memory = aside(|| self.take_office());
+        let (mut compaction, mut burst) = (Compaction::default(), Burst::default());
         let mut backoff = self.timing.backoff();
         let mut bell = self.shared.subscribe();
         // What was said before this term was about another hold.
@@ -183,7 +197,7 @@ impl Term<'_> {
             orders.borrow_and_update();
             let order = self.shared.orders.take();
             memory.rebalance = order.as_ref().map(Asked::from);
-            let found = self.step(&mut memory, release);
+            let found = aside(|| self.step(&mut memory, release));
             release = false;
             memory.released = None;
             let written = self.write(&mut memory, &found).await;
@@ -200,12 +214,14 @@ impl Term<'_> {
                     }
                     None
                 }
-                Written::Again(revision, wait) => {
-                    if let Some(revision) = revision {
-                        // Another's write outside the prefix may have raised it: do not insist.
-                        let _ = timeout(CATCH_UP, self.reached(revision)).await;
+                Written::Again { own, others, wait } => {
+                    if let Some(own) = own {
+                        self.reached(own).await;
                     }
-                    Some(wait.unwrap_or_default())
+                    if let Some(others) = others {
+                        let _ = timeout(CATCH_UP, self.reached(others)).await;
+                    }
+                    Some(wait)
                 }
                 Written::Deposed => return,
             };
@@ -219,7 +235,9 @@ impl Term<'_> {
                 tokio::task::yield_now().await;
                 continue;
             }
-            let wake_at = found.wake_at.map(|at| Instant::now() + at.saturating_sub(self.shared.now()));
+            self.unwind(&mut burst);
+            let wake_at = found.wake_at.into_iter().chain(burst.over_at()).min();
+            let wake_at = wake_at.map(|at| Instant::now() + at.saturating_sub(self.shared.now()));
             tokio::select! {
                 changed = bell.changed() => if changed.is_err() {
                     // The seat is lost: `stop` is cancelled.
@@ -247,26 +265,27 @@ impl Term<'_> {
     fn take_office(&self) -> Memory {
         let mut hot = self.shared.write();
         let Hot { state, model, brake, fresh, engine, .. } = &mut *hot;
-        let everything = state.everything();
-        model.hold(brake.holds());
-        model.clear_turns();
-        model.sync(state, &everything);
-        *fresh = everything;
+        model.take_office(state, brake.holds());
+        let Changes { units, machines, .. } = state.everything();
+        *fresh = Changes { machines, ..Changes::default() };
         // What was ordered of an earlier term is not this one's.
         self.shared.orders.clear();
         engine.leads = true;
         let kept = settings(state).unwrap_or_default().events_kept_s;
         let news = News::of_term(state, Duration::from_secs(kept), Timestamp::now());
         let leadership = self.leadership;
-        Memory::new(leadership.fence(), leadership.term(), leadership.cluster(), brake.holding(), news)
+        let (fence, term, cluster) = (leadership.fence(), leadership.term(), leadership.cluster());
+        Memory::new(fence, term, cluster, brake.holding(), news).with_unseen(units)
     }
 
     fn step(&self, memory: &mut Memory, release: bool) -> Step {
         let now = Now { mono: self.shared.now(), wall: Timestamp::now() };
         let mut hot = self.shared.write();
         let Hot { state, model, brake, fresh, engine, .. } = &mut *hot;
-        let changes = std::mem::take(fresh);
-        let found = step(state, model, brake, memory, changes, now, release);
+        let mut changes = std::mem::take(fresh);
+        let more = memory.look_on(&mut changes);
+        let mut found = step(state, model, brake, memory, changes, now, release);
+        found.more |= more;
         match &found.brake {
             Some(change @ BrakeChange::Tripped { .. }) => {
                 error!("mass-loss hold: {}", change.why());
@@ -356,16 +375,20 @@ impl Term<'_> {
             Trouble::Unknown(what) => {
                 warn!(what, "a write's outcome is not known; making sure that it cannot come late");
                 match self.barrier(memory).await {
-                    Some(revision) => Written::Again(Some(revision), None),
+                    Some(revision) => {
+                        Written::Again { own: upto.max(Some(revision)), others: None, wait: Duration::ZERO }
+                    }
                     None => Written::Deposed,
                 }
             }
-            Trouble::Changed(revision) => Written::Again(upto.max(Some(revision)), None),
+            Trouble::Changed(revision) => {
+                Written::Again { own: upto, others: Some(revision), wait: Duration::ZERO }
+            }
             Trouble::Refused(error) => {
                 warn!(%error, "placements were not written; they are decided anew in a moment");
                 let text = error.to_string();
                 self.shared.tell(|engine| engine.trouble = Some(text));
-                Written::Again(upto, Some(self.timing.retry_max / 5))
+                Written::Again { own: upto, others: None, wait: self.timing.retry_max / 5 }
             }
         }
     }
@@ -405,17 +428,13 @@ impl Term<'_> {
     /// Returns the record as it was before the barrier.
     async fn try_barrier(&self) -> Result<Option<(Cluster, Revision)>, StoreError> {
         let fence = self.leadership.fence();
-        let cluster_key = self.shared.read().state.keys().spell(&Key::Cluster);
-        let read = Txn {
-            when: vec![fence.clone()],
-            then: vec![Operation::Get(KeyRange::key(cluster_key.clone()))],
-            or_else: Vec::new(),
+        let (cluster_key, leader_key) = {
+            let hot = self.shared.read();
+            let spell = |key| hot.state.keys().spell(key);
+            (spell(&Key::Cluster), spell(&Key::Leader))
         };
-        let answer = call(self.store.txn(read)).await?;
-        if !answer.succeeded {
-            return Ok(None);
-        }
-        let kv = answer.gets.first().and_then(|kvs| kvs.first());
+        let answer = call(self.store.range(RangeRequest::all(KeyRange::key(cluster_key.clone())))).await?;
+        let kv = answer.kvs.first();
         let Some((kv, cluster)) = kv.and_then(|kv| Some((kv, Cluster::from_kv(kv).ok()?))) else {
             return Err(StoreError::Other("the cluster's record cannot be read".to_owned()));
         };
@@ -426,13 +445,30 @@ impl Term<'_> {
                 value: Tokens::reserve(&cluster).encode(),
                 lease: None,
             }],
-            or_else: Vec::new(),
+            or_else: vec![Operation::Get(KeyRange::key(leader_key))],
         };
         let answer = call(self.store.txn(write)).await?;
         if answer.succeeded {
             return Ok(Some((cluster, answer.revision)));
         }
+        if matches!(self.compare_failed(&answer), Trouble::Deposed) {
+            return Ok(None);
+        }
         Err(StoreError::Other("the cluster's record was written meanwhile".to_owned()))
+    }
+
+    /// Tells the store once a burst of writes is over. No order waits for that.
+    fn unwind(&self, burst: &mut Burst) {
+        let revision = self.shared.read().state.revision();
+        burst.see(revision, self.shared.now());
+        if burst.is_over(self.shared.now()) {
+            let store = Arc::clone(&self.store);
+            drop(tokio::spawn(async move {
+                if let Err(error) = store.unwind().await {
+                    debug!(%error, "the store did not unwind; it is only slower for it, until the next time");
+                }
+            }));
+        }
     }
 
     async fn compact(&self, compaction: &mut Compaction) {

@@ -18,8 +18,8 @@ pub mod state;
 pub use hot::{EngineStatus, SeatLost};
 pub use orders::NotRebalanced;
 pub use reader::{
-    CannotForesee, ClusterRow, Delta, DrainRow, EvenedMachine, Foreseen, ForeseenMove, ForeseenUnit, Goal,
-    Hosts, Imagined, Keeps, LeavingStage, LeavingUnit, MachineRow, Names, NoSuchMachine, PAGE_MAX,
+    CannotForesee, ClusterRow, Delta, DrainRow, EvenedMachine, Foreseen, ForeseenMove, ForeseenUnit, Glance,
+    Goal, Hosts, Imagined, Keeps, LeavingStage, LeavingUnit, MachineRow, Names, NoSuchMachine, PAGE_MAX,
     PLACEMENTS_MAX, Page, PlacementRow, Rebalanced, Standing, StateQuery, StateReader, StateRow, TooOld,
     UnitRow, Unplaced, Versions, Why,
 };

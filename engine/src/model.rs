@@ -9,16 +9,17 @@
 //! simply taken anew.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet},
     sync::Arc,
 };
 
 use flotilla_registry::records::Departure;
 use flotilla_units::{MachineId, UnitName, UnitRequirements};
+use rustc_hash::{FxBuildHasher, FxHashMap};
 
 use crate::{
     placement::{Decision, Explanation, MachineView, Placement, Reason, UnitView, Wanted},
-    state::{Changes, ClusterState, Life, Machine, Placed, Readiness, Wish},
+    state::{Changes, ClusterState, Homes, Life, Machine, NameSet, Placed, Readiness, Wish},
 };
 
 /// Entries that may get their owner's new text now.
@@ -29,13 +30,15 @@ pub(crate) type Turns = BTreeSet<(UnitName, MachineId)>;
 pub struct Model {
     core: Placement,
     /// Where the core believes units to be departing.
-    departing: HashMap<UnitName, BTreeSet<MachineId>>,
+    departing: FxHashMap<UnitName, BTreeSet<MachineId>>,
     /// The mass-loss brake holds: machines that are away are taken for closed, not for dead.
     held: bool,
     /// The turns that the leader gave.
     turns: Turns,
     /// Where units that move have been ready for long enough.
     settled: BTreeSet<(UnitName, MachineId)>,
+    /// The core may hold what a leader decided or said, and the state does not show.
+    ahead: bool,
 }
 
 impl Model {
@@ -47,6 +50,21 @@ impl Model {
         for unit in &changes.units {
             self.sync_unit(state, unit);
         }
+    }
+
+    /// Makes the core agree with the state about everything, for a new term. Only where an earlier one has decided
+    /// something it differs in more than what the brake says of machines that are away.
+    pub(crate) fn take_office(&mut self, state: &ClusterState, held: bool) {
+        self.hold(held);
+        self.clear_turns();
+        if std::mem::take(&mut self.ahead) {
+            return self.sync(state, &state.everything());
+        }
+        let machines = state.machines().iter();
+        let lost = machines.filter(|(_, machine)| machine.life() == Life::Lost);
+        let units = lost.flat_map(|(_, machine)| machine.entries().map(|entry| entry.unit.clone())).collect();
+        let machines = state.machines().keys().copied().collect();
+        self.sync(state, &Changes { units, machines, ..Changes::default() });
     }
 
     /// Takes in whether the mass-loss brake holds; the machines and units that it is about have to
@@ -62,7 +80,8 @@ impl Model {
 
     /// Takes turns away and gives others; returns the units for which that makes a difference: they have
     /// to be told again by [`Model::sync`].
-    pub(crate) fn change_turns(&mut self, old: Turns, new: Turns) -> BTreeSet<UnitName> {
+    pub(crate) fn change_turns(&mut self, old: Turns, new: Turns) -> NameSet {
+        self.ahead |= !new.is_empty();
         let changed = old.symmetric_difference(&new).map(|(unit, _)| unit.clone()).collect();
         self.turns.retain(|turn| !old.contains(turn));
         self.turns.extend(new);
@@ -78,6 +97,7 @@ impl Model {
     /// Takes in that a unit that moves has been ready for long enough where it goes; it has to be told again by
     /// [`Model::sync`].
     pub(crate) fn settle(&mut self, unit: &UnitName, machine: MachineId) {
+        self.ahead = true;
         self.settled.insert((unit.clone(), machine));
     }
 
@@ -118,6 +138,7 @@ impl Model {
     /// Asks the core what to write next.
     pub fn decide(&mut self, limit: usize) -> Vec<Decision> {
         let decisions = self.core.decide(limit);
+        self.ahead |= !decisions.is_empty();
         for decision in &decisions {
             if let Decision::Depart { unit, machine, .. } = decision {
                 self.departing.entry(unit.clone()).or_default().insert(*machine);
@@ -135,11 +156,13 @@ impl Model {
     /// Tells the core something by itself.
     #[cfg(test)]
     pub(crate) const fn core_mut(&mut self) -> &mut Placement {
+        self.ahead = true;
         &mut self.core
     }
 
     /// Has the core even machines out.
     pub fn rebalance(&mut self, budget: usize) -> Vec<Decision> {
+        self.ahead = true;
         self.core.rebalance(budget)
     }
 
@@ -285,11 +308,14 @@ impl Model {
     }
 }
 
+/// The decisions about some units, in no order that means anything.
+pub(crate) type Decisions = FxHashMap<UnitName, Decided>;
+
 /// A unit's decisions, by machine.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Decided {
     /// Where it is to get an entry.
-    pub place: BTreeSet<MachineId>,
+    pub place: Homes,
     /// Where its entry is to become a departing one, with the decision.
     pub depart: BTreeMap<MachineId, Decision>,
     /// Where its entry is to become a moving one once it has the new one, and why.
@@ -301,13 +327,13 @@ pub(crate) struct Decided {
 impl Decided {
     /// A place, and nothing else.
     pub(crate) fn placed(machine: MachineId) -> Self {
-        Self { place: BTreeSet::from([machine]), ..Self::default() }
+        Self { place: Homes::On(machine), ..Self::default() }
     }
 
     /// Returns the one place that it gets, if that is all.
     pub(crate) fn only_place(&self) -> Option<MachineId> {
         let alone = self.depart.is_empty() && self.moving.is_none() && self.stay.is_none();
-        self.place.first().copied().filter(|_| alone && self.place.len() == 1)
+        self.place.only().filter(|_| alone)
     }
 
     /// Tells whether there is none.
@@ -317,8 +343,8 @@ impl Decided {
 }
 
 /// Sorts decisions by unit.
-pub(crate) fn by_unit(decisions: Vec<Decision>) -> BTreeMap<UnitName, Decided> {
-    let mut units: BTreeMap<UnitName, Decided> = BTreeMap::new();
+pub(crate) fn by_unit(decisions: Vec<Decision>) -> Decisions {
+    let mut units = Decisions::with_capacity_and_hasher(decisions.len(), FxBuildHasher);
     for decision in decisions {
         let unit = units.entry(decision.unit().clone()).or_default();
         match &decision {

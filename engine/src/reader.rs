@@ -5,6 +5,7 @@
 //! [`StateReader::changed`].
 
 mod foresight;
+mod glance;
 mod lists;
 mod machines;
 mod names;
@@ -36,6 +37,7 @@ pub use foresight::{
     LeavingStage, LeavingUnit, Rebalanced,
 };
 pub(crate) use foresight::{foresee_rebalance, hosts};
+pub use glance::Glance;
 pub use machines::{MachineRow, NoSuchMachine};
 pub use names::Names;
 pub(crate) use starts::Starts;

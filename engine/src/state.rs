@@ -13,6 +13,7 @@
 //! walks its instances, and a manifest bucket that becomes unreadable or readable again.
 
 mod content;
+mod homes;
 mod intake;
 mod kept;
 mod machine;
@@ -20,11 +21,12 @@ mod ranges;
 mod recovery;
 mod rollout;
 mod tally;
+mod units;
 mod unused;
 mod wanted;
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet},
     ops::Bound,
     sync::Arc,
 };
@@ -33,19 +35,22 @@ use flotilla_registry::{
     keys::{Bucket, Key, Keys},
     records::{
         Cluster, ClusterSettings, EventRecord, LeaderRecord, ManifestEntry, RecordError, SeatRecord,
-        UnitRecord, UnitReport,
+        UnitReport,
     },
     store::{KeyValue, Revision, WatchEvent},
     witness::WentBack,
 };
 use flotilla_units::{ContentHash, MachineId, OnPartition, UnitName};
+use rustc_hash::{FxHashMap, FxHashSet};
 
 pub use content::{Content, ContentError};
+pub(crate) use homes::Homes;
 pub use kept::Kept;
 pub use machine::{Life, Machine};
 pub use ranges::RangeKey;
 pub use rollout::{Behind, InFlight, Readiness, Rollout};
 pub use tally::{ACTIVE_STATES, Tally};
+pub use units::Units;
 pub use unused::UnusedText;
 pub use wanted::{Obstacle, Wanted, Wish};
 
@@ -62,25 +67,26 @@ pub struct ClusterState {
     settings: Option<Kept<ClusterSettings>>,
     leader: Option<Kept<LeaderRecord>>,
     seats: BTreeMap<u8, Kept<SeatRecord>>,
-    /// Records of units, and what ranges say of instances without one.
-    units: BTreeMap<UnitName, Kept<UnitRecord>>,
+    /// Records of units, what ranges say of instances without one, and which machines' manifests have an entry
+    /// that can be read.
+    units: Units,
     /// Units whose own record cannot be read.
     unreadable: BTreeSet<UnitName>,
     ranges: Ranges,
-    contents: HashMap<ContentHash, Content>,
+    contents: FxHashMap<ContentHash, Content>,
     /// Which units name a content as their current one.
-    content_users: HashMap<ContentHash, BTreeSet<UnitName>>,
+    content_users: FxHashMap<ContentHash, BTreeSet<UnitName>>,
+    /// The instances among them: as a rule an instance has its template's.
+    texted: FxHashSet<UnitName>,
     unused: Unused,
     machines: BTreeMap<MachineId, Machine>,
-    /// Which machines' manifests have an entry of a unit that can be read.
-    entries: HashMap<UnitName, BTreeSet<MachineId>>,
     /// How many entries that stay have which text, by whose text it is.
-    versions: HashMap<UnitName, BTreeMap<ContentHash, usize>>,
+    versions: FxHashMap<UnitName, BTreeMap<ContentHash, usize>>,
     tally: Tally,
     /// Which machines' manifests have a bucket that cannot be read.
     hidden: BTreeMap<Bucket, BTreeSet<MachineId>>,
     events: BTreeMap<Revision, Event>,
-    event_revisions: HashMap<String, Revision>,
+    event_revisions: FxHashMap<String, Revision>,
     /// Up to here events may have been collected.
     events_gone: Revision,
     /// The store was seen to have gone back: why.
@@ -109,28 +115,33 @@ pub struct Placed<'a> {
     pub proven_gone: bool,
 }
 
+/// Some units, each once, in no order that means anything.
+pub type NameSet = FxHashSet<UnitName>;
+
 /// What is different after a revision was applied.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Changes {
     /// Units of which something changed: record, content, entries, report, or their machine's life.
-    pub units: BTreeSet<UnitName>,
+    pub units: NameSet,
     /// Units of which nothing changed but what their machine reports, and of which nothing is to be decided by that:
     /// they stay where they are. None of them is in `units`.
-    pub reported: BTreeSet<UnitName>,
+    pub reported: NameSet,
     /// Machines of which the record, the settings or the readability changed.
     pub machines: BTreeSet<MachineId>,
 }
 
 impl Changes {
     /// Adds another's.
-    pub fn extend(&mut self, other: Self) {
-        for unit in &other.units {
-            self.reported.remove(unit);
+    pub fn add(&mut self, other: &Self) {
+        if !self.reported.is_empty() {
+            for unit in &other.units {
+                self.reported.remove(unit);
+            }
         }
-        self.units.extend(other.units);
-        let reported = other.reported.into_iter().filter(|unit| !self.units.contains(unit));
-        self.reported.extend(reported);
-        self.machines.extend(other.machines);
+        self.units.extend(other.units.iter().cloned());
+        let reported = other.reported.iter().filter(|unit| !self.units.contains(*unit));
+        self.reported.extend(reported.cloned());
+        self.machines.extend(&other.machines);
     }
 
     /// Keeps units that something else changed of out of those that were only reported of.
@@ -144,6 +155,12 @@ impl Changes {
     /// Returns every unit of which anything changed.
     pub fn all_units(&self) -> impl Iterator<Item = &UnitName> {
         self.units.iter().chain(&self.reported)
+    }
+
+    /// Returns of how many units and machines something changed.
+    #[must_use]
+    pub fn names(&self) -> usize {
+        self.units.len() + self.reported.len() + self.machines.len()
     }
 
     /// Tells whether nothing changed.
@@ -164,19 +181,19 @@ impl ClusterState {
             settings: None,
             leader: None,
             seats: BTreeMap::new(),
-            units: BTreeMap::new(),
+            units: Units::default(),
             unreadable: BTreeSet::new(),
             ranges: Ranges::default(),
-            contents: HashMap::new(),
-            content_users: HashMap::new(),
+            contents: FxHashMap::default(),
+            content_users: FxHashMap::default(),
+            texted: FxHashSet::default(),
             unused: Unused::default(),
             machines: BTreeMap::new(),
-            entries: HashMap::new(),
-            versions: HashMap::new(),
+            versions: FxHashMap::default(),
             tally: Tally::default(),
             hidden: BTreeMap::new(),
             events: BTreeMap::new(),
-            event_revisions: HashMap::new(),
+            event_revisions: FxHashMap::default(),
             events_gone: Revision(0),
             went_back: None,
         }
@@ -201,7 +218,7 @@ impl ClusterState {
         // What was collected before this listing left no trace.
         self.events_gone = self.events.keys().next().map_or(revision, |first| Revision(first.0 - 1));
         self.check_all_tokens();
-        changes.extend(self.everything());
+        changes.add(&self.everything());
         changes
     }
 
@@ -289,7 +306,7 @@ impl ClusterState {
 
     /// Returns all units, templates and instances that only a range speaks for included.
     #[must_use]
-    pub const fn units(&self) -> &BTreeMap<UnitName, Kept<UnitRecord>> {
+    pub const fn units(&self) -> &Units {
         &self.units
     }
 
@@ -331,9 +348,9 @@ impl ClusterState {
     /// Returns all entries of a unit that can be read, by machine and then token.
     #[must_use]
     pub fn placed<'a>(&'a self, unit: &'a UnitName) -> Vec<Placed<'a>> {
-        let machines = self.entries.get(unit).into_iter().flatten();
+        let machines = self.units.homes(unit);
         machines
-            .filter_map(|id| self.machines.get(id).map(|machine| (*id, machine)))
+            .filter_map(|id| self.machines.get(&id).map(|machine| (id, machine)))
             .flat_map(|(id, machine)| {
                 let life = machine.life();
                 machine.entries_of(unit).map(move |entry| Placed {
@@ -344,6 +361,13 @@ impl ClusterState {
                 })
             })
             .collect()
+    }
+
+    /// Tells whether nothing at all is to be written about a unit as long as nothing is decided about it: it has no
+    /// entries, and its record is not to go.
+    pub(crate) fn has_nothing_to_write(&self, unit: &UnitName) -> bool {
+        let leaves = || self.units.get(unit).and_then(Kept::record).is_some_and(|record| record.deleting);
+        !self.units.has_home(unit) && !leaves()
     }
 
     /// Tells whether the unit of an entry on a lost machine may not run elsewhere all the same: its
@@ -369,6 +393,9 @@ impl ClusterState {
     /// cannot be read, and that was written after the unit came to be.
     #[must_use]
     pub fn hidden_entry(&self, unit: &UnitName) -> Option<String> {
+        if self.hidden.is_empty() {
+            return None;
+        }
         let bucket = Bucket::of(unit);
         let created = self.came_to_be(unit)?;
         let hiding = self.hidden.get(&bucket)?.iter().filter_map(|id| self.machines.get(id)?.hides(bucket));
@@ -396,17 +423,16 @@ impl ClusterState {
         template: &UnitName,
     ) -> impl Iterator<Item = &'a UnitName> {
         // `web@.service` sorts among `web@-x.service` and `web@1.service`, so both sides are walked.
-        let before = self.units.range((Bound::Unbounded, Bound::Excluded(template.clone()))).rev();
-        let after = self.units.range((Bound::Excluded(template.clone()), Bound::Unbounded));
-        let same = move |(name, _): &(&'a UnitName, &Kept<UnitRecord>)| name.as_str().starts_with(stem);
-        before.take_while(same).chain(after.take_while(same)).map(|(name, _)| name)
+        let before = self.units.names((Bound::Unbounded, Bound::Excluded(template.clone()))).rev();
+        let after = self.units.names((Bound::Excluded(template.clone()), Bound::Unbounded));
+        let same = move |name: &&'a UnitName| name.as_str().starts_with(stem);
+        before.take_while(same).chain(after.take_while(same))
     }
 
     /// Returns the names of everything there is: what a new leader looks at.
     #[must_use]
     pub fn everything(&self) -> Changes {
-        let mut units: BTreeSet<_> = self.units.keys().cloned().collect();
-        units.extend(self.entries.keys().cloned());
+        let units = self.units.all_names().cloned().collect();
         Changes { units, machines: self.machines.keys().copied().collect(), ..Changes::default() }
     }
 }

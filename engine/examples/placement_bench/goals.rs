@@ -3,9 +3,11 @@
 use crate::workloads::Kind;
 
 /// The sizes of the table: machines and units.
-pub const SIZES: [(u32, u32); 7] = [
+pub const SIZES: [(u32, u32); 8] = [
+    // Not of the table, as (100, 10,000): as many units for each machine as in the largest, to compare the
+    // cost with.
+    (10, 1_000),
     (100, 1_000),
-    // Not one of the issue's: as many units for each machine as in the largest, to compare the cost with.
     (100, 10_000),
     (1_000, 10_000),
     (1_000, 100_000),

@@ -5,6 +5,7 @@
 //! a store or a network, and uses one thread.
 
 mod count;
+mod figures;
 mod goals;
 mod row;
 mod samples;
@@ -23,7 +24,8 @@ usage: placement_bench table [--check] [--samples FILE] [--only TEXT]
 table prints what the placement core does from empty and on a full cluster, with the goals, their ratios, and how
 the cost grows with the cluster.
   --check         ends with 1 and names each row that misses its goal
-  --samples FILE  writes every sample as a line of JSON; examples/placement_bench/samples.rs documents the fields
+  --samples FILE  adds every sample and figure to the end of FILE as lines of JSON; examples/placement_bench/samples.rs
+                  and figures/src/line.rs document the fields
   --only TEXT     only rows whose name (`conflicts 1000x10000`) has this text in it
 count carries one scenario out once, for `cargo xtask bench counts`, which counts its instructions.
 ";

@@ -1,6 +1,7 @@
-//! What was measured: one sample a line, in JSON.
+//! What was measured: one sample a line, in JSON, between the lines that every benchmark writes
+//! (`flotilla_figures::line`).
 //!
-//! Fields of every line:
+//! Fields of every `sample`:
 //!
 //! - `kind`: the kind of units (`unconstrained`, `metadata`, `conflicts`, `spread-reserving`)
 //! - `machines`, `units`: the size of the cluster

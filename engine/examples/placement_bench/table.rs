@@ -2,13 +2,19 @@
 
 use std::{
     env, fmt,
-    fs::File,
-    io::{BufRead, BufReader, BufWriter, Write},
+    io::{BufRead, BufReader},
+    path::Path,
     process::{Command, ExitCode, Stdio},
     time::Instant,
 };
 
+use flotilla_figures::{
+    facts::Facts,
+    line::{Recorder, Run},
+};
+
 use crate::{
+    figures,
     goals::{self, GROWTH, Goal, SIZES},
     row,
     samples::{Measured, Row, Sample, Spread},
@@ -24,9 +30,9 @@ pub struct Request {
 }
 
 /// One row, measured.
-struct Measurements {
-    row: Row,
-    samples: Vec<Sample>,
+pub struct Measurements {
+    pub row: Row,
+    pub samples: Vec<Sample>,
 }
 
 impl Request {
@@ -54,22 +60,20 @@ pub fn run(request: Request) -> Result<ExitCode, Failed> {
         .flat_map(|(machines, units)| Kind::ALL.map(|kind| Row { kind: kind.to_string(), machines, units }));
     let rows: Vec<Row> = rows.filter(|row| row.to_string().contains(&request.only)).collect();
     // Opened before anything is measured, so that a bad name is told at once.
-    let mut file = request.samples.as_ref().map(File::create).transpose()?.map(BufWriter::new);
+    let about = Run { bench: "placement".into(), facts: Facts::gather(None), ..Run::default() };
+    let mut recorder = Recorder::begin(request.samples.as_deref().map(Path::new), &about)?;
     let count = rows.len();
     let mut all = Vec::with_capacity(count);
     for (at, row) in rows.into_iter().enumerate() {
         eprintln!("[{}/{count}] {row}", at + 1);
         let samples = measure(&row)?;
-        if let Some(file) = &mut file {
-            for sample in &samples {
-                serde_json::to_writer(&mut *file, sample)?;
-                writeln!(file)?;
-            }
+        for sample in &samples {
+            recorder.write("sample", sample)?;
         }
         all.push(Measurements { row, samples });
     }
-    if let Some(mut file) = file {
-        file.flush()?;
+    for figure in all.iter().flat_map(figures::of).chain(figures::growth(&all)) {
+        recorder.write("result", &figure)?;
     }
     println!("The placement core alone: one thread, no store, no network. Medians (least to most).\n");
     let mut goals = print_filling(&all);
@@ -101,12 +105,12 @@ fn measure(row: &Row) -> Result<Vec<Sample>, Failed> {
 }
 
 impl Measurements {
-    fn spread(&self, value: impl Fn(&Measured) -> Option<f64>) -> Option<Spread> {
+    pub fn spread(&self, value: impl Fn(&Measured) -> Option<f64>) -> Option<Spread> {
         Spread::of(self.samples.iter().filter_map(|sample| value(&sample.measured)))
     }
 
     /// Nanoseconds for each unit, from empty.
-    fn each(&self, of: impl Fn(u64, u64) -> u64) -> Option<Spread> {
+    pub fn each(&self, of: impl Fn(u64, u64) -> u64) -> Option<Spread> {
         self.spread(|measured| match measured {
             Measured::FromEmpty { told_ns, decided_ns } => {
                 Some(of(*told_ns, *decided_ns) as f64 / f64::from(self.row.units))
@@ -115,9 +119,17 @@ impl Measurements {
         })
     }
 
-    fn event(&self, of: Event) -> Option<Spread> {
+    pub fn event(&self, of: Event) -> Option<Spread> {
         self.spread(|measured| match measured {
             Measured::Event { event, ns, .. } if *event == of.to_string() => Some(*ns as f64),
+            _ => None,
+        })
+    }
+
+    /// Bytes at its peak.
+    pub fn memory(&self) -> Option<Spread> {
+        self.spread(|measured| match measured {
+            Measured::Memory { bytes } => Some(*bytes as f64),
             _ => None,
         })
     }
@@ -145,10 +157,7 @@ fn print_filling(all: &[Measurements]) -> Vec<Goal> {
         let rate = |ns: f64| 1e9 / ns;
         let told = it.each(|told, _| told).map_or(0.0, |told| told.median);
         let decided = it.each(|_, decided| decided).map_or(0.0, |decided| decided.median);
-        let memory = it.spread(|measured| match measured {
-            Measured::Memory { bytes } => Some(*bytes as f64),
-            _ => None,
-        });
+        let memory = it.memory();
         let mut goal_text = String::new();
         if let Some(least) = goals::rate(kind, *machines, *units) {
             let goal = Goal::at_least(it.row.to_string(), rate(each.median), least);
@@ -195,33 +204,58 @@ fn print_events(all: &[Measurements]) {
 }
 
 /// How the cost of one placement grows from a hundred machines to ten thousand.
+pub struct Growth {
+    pub kind: Kind,
+    /// Whether it is of one unit more in a full cluster, and not of all from empty.
+    pub adding: bool,
+    pub small: Spread,
+    pub large: Spread,
+}
+
+impl Growth {
+    pub fn times(&self) -> f64 {
+        self.large.median / self.small.median
+    }
+
+    /// Of all kinds that were measured at both sizes.
+    pub fn of(all: &[Measurements]) -> Vec<Self> {
+        let (from, to, _) = GROWTH;
+        let find = |kind: Kind, size: (u32, u32)| {
+            let mut rows = all.iter();
+            rows.find(|it| it.row.kind == kind.to_string() && (it.row.machines, it.row.units) == size)
+        };
+        let mut found = Vec::new();
+        for kind in Kind::ALL {
+            let (Some(small), Some(large)) = (find(kind, from), find(kind, to)) else { continue };
+            let filling =
+                small.each(|told, decided| told + decided).zip(large.each(|told, decided| told + decided));
+            let adding = small.event(Event::UnitAdded).zip(large.event(Event::UnitAdded));
+            for (adding, values) in [(false, filling), (true, adding)] {
+                found.extend(values.map(|(small, large)| Self { kind, adding, small, large }));
+            }
+        }
+        found
+    }
+}
+
 fn print_growth(all: &[Measurements]) -> Vec<Goal> {
     let (from, to, most) = GROWTH;
-    let find = |kind: Kind, size: (u32, u32)| {
-        let mut rows = all.iter();
-        rows.find(|it| it.row.kind == kind.to_string() && (it.row.machines, it.row.units) == size)
-    };
     let mut goals = Vec::new();
-    for kind in Kind::ALL {
-        let (Some(small), Some(large)) = (find(kind, from), find(kind, to)) else { continue };
-        let filling =
-            small.each(|told, decided| told + decided).zip(large.each(|told, decided| told + decided));
-        let adding = small.event(Event::UnitAdded).zip(large.event(Event::UnitAdded));
-        for (what, values) in [("of all, from empty", filling), ("of one, on a full cluster", adding)] {
-            let Some((small, large)) = values else { continue };
-            if goals.is_empty() {
-                println!("\nOne placement at {} machines against {}, 100 units each.\n", to.0, from.0);
-            }
-            let times = large.median / small.median;
-            let goal = Goal::at_most(format!("growth of {kind}, {what}"), times, most);
-            println!(
-                "{kind:<17} {what:<26} {:>10} against {:>10}: {times:.2} times, goal at most {most}: {}",
-                Took(large.median).to_string(),
-                Took(small.median).to_string(),
-                Judged(&goal)
-            );
-            goals.push(goal);
+    for growth in Growth::of(all) {
+        if goals.is_empty() {
+            println!("\nOne placement at {} machines against {}, 100 units each.\n", to.0, from.0);
         }
+        let Growth { kind, small, large, .. } = growth;
+        let what = if growth.adding { "of one, on a full cluster" } else { "of all, from empty" };
+        let times = growth.times();
+        let goal = Goal::at_most(format!("growth of {kind}, {what}"), times, most);
+        println!(
+            "{kind:<17} {what:<26} {:>10} against {:>10}: {times:.2} times, goal at most {most}: {}",
+            Took(large.median).to_string(),
+            Took(small.median).to_string(),
+            Judged(&goal)
+        );
+        goals.push(goal);
     }
     goals
 }

@@ -14,10 +14,10 @@ use flotilla_registry::{
     records::{EventChange, ManifestBucket, ManifestEntry, Record as _, UnitRecord, VERSION},
     store::{Compare, KeyRange, Operation, Revision, TXN_BYTES_MAX, TXN_OPERATIONS_MAX},
 };
-use flotilla_units::{MachineId, UnitName};
+use flotilla_units::MachineId;
 
 use super::plan::{Edit, Plan};
-use crate::state::{ClusterState, Kept};
+use crate::state::{ClusterState, Kept, NameSet};
 
 /// How long a bucket that was written is left alone: changes that come meanwhile go together. The
 /// first change goes at once. A tenth of a second: a burst of thousands of units then rewrites a
@@ -43,7 +43,7 @@ pub struct Transaction {
     /// The buckets that it writes.
     pub buckets: Vec<(MachineId, Bucket)>,
     /// The units that it is about.
-    pub units: BTreeSet<UnitName>,
+    pub units: NameSet,
     /// What its event tells.
     pub changes: Vec<EventChange>,
 }
@@ -54,7 +54,7 @@ pub struct Batch {
     /// What to write, in this order.
     pub transactions: Vec<Transaction>,
     /// Units whose plans wait for the next step.
-    pub waiting: BTreeSet<UnitName>,
+    pub waiting: NameSet,
     /// When the first bucket that a plan waits for may be written again.
     pub cool_at: Option<Duration>,
 }
@@ -82,20 +82,14 @@ struct Open {
     absent: BTreeSet<MachineId>,
     destroyed: Vec<(Key, Revision)>,
     taken_over: Vec<(UnitRecord, Revision)>,
-    units: BTreeSet<UnitName>,
+    units: NameSet,
     changes: Vec<EventChange>,
     bytes: usize,
 }
 
 /// Packs plans; each of a unit in `alone` gets a transaction of its own.
 #[must_use]
-pub fn pack(
-    state: &ClusterState,
-    plans: Vec<Plan>,
-    alone: &BTreeSet<UnitName>,
-    warm: &Warm,
-    now: Duration,
-) -> Batch {
+pub fn pack(state: &ClusterState, plans: Vec<Plan>, alone: &NameSet, warm: &Warm, now: Duration) -> Batch {
     let mut batch = Batch::default();
     let mut closed: BTreeSet<(MachineId, Bucket)> = BTreeSet::new();
     let mut open = Open::default();

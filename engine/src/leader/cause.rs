@@ -49,7 +49,8 @@ impl Cause {
             Target::Loaded => "loaded",
             Target::Inactive => "unloaded",
         };
-        Self { why: format!("{did} by {}", record.by), request: request_of(event) }
+        let request = event.and_then(|event| event.request_about(unit)).map(str::to_owned);
+        Self { why: format!("{did} by {}", record.by), request }
     }
 
     /// Says who gave a unit the content that it is to run now.

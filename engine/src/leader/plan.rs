@@ -21,7 +21,7 @@
 
 mod moving;
 
-use std::collections::BTreeSet;
+use std::{cell::Cell, collections::BTreeSet};
 
 use flotilla_registry::{
     keys::Key,
@@ -108,6 +108,9 @@ pub struct Planning<'a> {
     pub turns: &'a Turns,
     /// Who had machines evened out last.
     pub asked: Option<&'a Asked>,
+    /// The machine that was asked for last, and whether it may get anything new: those of one come one after the
+    /// other.
+    pub open: Cell<Option<(MachineId, bool)>>,
 }
 
 impl Edit {
@@ -293,7 +296,7 @@ impl Planning<'_> {
                 plan.tell("taken-over", Some(on.machine), Some("it runs on as it ran before".to_owned()));
             }
         }
-        let target = decided.place.first().copied().filter(|id| self.may_take(unit, placed, *id));
+        let target = decided.place.iter().next().filter(|id| self.may_take(unit, placed, *id));
         if let Some(planned) = self.go_on_moving(&mut plan, placed, wanted, decided, target) {
             return (vec![plan], planned);
         }
@@ -373,7 +376,12 @@ impl Planning<'_> {
 
     /// Tells whether a machine can get a new entry of a unit now.
     fn may_take(&self, unit: &UnitName, placed: &[Placed<'_>], id: MachineId) -> bool {
-        let open = self.state.machines().get(&id).is_some_and(|machine| machine.closed().is_none());
+        let look = || self.state.machines().get(&id).is_some_and(|machine| machine.closed().is_none());
+        let open = match self.open.get() {
+            Some((known, open)) if known == id => open,
+            _ => look(),
+        };
+        self.open.set(Some((id, open)));
         let leaving = placed.iter().any(|p| p.machine == id && !p.proven_gone && p.entry.unit == *unit);
         open && !leaving
     }
@@ -465,7 +473,7 @@ impl Planning<'_> {
             plans.push(plan);
         }
         let targets: Vec<MachineId> =
-            decided.place.iter().copied().filter(|id| self.may_take(unit, placed, *id)).collect();
+            decided.place.iter().filter(|id| self.may_take(unit, placed, *id)).collect();
         for target in targets {
             let mut plan = Plan::new(unit);
             // Proof and the new entry share a bucket, so they have to share a plan.

@@ -15,7 +15,7 @@ use flotilla_units::{MachineId, UnitName};
 
 use crate::{
     model::{Model, Turns},
-    state::{ClusterState, Rollout, Wish},
+    state::{ClusterState, NameSet, Rollout, Wish},
 };
 
 /// How long an entry has to be as it should be before the next one follows. A quarter of a second: of a
@@ -33,6 +33,8 @@ const BLOCKED_RETRY: Duration = Duration::from_secs(5);
 pub(super) struct Rollouts {
     /// Owners of which something changed since they were looked at.
     fresh: BTreeSet<UnitName>,
+    /// The one of them that was noted last.
+    last: Option<UnitName>,
     open: BTreeMap<UnitName, Open>,
 }
 
@@ -52,7 +54,7 @@ struct Open {
 #[derive(Debug, Default)]
 pub(super) struct Look {
     /// Units whose turn came or went: they are to be told to the model, and planned.
-    pub units: BTreeSet<UnitName>,
+    pub units: NameSet,
     /// What is to be told.
     pub changes: Vec<EventChange>,
 }
@@ -61,9 +63,15 @@ impl Rollouts {
     /// Notes which units changed.
     pub(super) fn note<'a>(&mut self, state: &ClusterState, units: impl IntoIterator<Item = &'a UnitName>) {
         for unit in units {
+            // Of many that change together most are instances of one template.
+            if self.last.as_ref().is_some_and(|last| unit.is_instance_of(last)) && !state.has_own_text(unit) {
+                continue;
+            }
+            let owner = state.owner(unit);
             // One that got, or lost, a text of its own was its template's concern before.
-            self.fresh.extend(unit.template());
-            self.fresh.insert(state.owner(unit));
+            self.last = unit.template();
+            self.fresh.extend(self.last.clone());
+            self.fresh.insert(owner);
         }
     }
 
@@ -83,6 +91,7 @@ impl Rollouts {
         let due = self.open.iter().filter(|(_, open)| open.look_at.is_some_and(|at| at <= now));
         let due: Vec<UnitName> = due.map(|(owner, _)| owner.clone()).collect();
         self.fresh.extend(due);
+        self.last = None;
         let mut look = Look::default();
         for owner in std::mem::take(&mut self.fresh) {
             let rollout = state.rollout(&owner);

@@ -13,7 +13,7 @@ use flotilla_units::{MachineId, UnitName};
 use super::rollouts::SETTLE;
 use crate::{
     model::Model,
-    state::{ClusterState, Readiness},
+    state::{ClusterState, NameSet, Readiness},
 };
 
 /// Units that move and are ready where they go.
@@ -52,14 +52,14 @@ impl Settling {
 
     /// Tells the model of those that have been ready for long enough; returns them: they have to be told to it
     /// again.
-    pub(super) fn settle(&mut self, model: &mut Model, now: Duration) -> BTreeSet<UnitName> {
+    pub(super) fn settle(&mut self, model: &mut Model, now: Duration) -> NameSet {
         let due = self.waiting().filter(|(_, (_, since))| *since + SETTLE <= now);
         let due: Vec<(UnitName, MachineId)> =
             due.map(|(unit, (machine, _))| (unit.clone(), *machine)).collect();
         for (unit, machine) in &due {
             model.settle(unit, *machine);
         }
-        let units: BTreeSet<UnitName> = due.into_iter().map(|(unit, _)| unit).collect();
+        let units: NameSet = due.into_iter().map(|(unit, _)| unit).collect();
         self.settled.extend(units.iter().cloned());
         units
     }

@@ -16,24 +16,24 @@
 //!   `cluster` makes it fail should it still be under way (every transaction compares that
 //!   record's mod revision).
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    mem,
-    time::Duration,
-};
+mod ready;
+
+use std::{cell::Cell, collections::BTreeMap, mem, time::Duration};
 
 use flotilla_registry::{
     keys::Key,
-    records::{Cluster, ClusterSettings, EventChange, EventRecord, Record as _, VERSION},
-    store::{Compare, KeyRange, Operation, Revision, Txn},
+    records::{Cluster, ClusterSettings, EventChange, EventRecord, Record as _},
+    store::{Compare, Operation, Revision},
 };
 use flotilla_units::UnitName;
 use jiff::Timestamp;
 
+pub use ready::Ready;
+
 use super::{
+    ahead::Ahead,
     backlog::Backlog,
     batch::{Transaction, Warm, pack},
-    cause,
     news::News,
     plan::{Plan, Planning},
     ranges::Leaving,
@@ -44,15 +44,19 @@ use super::{
 };
 use crate::{
     brake::{Brake, BrakeChange, Picture},
-    model::{Decided, Model, by_unit},
+    model::{Decided, Decisions, Model, by_unit},
     orders::RebalanceOrder,
     reader::{Rebalanced, foresee_rebalance, hosts},
-    state::{Changes, ClusterState, Kept, Life},
+    state::{Changes, ClusterState, Kept, Life, NameSet},
 };
 
 /// The most decisions of one step. A hundred thousand: a fifth of a second. Of so many the placements wait in the
 /// [`Backlog`] for the rest of the order.
 pub const DECISIONS_MAX: usize = 100_000;
+
+/// How many units a new leader looks at in a step. Fifty thousand: a tenth of a second, in which nobody else can
+/// look at the state.
+const LOOKED_MAX: usize = 50_000;
 
 /// How long a unit whose decision could not be carried out as things are waits for the next try.
 /// A second: nothing is known to have changed, so there is no hurry, and at rest nothing is tried.
@@ -87,6 +91,8 @@ pub struct Now {
 #[derive(Debug)]
 pub struct Memory {
     fence: Compare,
+    /// Units that this term has not looked at yet.
+    unseen: Vec<UnitName>,
     term: String,
     sequence: u64,
     tokens: Tokens,
@@ -94,10 +100,12 @@ pub struct Memory {
     inherited: Option<BrakeChange>,
     warm: Warm,
     /// Units to look at, with the decisions about them that are not written yet.
-    todo: BTreeMap<UnitName, Decided>,
+    todo: Decisions,
     retry_at: Option<Duration>,
     /// Placements of large orders.
     backlog: Backlog,
+    /// Machines that have yet to take up what was written of such orders.
+    ahead: Ahead,
     /// What happens although nobody orders it.
     news: News,
     /// Told by a transaction that did not happen, and still to be told.
@@ -113,7 +121,7 @@ pub struct Memory {
     /// Texts that are nobody's.
     texts: Texts,
     /// Units of transactions that the store refused: each gets one of its own, to tell whose fault it is.
-    alone: BTreeSet<UnitName>,
+    alone: NameSet,
     /// Units whose own transaction the store refused, with when they are tried again, and why.
     aside: BTreeMap<UnitName, (Duration, String)>,
     /// A user's word to even machines out, for the next step.
@@ -166,17 +174,6 @@ pub struct Released {
     pub request: Option<String>,
 }
 
-/// A transaction with all that it needs.
-#[derive(Debug, Clone)]
-pub struct Ready {
-    /// What goes to the store.
-    pub txn: Txn,
-    /// What it was made of.
-    pub of: Transaction,
-    /// The event that goes with it, if it tells anything.
-    pub event: Option<EventRecord>,
-}
-
 impl Memory {
     /// Starts a term, in the middle of a mass-loss hold perhaps, with what was told before it.
     #[must_use]
@@ -189,14 +186,16 @@ impl Memory {
     ) -> Self {
         Self {
             fence,
+            unseen: Vec::new(),
             term: term.to_owned(),
             sequence: 0,
             tokens: Tokens::above(elected_with),
             inherited: hold,
             warm: Warm::default(),
-            todo: BTreeMap::new(),
+            todo: Decisions::default(),
             retry_at: None,
             backlog: Backlog::default(),
+            ahead: Ahead::default(),
             news,
             untold: Vec::new(),
             machines_changed: false,
@@ -204,12 +203,29 @@ impl Memory {
             rollouts: Rollouts::default(),
             settling: Settling::default(),
             texts: Texts::default(),
-            alone: BTreeSet::new(),
+            alone: NameSet::default(),
             rebalance: None,
             rebalanced: None,
             released: None,
             aside: BTreeMap::new(),
         }
+    }
+
+    /// Has everything looked at once: what was begun before this term is gone on with.
+    #[must_use]
+    pub fn with_unseen(self, units: NameSet) -> Self {
+        Self { unseen: units.into_iter().collect(), ..self }
+    }
+
+    /// Adds to what changed the next of what was never looked at; tells whether there is more. What the core has to
+    /// decide does not wait for it.
+    pub fn look_on(&mut self, changes: &mut Changes) -> bool {
+        let rest = self.unseen.len().saturating_sub(LOOKED_MAX);
+        for unit in self.unseen.drain(rest..) {
+            changes.reported.remove(&unit);
+            changes.units.insert(unit);
+        }
+        !self.unseen.is_empty()
     }
 
     /// Notes that a transaction was acknowledged.
@@ -250,7 +266,7 @@ impl Memory {
     /// Takes up what was put aside long enough ago, and leaves the rest for later.
     fn take_up(&mut self, state: &ClusterState, model: &mut Model, now: Duration) {
         let due = self.aside.iter().filter(|(_, (until, _))| *until <= now);
-        let units: BTreeSet<UnitName> = due.map(|(unit, _)| unit.clone()).collect();
+        let units: NameSet = due.map(|(unit, _)| unit.clone()).collect();
         self.todo.retain(|unit, _| !self.aside.contains_key(unit) || units.contains(unit));
         self.todo.extend(units.iter().map(|unit| (unit.clone(), Decided::default())));
         // What the core took as done meanwhile is not.
@@ -270,65 +286,6 @@ impl Memory {
     /// Gives up the rest of the reserved tokens: a transaction of unknown outcome may have them.
     pub fn skip_tokens(&mut self, cluster: &Cluster) {
         self.tokens.skip(cluster);
-    }
-
-    /// Dresses a transaction: fence, the cluster's mod revision, event, deletion of old events.
-    fn ready(
-        &mut self,
-        state: &ClusterState,
-        cluster_at: Revision,
-        of: Transaction,
-        now: Now,
-        old: &[String],
-    ) -> Ready {
-        let keys = state.keys();
-        let mut when = vec![self.fence.clone(), Compare::ModRevision(keys.spell(&Key::Cluster), cluster_at)];
-        when.extend(of.when.iter().cloned());
-        let mut then = of.then.clone();
-        let changes = together(state, &of.changes);
-        let event = (!changes.is_empty()).then(|| EventRecord {
-            v: VERSION,
-            at: now.wall,
-            by: "engine".to_owned(),
-            request: None,
-            changes,
-        });
-        if let Some(record) = &event {
-            self.sequence += 1;
-            let key = Key::Event { writer: self.term.clone(), sequence: self.sequence };
-            then.push(Operation::Put { key: keys.spell(&key), value: record.encode(), lease: None });
-        }
-        then.extend(old.iter().map(|key| Operation::Delete(KeyRange::key(key.clone()))));
-        let or_else = when.iter().map(|compare| Operation::Get(KeyRange::key(compared(compare)))).collect();
-        Ready { txn: Txn { when, then, or_else }, of, event }
-    }
-}
-
-/// Says of several units in one what is the same of all: those of one machine stand together, and most have one
-/// cause.
-fn together(state: &ClusterState, changes: &[EventChange]) -> Vec<EventChange> {
-    let mut all: Vec<EventChange> = Vec::new();
-    for change in changes {
-        let before = all.last().filter(|last| last.machine == change.machine).map(|last| last.host.clone());
-        let host = || before.unwrap_or_else(|| change.machine.map(|id| cause::host(state, id)));
-        let change = EventChange { host: change.host.clone().or_else(host), ..change.clone() };
-        let apart = match all.last_mut() {
-            Some(last) => last.join(change),
-            None => Some(change),
-        };
-        all.extend(apart);
-    }
-    all
-}
-
-/// Returns the key that a condition is about.
-pub(crate) fn compared(compare: &Compare) -> &str {
-    match compare {
-        Compare::ModRevision(key, _)
-        | Compare::CreateRevision(key, _)
-        | Compare::Absent(key)
-        | Compare::Present(key)
-        | Compare::Unwritten(KeyRange { start: key, .. }, _) => key,
     }
 }
 
@@ -393,7 +350,7 @@ pub fn step(
         transactions.push(Transaction { changes, ..Transaction::default() });
     }
     memory.take_up(state, model, now.mono);
-    let mut limited = false;
+    let (mut limited, mut held_back, mut turn) = (false, false, Vec::new());
     if !memory.backlog.is_full() {
         let decisions = model.decide(DECISIONS_MAX);
         limited = decisions.len() >= DECISIONS_MAX;
@@ -404,7 +361,17 @@ pub fn step(
     }
     // Written by machine, once all of a large order is decided.
     if !limited || memory.backlog.is_full() {
-        memory.todo.extend(memory.backlog.take(model));
+        memory.ahead.settle(state, now.mono);
+        turn = memory.backlog.take(model, &mut memory.ahead, now.mono);
+        held_back = memory.ahead.room() == 0;
+        // The last word about a unit counts.
+        turn.retain(|(unit, decided)| match memory.todo.get_mut(unit) {
+            Some(todo) => {
+                todo.clone_from(decided);
+                false
+            }
+            None => true,
+        });
     }
     if let Some(asked) = memory.rebalance.take() {
         memory.rebalanced = Some(asked.clone());
@@ -419,9 +386,10 @@ pub fn step(
     }
 
     let before = memory.tokens.clone();
-    let (plans, unplanned) = plan_all(state, model, memory, &cluster, brake.holds(), now);
+    let (plans, unplanned) = plan_all(state, model, memory, turn, &cluster, brake.holds(), now);
     // The same decisions again would be dropped again: those wait for their retry.
-    out.more = (limited && !plans.is_empty()) || !memory.backlog.is_empty();
+    out.more = (limited && !plans.is_empty()) || (!memory.backlog.is_empty() && !held_back);
+    let ahead = memory.ahead.wake_at().filter(|_| !memory.backlog.is_empty());
     let takes_tokens = memory.tokens != before || !unplanned.is_empty();
     if takes_tokens && before.left(&cluster) < LOW {
         // The next block first, by itself; the units stay to do, with their decisions.
@@ -436,9 +404,8 @@ pub fn step(
         });
         out.more = true;
     } else {
-        let decided: BTreeMap<UnitName, Decided> =
-            plans.iter().map(|(plan, decided)| (plan.unit.clone(), decided.clone())).collect();
-        let plans = plans.into_iter().map(|(plan, _)| plan).collect();
+        let name = |(plan, decided): (Plan, Decided)| ((plan.unit.clone(), decided), plan);
+        let (decided, plans): (Decisions, Vec<Plan>) = plans.into_iter().map(name).unzip();
         let batch = pack(state, plans, &memory.alone, &memory.warm, now.mono);
         out.more |= !unplanned.is_empty() || (!batch.waiting.is_empty() && batch.cool_at.is_none());
         memory.todo = unplanned;
@@ -450,7 +417,7 @@ pub fn step(
     let ends = brake.ends_at();
     let aside = memory.aside.values().map(|(until, _)| *until).filter(|until| *until > now.mono).min();
     let (rollouts, settling) = (memory.rollouts.wake_at(), memory.settling.wake_at());
-    let times = [out.wake_at, ends, memory.retry_at, aside, memory.news.due(), rollouts, settling];
+    let times = [out.wake_at, ends, memory.retry_at, aside, memory.news.due(), rollouts, settling, ahead];
     out.wake_at = times.into_iter().flatten().min();
     memory.texts.collect(state, &mut transactions);
     let mut old = old_events(state, now.wall, transactions.len() * EVENTS_COLLECTED);
@@ -480,25 +447,29 @@ fn standstill(state: &ClusterState) -> Result<(Cluster, Revision), String> {
     }
 }
 
-/// Plans every unit that there is something to do about. Returns the plans, with the decisions they
+/// Plans every unit that there is something to do about, and those of a large order whose turn it is. Returns the plans, with the decisions they
 /// come from, and the units for which the tokens ran out.
 #[allow(clippy::type_complexity, reason = "both halves are taken apart at once by the one caller")]
 fn plan_all(
     state: &ClusterState,
     model: &mut Model,
     memory: &mut Memory,
+    turn: Vec<(UnitName, Decided)>,
     cluster: &Cluster,
     held: bool,
     now: Now,
-) -> (Vec<(Plan, Decided)>, BTreeMap<UnitName, Decided>) {
+) -> (Vec<(Plan, Decided)>, Decisions) {
     let todo = mem::take(&mut memory.todo);
     let turns = model.turns();
     let asked = memory.rebalanced.as_ref();
-    let mut planning =
-        Planning { state, cluster, tokens: &mut memory.tokens, held, now: now.wall, turns, asked };
-    let (mut plans, mut unplanned) = (Vec::new(), BTreeMap::new());
-    let mut dropped = BTreeSet::new();
-    for (unit, decided) in todo {
+    let (tokens, open) = (&mut memory.tokens, Cell::default());
+    let mut planning = Planning { state, cluster, tokens, held, now: now.wall, turns, asked, open };
+    let (mut plans, mut unplanned) = (Vec::new(), Decisions::default());
+    let mut dropped = NameSet::default();
+    for (unit, decided) in todo.into_iter().chain(turn) {
+        if decided.is_empty() && state.has_nothing_to_write(&unit) {
+            continue;
+        }
         let (of_unit, complete) = planning.unit(&unit, &decided);
         let is_nothing = of_unit.iter().all(Plan::is_empty);
         if !complete {

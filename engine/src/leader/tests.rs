@@ -9,7 +9,7 @@ use flotilla_registry::{
     keys::{Bucket, Key, Keys},
     records::{
         Capacity, Cluster, EventRecord, MachineRecord, ManifestBucket, RangeRecord, Record as _, ReportHead,
-        Rollout, Target, UnitRecord,
+        Rollout, Target, UnitRecord, Without,
     },
     store::{Compare, KeyValue, LeaseId, Operation, Revision, TXN_BYTES_MAX, TXN_OPERATIONS_MAX, WatchEvent},
 };
@@ -23,7 +23,7 @@ use super::{
 use crate::{
     brake::{Brake, BrakeChange, Noticed, Picture},
     model::Model,
-    state::{Changes, ClusterState},
+    state::{Changes, ClusterState, Machine},
 };
 
 const TEXT: &str = "[Service]\nExecStart=/bin/true\n";
@@ -61,6 +61,17 @@ impl World {
         world
     }
 
+    /// Machines that have joined, and an order of so many instances for them.
+    fn with_order(machines: usize, units: u64) -> Self {
+        let mut world = Self::new(100_000);
+        (1..=machines).for_each(|n| world.machine(n));
+        let joined = world.step();
+        world.write(&joined);
+        world.unit("web@.service");
+        world.range("web@.service", units);
+        world
+    }
+
     fn apply(&mut self, puts: Vec<(Key, Vec<u8>)>) {
         let puts = puts.into_iter().map(|(key, value)| (self.state.keys().spell(&key), Some(value)));
         self.revise(puts.collect());
@@ -86,7 +97,7 @@ impl World {
         self.model.sync(&self.state, &changes);
         let picture = Picture { state: &self.state, model: &self.model };
         picture.tell(&mut self.brake, &changes.machines, Noticed::Now, self.now);
-        self.fresh.extend(changes);
+        self.fresh.add(&changes);
     }
 
     /// Does what a step wants written.
@@ -127,6 +138,18 @@ impl World {
         self.apply(vec![(Key::Machine(id(n)), record.encode()), (Key::ReportHead(id(n)), head.encode())]);
     }
 
+    /// Machines take up what was written to them; returns how many.
+    fn take_up(&mut self) -> usize {
+        let behind = |(id, machine): (&MachineId, &Machine)| {
+            let head = ReportHead { v: 1, incarnation: "nonce".to_owned(), seen: machine.ordered()? };
+            (machine.seen() < machine.ordered()).then(|| (Key::ReportHead(*id), head.encode()))
+        };
+        let heads: Vec<_> = self.state.machines().iter().filter_map(behind).collect();
+        let count = heads.len();
+        self.apply(heads);
+        count
+    }
+
     /// A unit with a text of its own.
     fn with_text(&mut self, name: &str, text: &str, deleting: bool) {
         let hash = ContentHash::of(text.as_bytes());
@@ -135,6 +158,22 @@ impl World {
         let key = Key::Unit(name.parse().expect("valid"));
         let kept = self.state.units().values().last().and_then(|kept| kept.record()).expect("readable");
         let record = UnitRecord { deleting, ..(**kept).clone() };
+        self.apply(vec![(key, record.encode())]);
+    }
+
+    /// Instances 1 to `to` of a template.
+    fn range(&mut self, template: &str, to: u64) {
+        let record = RangeRecord {
+            v: 1,
+            target: Target::Launched,
+            generation: 1,
+            run: 1,
+            by: "test".to_owned(),
+            at: Timestamp::UNIX_EPOCH,
+            deleting: false,
+            without: Without::default(),
+        };
+        let key = Key::Range { template: template.parse().expect("valid"), from: 1, to };
         self.apply(vec![(key, record.encode())]);
     }
 
@@ -228,22 +267,7 @@ fn every_transaction_is_fenced_within_the_limits_and_compares_what_it_overwrites
 #[test]
 fn a_large_order_writes_each_bucket_once_and_says_once_why() {
     let (machines, units) = (210, 21_000);
-    let mut world = World::new(100_000);
-    (1..=machines).for_each(|n| world.machine(n));
-    let joined = world.step();
-    world.write(&joined);
-    world.unit("web@.service");
-    let range = RangeRecord {
-        v: 1,
-        target: Target::Launched,
-        generation: 1,
-        run: 1,
-        by: "test".to_owned(),
-        at: Timestamp::UNIX_EPOCH,
-        deleting: false,
-    };
-    let key = Key::Range { template: "web@.service".parse().expect("valid"), from: 1, to: units };
-    world.apply(vec![(key, range.encode())]);
+    let mut world = World::with_order(machines, units);
     let (mut written, mut told, mut bytes) = (BTreeMap::new(), 0, 0);
     for _ in 0..10 {
         let found = world.step();
@@ -273,6 +297,48 @@ fn a_large_order_writes_each_bucket_once_and_says_once_why() {
     assert_eq!(told, 21_000, "each has its event");
     assert!(bytes < 40 * 21_000, "{bytes} bytes of events");
     assert!(world.step().transactions.is_empty());
+}
+
+#[test]
+fn a_large_order_waits_for_the_machines_that_were_written_to_but_not_for_ever() {
+    let (machines, units) = (1_100, 22_000);
+    let mut world = World::with_order(machines, units);
+    let filled = |world: &World| {
+        world.state.machines().values().filter(|machine| machine.entries().next().is_some()).count()
+    };
+    let first = world.step();
+    let at = world.now;
+    world.write(&first);
+    assert_eq!(filled(&world), 454);
+    let second = world.step();
+    assert!(buckets(&second).is_empty() && !second.more, "none has taken up what was written");
+    assert_eq!(second.wake_at, Some(at + Duration::from_secs(10)));
+    // What is no large order goes at once all the same.
+    world.unit("a.service");
+    let found = world.step();
+    assert_eq!(buckets(&found).len(), 1);
+    world.write(&found);
+    assert!(world.take_up() >= 454);
+    let found = world.step();
+    world.write(&found);
+    assert!((908..=909).contains(&filled(&world)), "{} with the one of a.service", filled(&world));
+    // Nobody answers any more.
+    world.now += Duration::from_secs(10);
+    let found = world.step();
+    world.write(&found);
+    assert_eq!(filled(&world), machines);
+}
+
+#[test]
+fn a_new_leader_goes_on_deciding_an_order_of_more_than_a_step() {
+    let mut world = World::new(200_000);
+    (1..=3).for_each(|n| world.machine(n));
+    for template in ["web@.service", "db@.service"] {
+        world.unit(template);
+        world.range(template, 60_000);
+    }
+    assert!(world.step().more, "the rest is not decided yet");
+    assert!(!buckets(&world.step()).is_empty(), "all is");
 }
 
 #[test]

@@ -52,7 +52,7 @@ impl StateReader {
         let hot = self.shared.read();
         let state = &hot.state;
         let (mut rows, mut placements, mut of) = (Vec::new(), 0, Rows::of(state));
-        let next = walk(state, names, after, |name| {
+        let next = walk(state, names, after, |name, _| {
             if !lets_through(name) {
                 return true;
             }
@@ -68,20 +68,20 @@ impl StateReader {
     }
 }
 
-/// Looks at names in their order until there are no more, or until one is not taken any more. Returns the last
-/// that was, if there are more.
-fn walk<'a>(
+/// Looks at names, and what speaks for each, in their order until there are no more, or until one is not taken any
+/// more. Returns the last that was, if there are more.
+pub(super) fn walk<'a>(
     state: &'a ClusterState,
     names: &Names,
     after: Option<&UnitName>,
-    mut take: impl FnMut(&'a UnitName) -> bool,
+    mut take: impl FnMut(&'a UnitName, &'a Kept<UnitRecord>) -> bool,
 ) -> Option<UnitName> {
     let mut last: Option<&UnitName> = after;
     let mut looked = 0;
     for (from, to) in names.after(after.map(UnitName::as_str)) {
         let bounds = (from, Bound::Excluded(to));
-        for name in state.units().range::<str, _>(bounds).map(|(name, _)| name) {
-            if looked == NAMES_LOOKED_AT_MAX || !take(name) {
+        for (name, kept) in state.units().range::<str, _>(bounds) {
+            if looked == NAMES_LOOKED_AT_MAX || !take(name, kept) {
                 return last.cloned();
             }
             (last, looked) = (Some(name), looked + 1);

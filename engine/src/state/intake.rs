@@ -1,18 +1,19 @@
 //! Takes single keys of a revision into the cluster state, and notes what they change.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::sync::Arc;
 
 use flotilla_registry::{
     keys::{Bucket, Key},
     records::{
         MachineRecord, MachineSettings, ManifestBucket, ManifestEntry, ReportBucket, ReportHead, UnitRecord,
+        UnitReport,
     },
     store::KeyValue,
 };
 use flotilla_units::{ContentHash, MachineId, UnitName};
 
 use super::{
-    Changes, ClusterState, Content, Event, Machine,
+    Changes, ClusterState, Content, Event, Machine, NameSet,
     kept::{Kept, is_unreadable, readable},
     ranges::RangeKey,
 };
@@ -34,9 +35,15 @@ impl ClusterState {
             Some(Key::Unit(name)) => self.set_unit(&name, Some(Kept::read(kv)), changes),
             Some(Key::Machine(id)) => self.set_record(id, Some(Kept::read(kv)), changes),
             Some(Key::MachineSettings(id)) => self.set_settings(id, Some(Kept::read(kv)), changes),
-            Some(Key::Manifest(id, bucket)) => self.set_manifest(id, bucket, Some(Kept::read(kv)), changes),
+            Some(Key::Manifest(id, bucket)) => {
+                let kept = Kept::read_as(kv, |record| self.share_names_of_entries(id, bucket, record));
+                self.set_manifest(id, bucket, Some(kept), changes);
+            }
             Some(Key::ReportHead(id)) => self.set_head(id, Some(Kept::read(kv)), changes),
-            Some(Key::Report(id, bucket)) => self.set_report(id, bucket, Some(Kept::read(kv)), changes),
+            Some(Key::Report(id, bucket)) => {
+                let kept = Kept::read_as(kv, |record| self.share_names_of_reports(id, bucket, record));
+                self.set_report(id, bucket, Some(kept), changes);
+            }
             Some(Key::Event { .. }) => {
                 let record = Kept::read(kv);
                 self.forget_event(&kv.key);
@@ -115,19 +122,25 @@ impl ClusterState {
                     self.content_users.remove(&hash);
                 }
             }
+            if name.is_instance() {
+                match is {
+                    Some(_) => drop(self.texted.insert(name.clone())),
+                    None => drop(self.texted.remove(name)),
+                }
+            }
             if let Some(hash) = is {
                 self.content_users.entry(hash).or_default().insert(name.clone());
             }
         }
         match kept {
-            Some(kept) => self.units.insert(name.clone(), kept),
+            Some(kept) => self.units.insert(name, kept),
             None => {
                 // Its template's record may have waited for it.
                 changes.units.extend(name.template());
                 self.orphan(name);
-                self.units.remove(name)
+                self.units.remove(name);
             }
-        };
+        }
         if name.is_template() {
             changes.units.extend(self.instances(name).cloned());
         }
@@ -190,26 +203,50 @@ impl ClusterState {
         let slot = &mut machine.report[bucket.number() as usize];
         let old = std::mem::replace(slot, kept);
         self.tally.replace(old.as_ref(), slot.as_ref());
-        let units = |kept| readable(kept).map_or(&[][..], |bucket: &Arc<ReportBucket>| &bucket.units);
-        for unit in different(units(old.as_ref()), units(slot.as_ref()), |report| &report.unit) {
-            if self.is_decided_by_reports(&unit) {
-                changes.units.insert(unit);
-            } else {
-                changes.reported.insert(unit);
-            }
-        }
+        let (old, new) = (readable(old.as_ref()).cloned(), readable(slot.as_ref()).cloned());
+        let units = |bucket| -> &[UnitReport] { of_bucket(bucket, |it: &ReportBucket| &it.units) };
+        let (old, new) = (units(&old), units(&new));
+        let mut look = |report: &UnitReport| {
+            let decided = self.is_decided_by_reports(&report.unit);
+            note(if decided { &mut changes.units } else { &mut changes.reported }, &report.unit);
+        };
+        each_only(old, new, &mut look);
+        each_only(new, old, &mut look);
         self.drop_if_nothing(id);
     }
 
     /// Tells whether something may have to be decided about a unit because its machine reports something of it: it
     /// leaves, moves, or is being taken over, or where it is to be is not known for sure.
     fn is_decided_by_reports(&self, unit: &UnitName) -> bool {
-        let homes = self.entries.get(unit);
-        let [id] = homes.into_iter().flatten().copied().collect::<Vec<_>>()[..] else { return true };
+        let Some(id) = self.units.only_home(unit) else { return true };
         let Some(machine) = self.machines.get(&id) else { return true };
         let mut entries = machine.entries_of(unit);
         let stays = |entry: &ManifestEntry| entry.stays() && !entry.adopt;
         !entries.next().is_some_and(stays) || entries.next().is_some()
+    }
+
+    /// Lets the entries of a bucket have their names together with everything else that has them.
+    fn share_names_of_entries(&self, id: MachineId, bucket: Bucket, record: &mut ManifestBucket) {
+        let old = self.machines.get(&id).and_then(|machine| readable(machine.manifest_bucket(bucket)));
+        let old = old.map_or(&[][..], |old| &old.entries);
+        for entry in &mut record.entries {
+            let before = old.iter().map(|old| &old.unit).find(|old| **old == entry.unit);
+            if let Some(known) = before.or_else(|| self.units.known(&entry.unit)) {
+                entry.unit = known.clone();
+            }
+        }
+    }
+
+    /// As the entries: of what is reported as good as all stands in the same bucket of the manifest.
+    fn share_names_of_reports(&self, id: MachineId, bucket: Bucket, record: &mut ReportBucket) {
+        let manifest = self.machines.get(&id).and_then(|machine| readable(machine.manifest_bucket(bucket)));
+        let manifest = manifest.map_or(&[][..], |manifest| &manifest.entries);
+        for report in &mut record.units {
+            let ordered = manifest.iter().map(|entry| &entry.unit).find(|unit| **unit == report.unit);
+            if let Some(known) = ordered.or_else(|| self.units.known(&report.unit)) {
+                report.unit = known.clone();
+            }
+        }
     }
 
     fn set_manifest(
@@ -224,23 +261,21 @@ impl ClusterState {
         let old = std::mem::replace(slot, kept);
         let was_hidden = is_unreadable(old.as_ref());
         let is_hidden = is_unreadable(slot.as_ref());
-        let entries = |kept: Option<&Kept<ManifestBucket>>| readable(kept).cloned();
-        let (old, new) = (entries(old.as_ref()), entries(slot.as_ref()));
-        let (old, new) = (of_bucket(old.as_ref()), of_bucket(new.as_ref()));
-        for entry in old {
-            if let Some(machines) = self.entries.get_mut(&entry.unit) {
-                machines.remove(&id);
-                if machines.is_empty() {
-                    self.entries.remove(&entry.unit);
-                }
-            }
-        }
-        old.iter().for_each(|entry| self.count_version(entry, false));
-        new.iter().for_each(|entry| self.count_version(entry, true));
-        for entry in new {
-            self.entries.entry(entry.unit.clone()).or_default().insert(id);
-        }
-        changes.units.extend(different(old, new, |entry| &entry.unit));
+        let (old, new) = (readable(old.as_ref()).cloned(), readable(slot.as_ref()).cloned());
+        let entries = |bucket| -> &[ManifestEntry] { of_bucket(bucket, |it: &ManifestBucket| &it.entries) };
+        let (old, new) = (entries(&old), entries(&new));
+        // What stays the same is not counted anew.
+        each_only(old, new, |entry| {
+            self.units.clear(&entry.unit, id);
+            self.count_version(entry, false);
+            note(&mut changes.units, &entry.unit);
+        });
+        each_only(new, old, |entry| {
+            self.count_version(entry, true);
+            note(&mut changes.units, &entry.unit);
+        });
+        // Of a unit with several entries here one may have gone and another stayed.
+        new.iter().for_each(|entry| self.units.place(&entry.unit, id));
         if was_hidden || is_hidden {
             let hidden = self.hidden.entry(bucket).or_default();
             if is_hidden {
@@ -263,27 +298,42 @@ impl ClusterState {
         if !entry.stays() {
             return;
         }
-        let family = Self::family(&entry.unit);
-        let of_family = self.versions.entry(family.clone()).or_default();
+        let unit = &entry.unit;
+        let known = unit.on_template(|template| self.versions.contains_key(template));
+        let of_family = match known {
+            Some(true) => unit.on_template(|template| self.versions.get_mut(template)).flatten(),
+            _ => Some(self.versions.entry(Self::family(unit)).or_default()),
+        };
+        let Some(of_family) = of_family else { return };
         let count = of_family.entry(entry.hash).or_default();
         *count = if came { *count + 1 } else { count.saturating_sub(1) };
         if *count == 0 {
             of_family.remove(&entry.hash);
-        }
-        if of_family.is_empty() {
-            self.versions.remove(&family);
+            if of_family.is_empty() {
+                self.versions.remove(&Self::family(unit));
+            }
         }
     }
 }
 
-fn of_bucket(bucket: Option<&Arc<ManifestBucket>>) -> &[ManifestEntry] {
-    bucket.map_or(&[], |bucket| &bucket.entries)
+/// Returns what a bucket has; nothing, if it is not there or cannot be read.
+fn of_bucket<B, T>(bucket: &Option<Arc<B>>, all: impl Fn(&B) -> &Vec<T>) -> &[T] {
+    bucket.as_ref().map_or(&[], |bucket| all(bucket))
 }
 
-/// Returns the units of which two sorted buckets say different things.
-fn different<T: PartialEq>(old: &[T], new: &[T], unit: impl Fn(&T) -> &UnitName) -> BTreeSet<UnitName> {
-    let only = |a: &[T], b: &[T]| -> Vec<UnitName> {
-        a.iter().filter(|item| !b.contains(item)).map(|item| unit(item).clone()).collect()
-    };
-    only(old, new).into_iter().chain(only(new, old)).collect()
+/// Notes a unit; its name is copied only if it is news.
+fn note(units: &mut NameSet, unit: &UnitName) {
+    if !units.contains(unit) {
+        units.insert(unit.clone());
+    }
+}
+
+/// Looks at what only the first of two buckets says. Both are in order, so that as a rule the same stands at the same
+/// place.
+fn each_only<T: PartialEq>(one: &[T], other: &[T], mut look: impl FnMut(&T)) {
+    for (at, item) in one.iter().enumerate() {
+        if other.get(at) != Some(item) && !other.contains(item) {
+            look(item);
+        }
+    }
 }

@@ -11,8 +11,13 @@ use flotilla_registry::{
 ///
 /// One that cannot be read is kept as what it is, there but unreadable: it is shown, never acted
 /// on, never overwritten, and never taken for absent.
-#[derive(Debug, Clone)]
-pub struct Kept<T> {
+///
+/// A copy costs nothing: what a range says is kept once, and every instance of it has a copy.
+#[derive(Debug)]
+pub struct Kept<T>(Arc<Inner<T>>);
+
+#[derive(Debug)]
+struct Inner<T> {
     create_revision: Revision,
     mod_revision: Revision,
     record: Result<Arc<T>, Arc<RecordError>>,
@@ -23,54 +28,70 @@ impl<T: Record> Kept<T> {
     /// Reads a record from its key, keeping the error if there is one.
     #[must_use]
     pub fn read(kv: &KeyValue) -> Self {
-        Self {
-            create_revision: kv.create_revision,
-            mod_revision: kv.mod_revision,
-            record: T::from_kv(kv).map(Arc::new).map_err(Arc::new),
+        Self::read_as(kv, |_| {})
+    }
+
+    /// The same; whatever can be read is made ready to be kept.
+    pub(super) fn read_as(kv: &KeyValue, ready: impl FnOnce(&mut T)) -> Self {
+        let (create_revision, mod_revision) = (kv.create_revision, kv.mod_revision);
+        let record = T::from_kv(kv).map(|mut record| {
+            ready(&mut record);
+            Arc::new(record)
+        });
+        Self(Arc::new(Inner {
+            create_revision,
+            mod_revision,
+            record: record.map_err(Arc::new),
             derived: false,
-        }
+        }))
+    }
+}
+
+impl<T> Clone for Kept<T> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
     }
 }
 
 impl<T> Kept<T> {
     /// Makes what stands for a record that has no key of its own, from that of another.
-    pub(super) const fn derived(
+    pub(super) fn derived(
         create_revision: Revision,
         mod_revision: Revision,
         record: Result<Arc<T>, Arc<RecordError>>,
     ) -> Self {
-        Self { create_revision, mod_revision, record, derived: true }
+        Self(Arc::new(Inner { create_revision, mod_revision, record, derived: true }))
     }
 
     /// Tells whether it has no key of its own: its revisions are then another key's, which must not be
     /// compared under its name.
     #[must_use]
-    pub const fn is_derived(&self) -> bool {
-        self.derived
+    pub fn is_derived(&self) -> bool {
+        self.0.derived
     }
 
     /// Returns the record, unless it is unreadable.
     #[must_use]
     pub fn record(&self) -> Option<&Arc<T>> {
-        self.record.as_ref().ok()
+        self.0.record.as_ref().ok()
     }
 
     /// Returns why it is unreadable, if it is.
     #[must_use]
     pub fn unreadable(&self) -> Option<&Arc<RecordError>> {
-        self.record.as_ref().err()
+        self.0.record.as_ref().err()
     }
 
     /// Returns when its key was created.
     #[must_use]
-    pub const fn create_revision(&self) -> Revision {
-        self.create_revision
+    pub fn create_revision(&self) -> Revision {
+        self.0.create_revision
     }
 
     /// Returns when its key was last written.
     #[must_use]
-    pub const fn mod_revision(&self) -> Revision {
-        self.mod_revision
+    pub fn mod_revision(&self) -> Revision {
+        self.0.mod_revision
     }
 }
 

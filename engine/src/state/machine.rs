@@ -213,6 +213,12 @@ impl Machine {
         readable(self.head.as_ref()).map(|head| head.seen)
     }
 
+    /// Returns when its manifest was written last.
+    #[must_use]
+    pub fn ordered(&self) -> Option<Revision> {
+        self.manifest.iter().flatten().map(Kept::mod_revision).max()
+    }
+
     /// Tells whether the store has nothing under this machine's id.
     pub(super) fn is_nothing(&self) -> bool {
         self.record.is_none()

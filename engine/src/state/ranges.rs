@@ -9,6 +9,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     mem,
+    ops::RangeInclusive,
     sync::Arc,
 };
 
@@ -155,10 +156,12 @@ impl ClusterState {
         for (template, before) in mem::take(&mut self.ranges.unsettled) {
             let before = spans(&before);
             let after = self.ranges.stored.get(&template).map(spans).unwrap_or_default();
-            for (numbers, span) in differences(&before, &after) {
-                let kept = span.map(|span| span.kept(&template));
-                for name in numbers.filter_map(|number| template.with_number(number).ok()) {
-                    self.speak_for(&name, kept.as_ref(), changes);
+            for difference in differences(&before, &after) {
+                let kept = difference.new.map(|span| span.kept(&template));
+                for (number, is_said) in difference.instances() {
+                    if let Ok(name) = template.with_number(number) {
+                        self.speak_for(&name, kept.as_ref().filter(|_| is_said), changes);
+                    }
                 }
             }
             // Its record may have waited for its ranges.
@@ -177,15 +180,22 @@ impl ClusterState {
         if self.units.get(name).is_some_and(|kept| !kept.is_derived()) {
             return;
         }
+        // A listing has told of its entry before.
+        let name = &self.units.known(name).unwrap_or(name).clone();
         changes.units.insert(name.clone());
         match kept {
-            None => drop(self.units.remove(name)),
-            Some(kept) => drop(self.units.insert(name.clone(), kept.clone())),
+            None => self.units.remove(name),
+            Some(kept) => self.units.insert(name, kept.clone()),
         }
     }
 }
 
 impl Span {
+    /// Tells whether it says anything of an instance within its bounds.
+    fn speaks_for(&self, number: u64) -> bool {
+        self.said.as_ref().map_or(true, |said| !said.without.has(number))
+    }
+
     /// Makes what stands for the records of its instances: one for all of them, however many those are.
     fn kept(&self, template: &UnitName) -> Kept<UnitRecord> {
         let record = self.said.as_ref().map(|said| Arc::new(inherit(template, said))).map_err(Arc::clone);
@@ -196,7 +206,7 @@ impl Span {
 /// Returns the record that an instance would have if what its range says were said of it alone, but for the
 /// name that systemd knows it by, which is its own.
 fn inherit(template: &UnitName, said: &RangeRecord) -> UnitRecord {
-    let RangeRecord { v, target, generation, run, by, at, deleting } = said.clone();
+    let RangeRecord { v, target, generation, run, by, at, deleting, without: _ } = said.clone();
     let (runtime, rollout) = (template.clone(), Rollout::default());
     UnitRecord {
         v,
@@ -241,30 +251,54 @@ fn spans(stored: &Stored) -> Vec<Span> {
     spans
 }
 
+/// Returns what speaks for an instance.
 fn span_at(spans: &[Span], number: u64) -> Option<&Span> {
+    span_around(spans, number).filter(|span| span.speaks_for(number))
+}
+
+/// Returns the one whose bounds an instance is in.
+fn span_around(spans: &[Span], number: u64) -> Option<&Span> {
     let at = spans.partition_point(|span| span.to < number);
     spans.get(at).filter(|span| span.from <= number)
 }
 
-/// Returns the instances of which something else is said than before, with what is said now.
-fn differences<'a>(
-    before: &'a [Span],
-    after: &'a [Span],
-) -> Vec<(impl Iterator<Item = u64> + use<>, Option<&'a Span>)> {
+/// Instances of which something else may be said than before.
+struct Difference<'a> {
+    numbers: RangeInclusive<u64>,
+    old: Option<&'a Span>,
+    new: Option<&'a Span>,
+    /// The same is said of them; only who has left the range is another.
+    same_word: bool,
+}
+
+impl Difference<'_> {
+    /// Returns those of which something else is said, and whether anything is said of each now.
+    fn instances(&self) -> impl Iterator<Item = (u64, bool)> {
+        self.numbers.clone().filter_map(|number| {
+            let speaks = |span: Option<&Span>| span.is_some_and(|span| span.speaks_for(number));
+            let (was_said, is_said) = (speaks(self.old), speaks(self.new));
+            let is_same = if self.same_word { was_said == is_said } else { !was_said && !is_said };
+            (!is_same).then_some((number, is_said))
+        })
+    }
+}
+
+/// Returns the instances of which something else is said than before.
+fn differences<'a>(before: &'a [Span], after: &'a [Span]) -> Vec<Difference<'a>> {
     let ends = |span: &Span| [Some(span.from), span.to.checked_add(1)];
     let starts: BTreeSet<u64> = before.iter().chain(after).flat_map(ends).flatten().collect();
     let last = before.iter().chain(after).map(|span| span.to).max().unwrap_or(0);
     let nexts = starts.iter().skip(1).map(|next| next - 1).chain([last]);
     let mut all = Vec::new();
     for (from, to) in starts.iter().copied().zip(nexts) {
-        let (old, new) = (span_at(before, from), span_at(after, from));
-        let is_same = match (old.map(|span| &span.said), new.map(|span| &span.said)) {
-            (None, None) => true,
-            (Some(Ok(old)), Some(Ok(new))) => old == new,
-            _ => false,
+        let (old, new) = (span_around(before, from), span_around(after, from));
+        let (is_same, same_word) = match (old.map(|span| &span.said), new.map(|span| &span.said)) {
+            (None, None) => (true, true),
+            (Some(Ok(old)), Some(Ok(new))) => (old == new, old.says_as(new)),
+            _ => (false, false),
         };
         if !is_same {
-            all.push((from..=to, new));
+            all.push(Difference { numbers: from..=to, old, new, same_word });
         }
     }
     all

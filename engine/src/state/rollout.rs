@@ -130,8 +130,13 @@ impl ClusterState {
     /// Returns whose text a unit has: its template's, unless it has one of its own.
     #[must_use]
     pub fn owner(&self, unit: &UnitName) -> UnitName {
-        let own = self.units.get(unit).and_then(Kept::record).is_some_and(|record| record.current.is_some());
-        unit.template().filter(|_| !own).unwrap_or_else(|| unit.clone())
+        let own = self.has_own_text(unit);
+        (!own).then(|| unit.template()).flatten().unwrap_or_else(|| unit.clone())
+    }
+
+    /// Tells whether a unit is an instance with a text of its own.
+    pub(crate) fn has_own_text(&self, unit: &UnitName) -> bool {
+        self.texted.contains(unit)
     }
 
     /// Returns how many entries that stay have each text, of all of a template's instances or of a unit

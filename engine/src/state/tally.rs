@@ -41,6 +41,6 @@ fn reports(bucket: Option<&Kept<ReportBucket>>) -> impl Iterator<Item = &UnitRep
 
 /// What a machine calls a state that systemd does not know is counted, not kept.
 fn place(report: &UnitReport) -> usize {
-    let known = ACTIVE_STATES.iter().position(|state| *state == report.active);
+    let known = ACTIVE_STATES.iter().position(|state| report.active == *state);
     known.unwrap_or(ACTIVE_STATES.len())
 }

@@ -5,10 +5,11 @@
 //! template's text, and how far a rollout has come is told by records and entries. It decides nothing: the
 //! leader collects (`leader/texts`).
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::BTreeSet;
 
 use flotilla_registry::store::Revision;
 use flotilla_units::{ContentHash, UnitName};
+use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::{ClusterState, Content, Kept};
 
@@ -16,13 +17,13 @@ use super::{ClusterState, Content, Kept};
 #[derive(Debug, Default)]
 pub(super) struct Unused {
     /// How many manifest entries have a text.
-    entries: HashMap<ContentHash, usize>,
+    entries: FxHashMap<ContentHash, usize>,
     /// Units whose own record cannot be read: nobody knows which text they have.
-    unreadable: HashSet<UnitName>,
+    unreadable: FxHashSet<UnitName>,
     /// Texts that were written, or that somebody has or had, in the revision that is being taken in.
-    touched: HashSet<ContentHash>,
+    touched: FxHashSet<ContentHash>,
     /// Since when a text that is there is nobody's.
-    since: HashMap<ContentHash, Revision>,
+    since: FxHashMap<ContentHash, Revision>,
     /// The same, longest first.
     by_age: BTreeSet<(Revision, ContentHash)>,
 }

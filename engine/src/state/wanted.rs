@@ -159,12 +159,15 @@ impl ClusterState {
         if let Some(hash) = record.current {
             return Ok(hash);
         }
-        let Some(template) = unit.template() else { return Err(Obstacle::NoContent(unit.clone())) };
-        let kept = self.units.get(&template).ok_or_else(|| Obstacle::TemplateMissing(template.clone()))?;
+        let Some(kept) = unit.on_template(|template| self.units.get(template)) else {
+            return Err(Obstacle::NoContent(unit.clone()));
+        };
+        let template = || unit.template().unwrap_or_else(|| unit.clone());
+        let kept = kept.ok_or_else(|| Obstacle::TemplateMissing(template()))?;
         if let Some(error) = kept.unreadable() {
             return Err(Obstacle::TemplateUnreadable(Arc::clone(error)));
         }
-        readable(Some(kept)).and_then(|record| record.current).ok_or(Obstacle::NoContent(template))
+        readable(Some(kept)).and_then(|record| record.current).ok_or_else(|| Obstacle::NoContent(template()))
     }
 
     fn resolve(

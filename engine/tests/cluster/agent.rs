@@ -251,20 +251,19 @@ impl Agent {
                 self.since.get(&unit).is_some_and(|(of, at)| *of == token && at.elapsed() >= time)
             });
             let fails = died || entry.is_some_and(|entry| starts.bad.contains(&entry.hash));
-            let state = |up: &str, down: &str| if runs { up.to_owned() } else { down.to_owned() };
             buckets.entry(Bucket::of(&unit)).or_default().push(UnitReport {
                 unit,
                 token: Some(token),
                 run: entry.map_or(1, |entry| entry.run),
                 hash: None,
-                load: "loaded".to_owned(),
+                load: "loaded".into(),
                 active: match (starting, fails) {
-                    _ if !runs || starts.end || starts.wait => "inactive".to_owned(),
-                    (true, _) => "activating".to_owned(),
-                    (false, true) => "failed".to_owned(),
-                    (false, false) => "active".to_owned(),
+                    _ if !runs || starts.end || starts.wait => "inactive".into(),
+                    (true, _) => "activating".into(),
+                    (false, true) => "failed".into(),
+                    (false, false) => "active".into(),
                 },
-                sub: state("running", "dead"),
+                sub: if runs { "running".into() } else { "dead".into() },
                 since: None,
                 invocation: None,
                 result: None,

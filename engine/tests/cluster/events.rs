@@ -29,8 +29,8 @@ async fn report(cluster: &Cluster, on: usize, name: &str, failed: bool) {
     let key = Key::Report(id(on), Bucket::of(&unit(name)));
     let mut report = ReportBucket::decode("", &cluster.value(&key).await).unwrap();
     for of in report.units.iter_mut().filter(|of| of.unit == unit(name)) {
-        (if failed { "failed" } else { "active" }).clone_into(&mut of.active);
-        of.result = failed.then(|| "exit-code".to_owned());
+        of.active = (if failed { "failed" } else { "active" }).into();
+        of.result = failed.then(|| "exit-code".into());
         of.exit_status = failed.then_some(7);
     }
     cluster.put(&key, report.encode()).await;

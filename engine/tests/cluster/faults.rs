@@ -6,7 +6,7 @@ use flotilla_engine::SeatLost;
 use flotilla_registry::{
     keys::{Bucket, Key},
     records::{ManifestBucket, Record as _, Target, Token},
-    store::{Revision, faults::Link},
+    store::{CALL_TIMEOUT, Revision, Store as _, faults::Link},
 };
 use tokio::time::{sleep, timeout};
 
@@ -86,7 +86,7 @@ async fn content_that_makes_no_sense_has_its_reason() {
     let mut cluster = Cluster::start(1, 1).await;
     cluster.running(&["a.service"]).await;
     cluster.submit("b.service", "").await;
-    let hash = cluster.checker.state.units()[&unit("a.service")].record().unwrap().current.unwrap();
+    let hash = cluster.checker.state.units().get("a.service").unwrap().record().unwrap().current.unwrap();
     cluster.checker.missing.insert(hash);
     cluster.delete(&Key::Content(hash)).await;
     cluster.submit("c.service", "MachineMetadata=other=1").await;
@@ -242,6 +242,27 @@ async fn lost_replies_are_resolved_by_reading() {
         let running = (1..=3).filter(|n| cluster.machine(*n).runs(&unit(&name))).count();
         assert_eq!(running, 1, "{name}");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_is_decided_from_a_state_older_than_the_leaders_own_last_write() {
+    let mut cluster = Cluster::start(1, 3).await;
+    cluster.running(&["a.service"]).await;
+    cluster.submit("b.service", "").await;
+    let faults = cluster.host(0).faults.clone();
+    faults.late_writes(1, Duration::from_secs(2));
+    cluster.target("b.service", Target::Launched, true).await;
+    cluster.pass(Duration::from_millis(100)).await;
+    faults.stall_watches(true);
+    // Past the time-out of the write and the barrier that follows it, which keeps it from coming late.
+    cluster.pass(CALL_TIMEOUT + Duration::from_millis(300)).await;
+    let (tried, seen) = (faults.transactions(), cluster.reader().revision());
+    let there = cluster.store.status().await.unwrap().revision;
+    assert!(seen < there, "the leader has not seen its barrier: {seen:?} of {there:?}");
+    cluster.pass(Duration::from_secs(60)).await;
+    assert_eq!(faults.transactions(), tried, "it waits for its own write, however long that takes");
+    faults.stall_watches(false);
+    cluster.until("it is placed", |cluster| cluster.runs_on("b.service").is_some()).await;
 }
 
 #[tokio::test(start_paused = true)]

@@ -2,7 +2,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use flotilla_registry::{
     keys::{Key, Keys},
-    records::{Record as _, Rollout, Target, VERSION},
+    records::{Record as _, Rollout, Target, VERSION, Without},
     store::{KeyValue, WatchEvent},
 };
 use jiff::Timestamp;
@@ -28,7 +28,15 @@ fn range(from: u64, to: u64) -> RangeKey {
 
 fn said(run: u64, deleting: bool) -> Vec<u8> {
     let (target, by, at) = (Target::Launched, "test".to_owned(), Timestamp::UNIX_EPOCH);
-    RangeRecord { v: VERSION, target, generation: 1, run, by, at, deleting }.encode()
+    let without = Without::default();
+    RangeRecord { v: VERSION, target, generation: 1, run, by, at, deleting, without }.encode()
+}
+
+/// What a range says from which some have left.
+fn said_without(run: u64, gone: &[u64]) -> Vec<u8> {
+    let mut record = RangeRecord::decode("", &said(run, false)).expect("a range");
+    gone.iter().for_each(|number| record.without.insert(*number));
+    record.encode()
 }
 
 fn own(number: u64, run: u64) -> (Key, Option<Vec<u8>>) {
@@ -122,6 +130,28 @@ fn a_range_makes_units_and_an_own_record_wins_whichever_comes_first() {
 }
 
 #[test]
+fn who_leaves_a_range_is_gone_and_nobody_else_is_touched() {
+    let mut world = World::new();
+    world.revise(vec![(range(1, 1_000).key(), Some(said(1, false)))]);
+    // As a destroyed one goes: noted in its range with its own record, and then without it.
+    let changed = world.revise(vec![(range(1, 1_000).key(), Some(said_without(1, &[7]))), own(7, 1)]);
+    assert_eq!(changed, ["web@.service", "web@7.service"].map(str::to_owned).into());
+    let changed = world.revise(vec![(own(7, 1).0, None)]);
+    assert!(changed.contains("web@7.service"), "{changed:?}");
+    assert!(!world.state.units().contains_key(&name("web@7.service")));
+    assert_eq!(world.state.units().len(), 999);
+    world.revise(vec![
+        (range(1, 1_000).key(), None),
+        (range(1, 500).key(), Some(said_without(1, &[7, 8]))),
+        (range(501, 1_000).key(), Some(said(2, false))),
+    ]);
+    assert_eq!(world.state.units().len(), 998);
+    let changed = world.revise(vec![(range(1, 500).key(), Some(said_without(2, &[8])))]);
+    assert_eq!(changed.len(), 500, "the others are ordered anew and one is back: {changed:?}");
+    assert!(!changed.contains("web@8.service") && world.state.units().contains_key(&name("web@7.service")));
+}
+
+#[test]
 fn a_split_touches_only_those_of_whom_something_else_is_said() {
     let mut world = World::new();
     world.revise(vec![(range(1, 1_000).key(), Some(said(1, false)))]);
@@ -178,7 +208,7 @@ proptest! {
     #[test]
     fn the_state_is_as_listed_anew(
         revisions in prop::collection::vec(
-            prop::collection::vec((any::<bool>(), 0..9_u64, 0..5_u64, 0..4_u64), 1..5),
+            prop::collection::vec((any::<bool>(), 0..9_u64, 0..5_u64, 0..6_u64), 1..5),
             1..20,
         )
     ) {
@@ -191,7 +221,12 @@ proptest! {
                     let (key, value) = own(from, what);
                     (key, value.filter(|_| what > 1))
                 } else {
-                    (range(from, from + more).key(), (what > 0).then(|| said(what, what == 3)))
+                    let value = match what {
+                        4 => said_without(1, &[from, from + 2]),
+                        5 => said_without(2, &[from + 1]),
+                        what => said(what, what == 3),
+                    };
+                    (range(from, from + more).key(), (what > 0).then_some(value))
                 };
                 changes.insert(key, value);
             }
