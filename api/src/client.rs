@@ -18,10 +18,10 @@ use self::text::{escape, is_dots};
 
 use std::{path::PathBuf, time::Duration};
 
-use reqwest::{Method, Response, StatusCode, Url};
+use reqwest::{Method, RequestBuilder, Response, StatusCode, Url};
 use serde::{Serialize, de::DeserializeOwned};
 
-pub use pages::Coming;
+pub use pages::{Coming, Part};
 pub use sse::{SseEvent, SseStream, Told};
 
 use crate::{
@@ -400,7 +400,7 @@ impl Client {
         request.send().await.map_err(|e| self.unreachable(&e))
     }
 
-    fn request(&self, method: Method, url: Url) -> reqwest::RequestBuilder {
+    fn request(&self, method: Method, url: Url) -> RequestBuilder {
         let request = self.http.request(method, url);
         match &self.user {
             Some(user) => request.header(ON_BEHALF_OF, header_of_name(user)),
@@ -441,8 +441,18 @@ impl Client {
         query: &(impl Serialize + Sync),
         last: Option<&str>,
     ) -> Result<SseStream<T>, ClientError> {
-        let url = self.url_with(path, query)?;
-        let mut request = self.request(Method::GET, url).header("accept", "text/event-stream");
+        let request = self.request(Method::GET, self.url_with(path, query)?);
+        self.open(path, request, last).await
+    }
+
+    /// Sends a request that is answered by events; with the id of the last one that was read, goes on behind it.
+    async fn open<T: Told>(
+        &self,
+        path: &str,
+        request: RequestBuilder,
+        last: Option<&str>,
+    ) -> Result<SseStream<T>, ClientError> {
+        let mut request = request.header("accept", "text/event-stream");
         if let Some(last) = last {
             request = request.header("last-event-id", last);
         }
@@ -453,11 +463,16 @@ impl Client {
         Ok(SseStream::new(self.shown.clone(), response))
     }
 
-    async fn decode<T: DeserializeOwned>(&self, path: &str, response: Response) -> Result<T, ClientError> {
-        if !response.status().is_success() {
-            return Err(self.refusal(path, response).await);
+    /// Reads the whole of an answer that is no refusal.
+    async fn whole(&self, path: &str, response: Response) -> Result<Vec<u8>, ClientError> {
+        match response.status().is_success() {
+            true => response.bytes().await.map(Vec::from).map_err(|e| self.unreachable(&e)),
+            false => Err(self.refusal(path, response).await),
         }
-        let body = response.bytes().await.map_err(|e| self.unreachable(&e))?;
+    }
+
+    async fn decode<T: DeserializeOwned>(&self, path: &str, response: Response) -> Result<T, ClientError> {
+        let body = self.whole(path, response).await?;
         serde_json::from_slice(&body).map_err(|e| self.unexpected(path, &e.to_string()))
     }
 

@@ -16,6 +16,7 @@ pub mod client;
 pub mod cluster;
 pub mod error;
 pub mod journal;
+pub mod lines;
 pub mod machine;
 pub mod page;
 pub mod plan;

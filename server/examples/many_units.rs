@@ -26,7 +26,7 @@ use flotilla_registry::{
     reads::Registry,
     records::{
         Cluster, MachineRecord, ManifestBucket, ManifestEntry, RangeGuard, RangeRecord, Record as _,
-        ReportBucket, ReportHead, Target, Token, UnitRecord, UnitReport, VERSION,
+        ReportBucket, ReportHead, Target, Token, UnitRecord, UnitReport, VERSION, Without,
     },
     store::{LeaseId, Operation, Revision, Store, Txn, embedded::EmbeddedStore},
     timing::Timing,
@@ -138,7 +138,8 @@ async fn fill(store: &EmbeddedStore, options: &Options) -> Result<(), Box<dyn Er
     while from <= options.units {
         let to = options.units.min(from + RANGE_MAX - 1);
         let (run, deleting) = (u64::from(options.placed), false);
-        let said = RangeRecord { v: VERSION, target, generation: 1, run, by: by.clone(), at, deleting };
+        let (by, without) = (by.clone(), Without::default());
+        let said = RangeRecord { v: VERSION, target, generation: 1, run, by, at, deleting, without };
         puts.put(Key::Range { template: template.clone(), from, to }, said.encode()).await?;
         from = to + 1;
     }

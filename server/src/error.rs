@@ -118,7 +118,7 @@ fn of_operation(error: &OperationError) -> ErrorKind {
         | OperationError::TooScattered(_)
         | OperationError::Contended { .. } => ErrorKind::Conflict,
         OperationError::TooLarge { .. } | OperationError::TooManyAtOnce { .. } => ErrorKind::TooLarge,
-        OperationError::Unreadable(_) => ErrorKind::Internal,
+        OperationError::Unreadable(_) | OperationError::Ended => ErrorKind::Internal,
         OperationError::OutcomeUnknown { .. } | OperationError::RangeUnknown { .. } => {
             ErrorKind::OutcomeUnknown
         }

@@ -43,6 +43,11 @@ const SEATS_AGAIN: Duration = Duration::from_millis(250);
 /// unit's machines for its status takes it 5 s, and a client gives two of them 15 s.
 const SEAT_ANSWERS_WITHIN: Duration = Duration::from_secs(7);
 
+/// What is passed on of an answer. Its length too: without it what was an answer of a known length would
+/// come in chunks, and who asks by hand would have to take them apart only when another machine answers.
+const PASSED_BACK: [HeaderName; 5] =
+    [header::CONTENT_TYPE, header::CONTENT_LENGTH, header::CACHE_CONTROL, header::ETAG, header::LINK];
+
 /// What is passed on of a request.
 const PASSED_ON: [HeaderName; 6] = [
     header::ACCEPT,
@@ -260,8 +265,8 @@ impl Parcel {
             .forward(self.method.clone(), &self.path_and_query, self.headers.clone(), self.body.clone())
             .await?;
         let mut response = Response::builder().status(answer.status());
-        for name in [header::CONTENT_TYPE, header::CACHE_CONTROL, header::ETAG, header::LINK] {
-            if let Some(value) = answer.headers().get(&name) {
+        for name in &PASSED_BACK {
+            if let Some(value) = answer.headers().get(name) {
                 response = response.header(name, value.clone());
             }
         }

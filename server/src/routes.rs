@@ -9,6 +9,7 @@ mod events;
 mod fields;
 mod health;
 mod journal;
+mod lines;
 mod machines;
 mod orders;
 mod plan;
@@ -104,6 +105,7 @@ fn parts() -> (OpenApiRouter<Arc<Node>>, OpenApiRouter<Arc<Node>>) {
         .routes(routes!(plan::rebalance))
         .routes(routes!(adopt::adopt))
         .routes(routes!(units::list_units, units::submit))
+        .routes(routes!(lines::lines))
         .routes(routes!(units::get_unit, bulk::put_unit, bulk::delete_unit))
         .routes(routes!(bulk::bulk))
         .routes(routes!(units::get_content, units::put_content))

@@ -126,15 +126,15 @@ const fn departure_in_words(departure: records::Departure) -> &'static str {
 
 fn state(report: UnitReport) -> UnitState {
     UnitState {
-        load: report.load,
-        active: report.active,
-        sub: report.sub,
+        load: report.load.into(),
+        active: report.active.into(),
+        sub: report.sub.into(),
         since: report.since,
         token: report.token.map(|token| token.0),
         run: report.run,
         hash: report.hash,
-        invocation: report.invocation,
-        result: report.result,
+        invocation: report.invocation.map(Into::into),
+        result: report.result.map(Into::into),
         exit_status: report.exit_status,
         restarts: report.restarts,
         stray: report.stray,
@@ -279,7 +279,7 @@ pub(crate) fn events(reader: &StateReader, revision: Revision, record: &EventRec
     let event = |change: &EventChange, unit: Option<&flotilla_units::UnitName>| Event {
         at: record.at,
         revision: revision.0,
-        by: record.by.clone(),
+        by: change.by.as_ref().unwrap_or(&record.by).clone(),
         request: change.request.clone().or_else(|| record.request.clone()),
         kind: change.kind.clone(),
         unit: unit.cloned(),

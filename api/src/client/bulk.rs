@@ -1,6 +1,6 @@
 //! Calls about very many units.
 
-use reqwest::{Method, StatusCode};
+use reqwest::Method;
 
 use super::{Client, ClientError, SseStream, Told};
 use crate::bulk::{BulkEvent, BulkOrder, Tally, TallyQuery};
@@ -28,16 +28,8 @@ impl Client {
         last: Option<&str>,
     ) -> Result<SseStream<BulkEvent>, ClientError> {
         let path = "v1/orders/bulk";
-        let mut request = self.request(Method::POST, self.url(path)?).json(order);
-        request = request.header("accept", "text/event-stream");
-        if let Some(last) = last {
-            request = request.header("last-event-id", last);
-        }
-        let response = request.send().await.map_err(|e| self.unreachable(&e))?;
-        if response.status() != StatusCode::OK {
-            return Err(self.refusal(path, response).await);
-        }
-        Ok(SseStream::new(self.shown.clone(), response))
+        let request = self.request(Method::POST, self.url(path)?).json(order);
+        self.open(path, request, last).await
     }
 
     /// Counts how far the instances of ranges are, again and again.

@@ -4,17 +4,29 @@ use reqwest::{
     Method, Response,
     header::{HeaderMap, LINK},
 };
-use serde::de::DeserializeOwned;
+use serde::{Serialize, de::DeserializeOwned};
 
 use super::{Client, ClientError};
-use crate::page::{Page, UnitsQuery};
+use crate::{
+    lines::{Lines, LinesQuery},
+    page::{Page, UnitsQuery},
+};
 
-/// A page of units that is on its way.
+/// A part of a list that is on its way.
 #[derive(Debug)]
 pub struct Coming {
     client: Client,
+    path: &'static str,
     response: Response,
     next: Option<String>,
+}
+
+/// A part of a list of lines, as it came.
+#[derive(Debug)]
+pub struct Part {
+    client: Client,
+    path: &'static str,
+    body: Vec<u8>,
 }
 
 impl Client {
@@ -23,11 +35,27 @@ impl Client {
     /// # Errors
     /// See [`ClientError`].
     pub async fn units_coming(&self, query: &UnitsQuery) -> Result<Coming, ClientError> {
-        let url = self.url_with("v1/units", query)?;
+        self.coming("v1/units", query).await
+    }
+
+    /// Asks for lines of a table of units; returns when the answer begins.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn lines_coming(&self, query: &LinesQuery) -> Result<Coming, ClientError> {
+        self.coming("v1/unit-lines", query).await
+    }
+
+    async fn coming(
+        &self,
+        path: &'static str,
+        query: &(impl Serialize + Sync),
+    ) -> Result<Coming, ClientError> {
+        let url = self.url_with(path, query)?;
         let request = self.request(Method::GET, url).timeout(self.within);
         let response = request.send().await.map_err(|e| self.unreachable(&e))?;
         let next = next(response.headers());
-        Ok(Coming { client: self.clone(), response, next })
+        Ok(Coming { client: self.clone(), path, response, next })
     }
 }
 
@@ -43,7 +71,26 @@ impl Coming {
     /// # Errors
     /// See [`ClientError`].
     pub async fn read<T: DeserializeOwned>(self) -> Result<Page<T>, ClientError> {
-        self.client.decode("v1/units", self.response).await
+        self.client.decode(self.path, self.response).await
+    }
+
+    /// Reads the answer, whose lines are taken from it without copying.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn part(self) -> Result<Part, ClientError> {
+        let body = self.client.whole(self.path, self.response).await?;
+        Ok(Part { client: self.client, path: self.path, body })
+    }
+}
+
+impl Part {
+    /// Returns the lines.
+    ///
+    /// # Errors
+    /// The answer is none.
+    pub fn lines(&self) -> Result<Lines<'_>, ClientError> {
+        serde_json::from_slice(&self.body).map_err(|e| self.client.unexpected(self.path, &e.to_string()))
     }
 }
 

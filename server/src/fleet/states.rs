@@ -74,9 +74,9 @@ impl Hashes<'_> {
             hash: self.known.entry(of).or_insert_with(text).clone(),
             machine_id: row.machine.to_string(),
             name: row.unit.to_string(),
-            systemd_active_state: row.report.active,
-            systemd_load_state: row.report.load,
-            systemd_sub_state: row.report.sub,
+            systemd_active_state: row.report.active.into(),
+            systemd_load_state: row.report.load.into(),
+            systemd_sub_state: row.report.sub.into(),
         }
     }
 }

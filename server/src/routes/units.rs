@@ -85,7 +85,7 @@ pub(super) async fn list_units(
 }
 
 /// Says where the next page is, beside the query of this one.
-fn link(uri: &Uri, from: &str) -> Option<HeaderValue> {
+pub(super) fn link(uri: &Uri, from: &str) -> Option<HeaderValue> {
     let others = uri.query().unwrap_or_default().split('&');
     let others = others.filter(|pair| !pair.is_empty() && !pair.starts_with("from="));
     // Of what a unit's name may have only these two mean something else in a query; a `+` it cannot have.

@@ -107,7 +107,7 @@ async fn a_machines_rows_of_states_go_with_it_and_no_other_does() {
     }
     let rows = || -> Vec<_> {
         let query = StateQuery { limit: 10, ..StateQuery::default() };
-        reader.states(query).into_iter().map(|row| (row.machine, row.report.active)).collect()
+        reader.states(query).into_iter().map(|row| (row.machine, row.report.active.to_string())).collect()
     };
     let active = |n| (id(n), "active".to_owned());
     let told = async {

@@ -7,6 +7,7 @@ use flotilla_api::{
     action::Action,
     bulk::{BulkEvent, BulkOrder, RangeOutcome, Tally, TallyQuery},
     client::{ClientError, SseStream},
+    lines::{Line, LinesQuery},
     page::{Page, UnitsQuery},
     unit::Unit,
 };
@@ -70,6 +71,22 @@ async fn counted(stream: &mut SseStream<Tally>, expected: [u64; 5]) -> Tally {
 async fn template(world: &World, text: &str) {
     let text = format!("[Service]\nExecStart=/bin/true\n{text}");
     world.operations.submit(&[(name("web@.service"), text)], "test").await.unwrap();
+}
+
+/// Waits until every instance has a place.
+async fn all_placed(world: &World) {
+    let reader = world.engine.reader().unwrap();
+    let placed = async {
+        while reader
+            .units(&Names::all(), None, 50, |unit| unit.is_instance())
+            .rows
+            .iter()
+            .any(|row| row.placements.is_empty())
+        {
+            sleep(std::time::Duration::from_millis(5)).await;
+        }
+    };
+    timeout(LIMIT, placed).await.unwrap();
 }
 
 /// Says in a machine's place how each of its units is; of some, otherwise.
@@ -154,18 +171,7 @@ async fn a_range_is_started_anew_only_where_it_has_ended() {
     assert_eq!(written(&events), [(30, 30, 30), (32, 2, 1)]);
     let range = "web@{1..30}.service";
     let mut counts = tally(&world, Action::Start, range).await;
-    let reader = world.engine.reader().unwrap();
-    let placed = async {
-        while reader
-            .units(&Names::all(), None, 50, |unit| unit.is_instance())
-            .rows
-            .iter()
-            .any(|row| row.placements.is_empty())
-        {
-            sleep(std::time::Duration::from_millis(5)).await;
-        }
-    };
-    timeout(LIMIT, placed).await.unwrap();
+    all_placed(&world).await;
     report(&world, 1, &[("web@7.service", "failed"), ("web@9.service", "activating")].into()).await;
     let counts = counted(&mut counts, [30, 28, 1, 1, 0]).await;
     let examples: Vec<&str> = counts.examples.iter().map(flotilla_units::UnitName::as_str).collect();
@@ -256,4 +262,66 @@ async fn pages_say_where_the_next_begins_and_ranges_are_patterns() {
     let answer = world.client.forward(Method::GET, path, headers, String::new()).await.unwrap();
     let link = answer.headers()["link"].to_str().unwrap();
     assert_eq!(link, "</v1/units?pattern=web%40*&limit=2&type=service&from=web%401.service>; rel=\"next\"");
+}
+
+/// Lines say what units say, at a glance or not, in parts of any size.
+#[tokio::test(flavor = "multi_thread")]
+async fn lines_of_a_table_say_what_the_units_say() {
+    let world = World::new().await;
+    template(&world, "Description=%i\n").await;
+    world
+        .operations
+        .submit(&[(name("a.service"), "[Service]\nExecStart=/bin/true\n".to_owned())], "t")
+        .await
+        .unwrap();
+    order(&world, Action::Start, &["web@{1..40}"], None).await.unwrap();
+    world.register(1).await;
+    world.see_machines(1).await;
+    let mut counts = tally(&world, Action::Start, "web@{1..40}").await;
+    all_placed(&world).await;
+    report(&world, 1, &[("web@7.service", "failed"), ("web@9.service", "activating")].into()).await;
+    counted(&mut counts, [40, 38, 1, 1, 0]).await;
+    order(&world, Action::Destroy, &["web@11"], None).await.unwrap();
+    order(&world, Action::Load, &["web@{50..52}"], None).await.unwrap();
+    let all = UnitsQuery { pattern: Some("web@{1..60},a".to_owned()), ..UnitsQuery::default() };
+    let mut last = (Vec::new(), Vec::new());
+    let same = async {
+        loop {
+            let units: Vec<Unit> = world.client.units_where(&all).await.unwrap().items;
+            let expected: Vec<String> =
+                units.iter().flat_map(Line::of).map(|line| format!("{line:?}")).collect();
+            for limit in [1, 7, 1_000] {
+                let (mut lines, mut query) =
+                    (Vec::new(), LinesQuery { limit: Some(limit), ..LinesQuery::default() });
+                query.pattern.clone_from(&all.pattern);
+                loop {
+                    let coming = world.client.lines_coming(&query).await.unwrap();
+                    let linked = coming.next().map(str::to_owned);
+                    let part = coming.part().await.unwrap();
+                    let part = part.lines().unwrap();
+                    lines.extend(part.lines.iter().map(|line| format!("{line:?}")));
+                    query.from = part.next;
+                    assert_eq!(query.from, linked, "the header says what the part says");
+                    if query.from.is_none() {
+                        break;
+                    }
+                }
+                last = (lines, expected.clone());
+                if last.0 != last.1 {
+                    // The engine got on in between.
+                    break;
+                }
+                if limit == 1_000 {
+                    return;
+                }
+            }
+            sleep(std::time::Duration::from_millis(20)).await;
+        }
+    };
+    let in_time = timeout(LIMIT, same).await;
+    assert!(in_time.is_ok(), "{last:?}");
+    assert_eq!(last.0.len(), 44);
+    for word in ["leaving: destroyed", "\"failed\"", "\"activating\"", "\"running\"", "inactive"] {
+        assert!(last.0.iter().any(|line| line.contains(word)), "{word}: {last:?}");
+    }
 }

@@ -65,6 +65,20 @@ async fn a_request_goes_to_a_seat_that_another_machine_takes_meanwhile() {
 }
 
 #[tokio::test]
+async fn what_another_seat_answers_comes_with_its_length() {
+    let world = World::new().await;
+    world.seat.send_replace(None);
+    let other = World::of(2, world.store.clone()).await;
+    // It refuses, as it does not believe that a machine asks for its user.
+    let answer = world.client.forward(Method::GET, "/v1/units", HeaderMap::new(), "").await.unwrap();
+    let (status, headers) = (answer.status().as_u16(), answer.headers().clone());
+    let body = answer.text().await.unwrap();
+    assert_eq!((status, headers["content-length"].to_str().unwrap()), (403, &*body.len().to_string()));
+    assert!(!body.is_empty() && !headers.contains_key("transfer-encoding"), "{headers:?}");
+    drop(other);
+}
+
+#[tokio::test]
 async fn without_a_seat_it_is_said_so_in_the_end() {
     let world = World::new().await;
     assert_eq!(get(&world.client, "/readyz", None).await, (200, "ready\n".to_owned()));

@@ -14,7 +14,7 @@ use flotilla_api::{
 };
 use flotilla_engine::{Goal, StateReader};
 use flotilla_registry::{
-    operations::{Asker, Effect, OperationError, RangeWritten, UnitOrder, Word, Written},
+    operations::{Asker, Effect, OperationError, RangePart, RangeWritten, UnitOrder, Word, Written},
     records::Target,
     store::Revision,
 };
@@ -33,6 +33,9 @@ const NAMES_AT_ONCE: usize = 100;
 
 /// The most single units that are told of in one event; a page.
 const OUTCOMES_MAX: usize = 1_000;
+
+/// How many stretches a part of a range is told in. A hundred: of 25 parts with a batch that is two pages.
+const STRETCHES_MAX: usize = 100;
 
 /// How many instances side by side are ordered anew as a range rather than one by one: their own records would
 /// stay beside the range's.
@@ -337,18 +340,38 @@ impl Outcome {
         self.transactions += written.transactions as u64;
         self.again(written.revision());
         let RangeWritten { template, parts, own, .. } = written;
-        self.ranges.extend(parts.into_iter().filter_map(|part| {
-            let range =
-                UnitRange::new(template.clone(), *part.instances.start(), *part.instances.end()).ok()?;
-            let changed = part.effect != Effect::Unchanged;
-            Some(RangeOutcome { range, changed, generation: part.generation, run: part.run })
-        }));
+        for part in parts {
+            let (changed, generation, run) = (part.effect != Effect::Unchanged, part.generation, part.run);
+            let told = |(from, to)| {
+                let range = UnitRange::new(template.clone(), from, to).ok()?;
+                Some(RangeOutcome { range, changed, generation, run })
+            };
+            self.ranges.extend(there(&part).into_iter().filter_map(told));
+        }
         self.outcomes.extend(own.into_iter().map(told));
     }
 
     fn again(&mut self, revision: Revision) {
         self.revision = self.revision.max(revision.0);
     }
+}
+
+/// Returns the stretches of a part that are there; the whole part where those are very many.
+fn there(part: &RangePart) -> Vec<(u64, u64)> {
+    let mut stretches: Vec<(u64, u64)> = Vec::new();
+    if part.without.is_empty() {
+        return vec![(*part.instances.start(), *part.instances.end())];
+    }
+    for number in part.instances.clone().filter(|number| !part.without.has(*number)) {
+        if let Some((_, to)) = stretches.last_mut().filter(|(_, to)| to + 1 == number) {
+            *to = number;
+        } else if stretches.len() == STRETCHES_MAX {
+            return vec![(*part.instances.start(), *part.instances.end())];
+        } else {
+            stretches.push((number, number));
+        }
+    }
+    stretches
 }
 
 fn told(written: Written) -> UnitOutcome {
