@@ -8,6 +8,7 @@ use std::{
 };
 
 use clap::builder::PossibleValuesParser;
+use flotilla_api::lines::{Line, Lines};
 use serde::Serialize;
 use unicode_width::UnicodeWidthStr as _;
 
@@ -19,6 +20,9 @@ use crate::{
 
 /// What is between two columns, in characters.
 const GAP: usize = 2;
+
+/// What gaps are filled with.
+const SPACES: &str = "                                                                ";
 
 /// What a list shows of each item.
 pub(crate) trait Tabled: Sized + 'static {
@@ -104,6 +108,7 @@ pub(crate) struct Table<T: Tabled> {
     full: bool,
     /// The header line is still to come.
     legend: bool,
+    begun: bool,
     colours: bool,
     text: String,
 }
@@ -114,12 +119,24 @@ impl<T: Tabled> Table<T> {
         let columns = chosen(options, output);
         let colours = anstream::AutoStream::choice(&io::stdout()) != anstream::ColorChoice::Never;
         let widths = vec![0; columns.len()];
-        Self { columns, widths, full: options.full, legend: !options.no_legend, colours, text: String::new() }
+        Self {
+            columns,
+            widths,
+            full: options.full,
+            legend: !options.no_legend,
+            begun: false,
+            colours,
+            text: String::new(),
+        }
     }
 
     /// Prints more lines.
     pub(crate) fn add(&mut self, items: &[T]) -> io::Result<()> {
         self.render(items);
+        self.write()
+    }
+
+    fn write(&mut self) -> io::Result<()> {
         let text = std::mem::take(&mut self.text);
         // What is in a cell has no control characters, and colours are in it only where they belong.
         io::stdout().lock().write_all(text.as_bytes())?;
@@ -132,6 +149,24 @@ impl<T: Tabled> Table<T> {
     pub(crate) fn end(mut self) -> io::Result<()> {
         self.add(&[])?;
         io::stdout().lock().flush()
+    }
+
+    /// Prints lines that the cluster has made, of the columns that are always shown.
+    pub(crate) fn add_lines(&mut self, part: &Lines<'_>) -> io::Result<()> {
+        let cells = part.lines.iter().flat_map(|Line(unit, machine, active, sub, note)| {
+            [unit, machine, active, sub, note].map(|text| match &**text {
+                "" => Cow::Borrowed("-"),
+                text => text::one_line(text),
+            })
+        });
+        let cells: Vec<Cow<'_, str>> = cells.collect();
+        self.cells(&cells);
+        self.write()
+    }
+
+    /// Tells whether nothing was printed yet.
+    pub(crate) const fn is_new(&self) -> bool {
+        !self.begun
     }
 
     fn render(&mut self, items: &[T]) {
@@ -147,28 +182,44 @@ impl<T: Tabled> Table<T> {
                 }
             })
             .collect();
+        self.cells(&texts);
+    }
+
+    /// Adds lines, each of as many cells as there are columns, and the header before the first.
+    fn cells(&mut self, texts: &[impl AsRef<str>]) {
+        self.begun = true;
         let legend = std::mem::take(&mut self.legend);
         let header: Vec<String> =
             self.columns.iter().filter(|_| legend).map(|column| column.name.to_uppercase()).collect();
-        for line in header.chunks(self.columns.len()).chain(texts.chunks(self.columns.len())) {
-            for (width, cell) in self.widths.iter_mut().zip(line) {
-                *width = (*width).max(width_of(cell));
-            }
-        }
+        self.widen(&header);
+        self.widen(texts);
         self.line(&header);
         texts.chunks(self.columns.len()).for_each(|line| self.line(line));
     }
 
-    fn line(&mut self, cells: &[String]) {
+    fn widen(&mut self, cells: &[impl AsRef<str>]) {
+        for line in cells.chunks(self.columns.len()) {
+            for (width, cell) in self.widths.iter_mut().zip(line) {
+                *width = (*width).max(width_of(cell.as_ref()));
+            }
+        }
+    }
+
+    fn line(&mut self, cells: &[impl AsRef<str>]) {
         let last = cells.len().saturating_sub(1);
         for (at, cell) in cells.iter().enumerate() {
-            match cell.as_str() {
+            let cell = cell.as_ref();
+            match cell {
                 "failed" | "lost" if self.colours => drop(write!(self.text, "{}", paint::bad(cell))),
                 "active" | "alive" if self.colours => drop(write!(self.text, "{}", paint::good(cell))),
                 _ => self.text.push_str(cell),
             }
-            let gap = if at == last { 0 } else { self.widths[at] - width_of(cell) + GAP };
-            self.text.extend(std::iter::repeat_n(' ', gap));
+            let mut gap = if at == last { 0 } else { self.widths[at] - width_of(cell) + GAP };
+            while gap > 0 {
+                let some = gap.min(SPACES.len());
+                self.text.push_str(&SPACES[..some]);
+                gap -= some;
+            }
         }
         if !cells.is_empty() {
             self.text.push('\n');

@@ -82,7 +82,8 @@ pub(crate) fn cpu(ns: u64) -> String {
 /// sequence that reaches the terminal of root could rewrite what stands there. Control characters
 /// (C0, DEL and C1, of which some begin sequences too) are written as `\x1b`, a tab is kept.
 pub(crate) fn one_line(text: &str) -> Cow<'_, str> {
-    if !text.chars().any(is_unsafe) {
+    let is_plain = || text.bytes().all(|byte| (b' '..0x7f).contains(&byte));
+    if is_plain() || !text.chars().any(is_unsafe) {
         return Cow::Borrowed(text);
     }
     let mut out = String::with_capacity(text.len() + 8);

@@ -3,12 +3,15 @@
 use std::sync::Arc;
 
 use flotilla_api::{
+    client::ClientError,
+    error::ErrorKind,
+    lines::{self, LinesQuery},
     page::UnitsQuery,
     unit::{Placement, Target, Unit},
 };
 use flotilla_units::Glob;
 
-use super::pages::each_page;
+use super::pages::{each_page, each_part};
 use crate::{
     args::Output,
     connection::Cluster,
@@ -175,16 +178,45 @@ pub(crate) async fn run(cluster: &Cluster, args: &Args, output: Output) -> anyho
         each_page(cluster, query, take).await?;
         return Ok(list.end()?);
     }
+    let mut table = Table::new(&args.list, output);
     if output == Output::Table && args.list.fields.is_empty() {
+        if let Some(query) = args.lines(&selectors) {
+            match each_part(cluster, query, |part| Ok(table.add_lines(part)?)).await {
+                Ok(()) => return Ok(table.end()?),
+                // An older flotillad knows units only.
+                Err(e) if is_unknown(&e) && table.is_new() => {}
+                Err(e) => return Err(e),
+            }
+        }
         query.fields = Some(SHOWN.to_owned());
     }
-    let mut table = Table::new(&args.list, output);
     let take = |units| {
         let rows: Vec<Row> = meant(units).flat_map(rows).filter(|row| filter.selects(row)).collect();
         Ok(table.add(&rows)?)
     };
     each_page(cluster, query, take).await?;
     Ok(table.end()?)
+}
+
+/// Tells whether a flotillad knows nothing of what it was asked for.
+fn is_unknown(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<ClientError>().is_some_and(|error| {
+        error.kind() == Some(ErrorKind::NotFound) || matches!(error, ClientError::Unexpected { .. })
+    })
+}
+
+impl Args {
+    /// Asks for nothing but lines, if they say all that is to be shown and the cluster can choose them.
+    fn lines(&self, selectors: &[Selector]) -> Option<LinesQuery> {
+        let Filter { state, kind, failed, machine, unplaced } = &self.filter;
+        let by_more = !state.is_empty() || *failed || !machine.is_empty() || *unplaced;
+        if by_more || self.list.full || selectors.iter().any(|selector| selector.machine.is_some()) {
+            return None;
+        }
+        let list = |words: &[String]| (!words.is_empty()).then(|| words.join(","));
+        let patterns: Vec<String> = selectors.iter().map(|selector| selector.unit.clone()).collect();
+        Some(LinesQuery { pattern: list(&patterns), kind: list(kind), ..LinesQuery::default() })
+    }
 }
 
 /// Leaves only those machines of a unit that are meant, and nothing of one that is on none of them.
@@ -225,40 +257,11 @@ impl Row {
     }
 
     fn active(&self) -> String {
-        match self.placement() {
-            Some(placement) if !placement.machine_alive => "unknown".to_owned(),
-            Some(_) => self.state(|s| s.active.clone()),
-            None => "inactive".to_owned(),
-        }
+        lines::active(self.placement()).to_owned()
     }
 
-    /// What is not as it should be, in a few words.
     fn note(&self) -> String {
-        let why = self.unit.unplaced.as_ref().map(|why| format!("not placed: {why}"));
-        let Some(placement) = self.placement() else { return why.unwrap_or_default() };
-        let state = placement.state.as_ref();
-        let mut notes = Vec::new();
-        if !placement.machine_alive {
-            notes.push("machine lost".to_owned());
-        }
-        if let Some(why) = &placement.departing {
-            notes.push(format!("leaving: {why}"));
-        }
-        if state.is_some_and(|s| s.stray) {
-            notes.push("stray".to_owned());
-        }
-        if state.is_some_and(|s| s.stopped_locally) {
-            notes.push("stopped on the machine".to_owned());
-        }
-        if let Some(problem) = state.and_then(|s| s.problem.as_ref()) {
-            notes.push(problem.clone());
-        }
-        if placement.departing.is_none() && placement.hash.is_some() && placement.hash != self.unit.hash {
-            notes.extend(self.unit.reason.clone().filter(|_| why.is_none()));
-        }
-        // Where it stays, it lacks no place.
-        notes.extend(why.filter(|_| !placement.machine_alive || placement.departing.is_some()));
-        notes.join("; ")
+        lines::note(&self.unit, self.placement())
     }
 }
 

@@ -8,6 +8,11 @@ use std::{
     sync::{Arc, Mutex},
 };
 
+use flotilla_api::{
+    lines::{Line, Lines},
+    page::Page,
+    unit::Unit,
+};
 use serde_json::{Value, json};
 
 /// A request, as far as tests look at it.
@@ -145,7 +150,13 @@ fn serve(
         let head = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n";
         write!(stream, "{head}content-length: {}\r\n\r\n{body}", body.len() + more)
     };
-    match answer(&request) {
+    let answered = match request.what.as_str() {
+        "GET /v1/unit-lines" => {
+            lines(answer(&Request { what: "GET /v1/units".to_owned(), ..request.clone() }))
+        }
+        _ => answer(&request),
+    };
+    match answered {
         Answer::Json(value) => {
             let body = value.to_string();
             let head = "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\nconnection: close\r\n";
@@ -181,6 +192,14 @@ fn serve(
         }
         Answer::Death => std::fs::remove_file(socket),
     }
+}
+
+/// Makes lines of a page of units, as a flotillad does.
+fn lines(units: Answer) -> Answer {
+    let Answer::Json(page) = units else { return units };
+    let Ok(page) = serde_json::from_value::<Page<Unit>>(page.clone()) else { return Answer::Json(page) };
+    let lines = page.items.iter().flat_map(Line::of).collect();
+    Answer::Json(json!(Lines { lines, revision: page.revision, next: page.next }))
 }
 
 /// Returns flotctl as it is run against these, in this order, with no configuration of its own.

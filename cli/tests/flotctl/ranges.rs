@@ -112,9 +112,12 @@ fn last(request: &Request) -> Option<&str> {
 
 #[test]
 fn lists_of_an_older_flotillad_have_all_fields() {
-    let api = Api::new(|request| match request.query.contains("fields=") {
-        true => Answer::Refusal(400, "bad-request", "there is no field `placements.host`"),
-        false => page(&[placed("a.service", "active", "running")]),
+    let api = Api::new(|request| match request.query.as_str() {
+        lines if lines.contains("limit=") => Answer::Refusal(404, "not-found", "there is nothing here"),
+        fields if fields.contains("fields=") => {
+            Answer::Refusal(400, "bad-request", "there is no field `placements.host`")
+        }
+        _ => page(&[placed("a.service", "active", "running")]),
     });
     let ended = flotctl(&[&api], &["list-units", "--no-legend"]);
     assert_eq!(
