@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 
 use crate::{
-    deps,
+    bench, deps,
     process::{capture, cargo, run, say},
     test, tidy,
 };
@@ -22,6 +22,7 @@ const CHECKS: &[Check] = &[
     Check { name: "packages", run: deps::build },
     Check { name: "clippy", run: clippy },
     Check { name: "docs", run: docs },
+    Check { name: "counts", run: || bench::placement::counts(&["--check".to_owned()]) },
     Check { name: "test", run: || test::main(&[]) },
 ];
 

@@ -65,8 +65,8 @@ const COMMANDS: &[Command] = &[
     Command {
         name: "bench",
         arguments: "start|idle|journal.. [--check]",
-        about: "Measure flotilla in the lab beside systemd alone; `placement` and `counts`: the placement core, without \
-                a lab; with --check fail if a goal is missed",
+        about: "Measure flotilla in the lab beside systemd alone; `placement` and `counts`: the placement core, `scale`: \
+                simulated machines, without a lab; with --check fail if a goal is missed; `report`: docs/performance.md",
         run: bench::main,
     },
     Command {
@@ -78,7 +78,7 @@ const COMMANDS: &[Command] = &[
     Command {
         name: "ci",
         arguments: "",
-        about: "What CI runs: format, clippy, tidy, docs, every test",
+        about: "What CI runs: format, tidy, clippy, docs, instruction counts, every test",
         run: ci::main,
     },
 ];

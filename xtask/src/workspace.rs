@@ -20,6 +20,7 @@ pub const MEMBERS: &[&str] = &[
     "daemon",
     "cli",
     "lab",
+    "figures",
     "integration-tests",
     "xtask",
 ];

@@ -18,13 +18,14 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("units", &[]),
     ("registry", &["units"]),
     ("api", &["units"]),
-    ("engine", &["units", "registry", "api"]),
+    ("engine", &["units", "registry", "api", "figures"]),
     ("agent", &["units", "registry", "api"]),
     ("server", &["units", "registry", "api", "engine", "agent"]),
     ("daemon", &["units", "registry", "api", "engine", "agent", "server"]),
     ("cli", &["units", "api"]),
     ("lab", &[]),
-    ("integration-tests", &["units", "registry", "api", "engine", "agent", "server", "lab"]),
+    ("figures", &[]),
+    ("integration-tests", &["units", "registry", "api", "engine", "agent", "server", "lab", "figures"]),
     ("xtask", &[]),
 ];
 

@@ -16,6 +16,10 @@ use std::{path::PathBuf, process::ExitCode};
 
 use anyhow::{Context, Result};
 use clap::{Parser, ValueEnum};
+use flotilla_figures::{
+    facts::Facts,
+    line::{Recorder, Run},
+};
 use flotilla_integration_tests::lab;
 use flotilla_lab::{Installation, Lab, Machine};
 
@@ -35,6 +39,12 @@ struct Arguments {
     /// The directory with flotilla's service files
     #[arg(long, default_value = "dist", value_name = "DIR")]
     services: PathBuf,
+    /// The etcd that the lab runs, whose version the samples name
+    #[arg(long, default_value = "target/lab/etcd/usr/bin/etcd", value_name = "FILE")]
+    etcd: PathBuf,
+    /// Add what was measured to the end of this file, a JSON object a line
+    #[arg(long, value_name = "FILE")]
+    samples: Option<PathBuf>,
     /// Fail if a goal is missed, and name its row
     #[arg(long)]
     check: bool,
@@ -65,6 +75,9 @@ fn main() -> ExitCode {
 fn run(arguments: &Arguments) -> Result<ExitCode> {
     let mut missed = Vec::new();
     for benchmark in &arguments.benchmarks {
+        let name = format!("{benchmark:?}").to_lowercase();
+        let about = Run { bench: name, facts: Facts::gather(Some(&arguments.etcd)), ..Run::default() };
+        let mut recorder = Recorder::begin(arguments.samples.as_deref(), &about)?;
         let lab = lab("bench")?;
         lab.make_cluster(&Installation::new(&arguments.programs, &arguments.services))?;
         let table = match benchmark {
@@ -74,6 +87,9 @@ fn run(arguments: &Arguments) -> Result<ExitCode> {
             Benchmark::Destroy => destroy::measure(&lab)?,
         };
         print!("{table}");
+        for figure in table.figures() {
+            recorder.write("result", figure)?;
+        }
         missed.extend(table.missed());
     }
     for row in &missed {

@@ -15,8 +15,8 @@ use crate::{
 /// Single starts of each kind: the goals are of fifty.
 const SINGLES: usize = 50;
 
-/// How many units are started at once.
-const BATCHES: [usize; 2] = [300, 1000];
+/// How many units are started at once, and the goal for the rate: a share of systemd's own.
+const BATCHES: [(usize, f64); 2] = [(300, 0.7), (1000, 0.8)];
 
 /// How often each batch is started by either, in turn: what else the computer does disturbs a
 /// single one by half and more, and the median of five is not led astray by two of them.
@@ -28,9 +28,6 @@ const REST: u64 = 3;
 /// Goals, in milliseconds, from the command's start to active.
 const P50_MOST: f64 = 30.0;
 const P99_MOST: f64 = 100.0;
-
-/// The goal for the rate, as a share of systemd's own.
-const RATE_SHARE: f64 = 0.7;
 
 /// Starts both kinds in turn, so that whatever else the computer does disturbs both alike. The
 /// first of each, which reads the template, is not counted.
@@ -53,8 +50,8 @@ pub fn measure(lab: &Lab) -> Result<Table> {
     let first = submit(lab)?;
     let mut table = Table::new("start, 3 machines");
     singles(lab, first, &mut table)?;
-    for units in BATCHES {
-        batch(lab, first, units, &mut table)?;
+    for (units, share) in BATCHES {
+        batch(lab, first, units, share, &mut table)?;
     }
     Ok(table)
 }
@@ -103,7 +100,7 @@ struct Round {
     alone: String,
 }
 
-fn batch(lab: &Lab, first: &Machine, units: usize, table: &mut Table) -> Result<()> {
+fn batch(lab: &Lab, first: &Machine, units: usize, share: f64, table: &mut Table) -> Result<()> {
     let mut rounds = Vec::new();
     for number in 1..=ROUNDS {
         say(&format!("{units} units by systemd alone, then by flotctl: {number} of {ROUNDS}"));
@@ -114,8 +111,8 @@ fn batch(lab: &Lab, first: &Machine, units: usize, table: &mut Table) -> Result<
     // The round with the median share speaks for all, so that its figures belong together.
     rounds.sort_by(|one, other| (one.flotilla / one.systemd).total_cmp(&(other.flotilla / other.systemd)));
     let Some(median) = rounds.get(rounds.len() / 2) else { return Ok(()) };
-    let what = format!("{units} units at once, median of {ROUNDS}");
-    table.rate(what, median.flotilla, median.systemd, RATE_SHARE);
+    let rates: Vec<_> = rounds.iter().map(|round| (round.flotilla, round.systemd)).collect();
+    table.rate(units, &rates, share);
     let whole = format!("{:.2} s", median.whole);
     table.row(format!("{units} units, the whole command"), whole, String::new());
     table.row(format!("{units} units, processor for each"), median.used.clone(), median.alone.clone());

@@ -4,7 +4,7 @@
 //! ([`Word`]), and answers each on its standard output; it ends when its input does.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     io::{self, BufWriter, Write as _},
     path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
@@ -35,9 +35,11 @@ use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 use crate::{process::end_with_parent, workload};
 
-/// How long after each other agents are started: a thousand a second, so that the registrations are not what
-/// is measured.
-const STAGGER: Duration = Duration::from_millis(1);
+/// How many agents are registering at a time, and how often it is looked how many are: as many as etcd takes, so
+/// that the registrations are not what is measured. All at once, on the two processors that etcd has too, keep each
+/// other from it.
+const REGISTERING_MAX: usize = 50;
+const STAGGER: Duration = Duration::from_millis(2);
 
 /// How long after its end an agent is started again, as systemd does it (`RestartSec=` of flotillad.service).
 const RESTART_AFTER: Duration = Duration::from_secs(1);
@@ -125,7 +127,8 @@ pub(crate) fn run(options: &Options) -> Result<()> {
 }
 
 async fn serve(options: &Options) -> Result<()> {
-    let mut machines = BTreeMap::new();
+    let mut machines: BTreeMap<usize, Machine> = BTreeMap::new();
+    let mut registering = BTreeSet::new();
     let mut store: Option<Arc<dyn Store>> = None;
     for number in options.first..options.first + options.count {
         if (number - options.first).is_multiple_of(options.per_connection.max(1)) {
@@ -139,7 +142,11 @@ async fn serve(options: &Options) -> Result<()> {
         let mut machine = Machine { number, id, systemd, store, boot: 0, running: None };
         machine.start(options);
         machines.insert(number, machine);
-        sleep(STAGGER).await;
+        registering.insert(number);
+        while registering.len() >= REGISTERING_MAX {
+            sleep(STAGGER).await;
+            registering.retain(|number| !machines[number].is_registered());
+        }
     }
     let mut lines = BufReader::new(tokio::io::stdin()).lines();
     while let Some(line) = lines.next_line().await? {
@@ -223,6 +230,10 @@ impl Machine {
             }
         });
         self.running = Some(Running { outlook, _task: AbortOnDropHandle::new(task) });
+    }
+
+    fn is_registered(&self) -> bool {
+        self.running.as_ref().is_some_and(Running::is_registered)
     }
 
     fn truth(&self) -> Truth {

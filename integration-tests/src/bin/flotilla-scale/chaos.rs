@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
+use flotilla_figures::what;
 use rand::{RngExt as _, SeedableRng as _, rngs::SmallRng};
 use tokio::time::{Instant, sleep, sleep_until};
 
@@ -100,8 +101,8 @@ pub(crate) async fn chaos(cluster: &mut Cluster, options: &Options, table: &mut 
     let end = Instant::now() + LIMIT;
     // Machines that are on their way back are missed at once, their units' reports after a moment.
     cluster.settle(options).await?;
-    while cluster.active()? < options.units {
-        ensure!(Instant::now() < end, "{} of {} units are active", cluster.active()?, options.units);
+    while cluster.active().is_none_or(|active| active < options.units) {
+        ensure!(Instant::now() < end, "{:?} of {} units are active", cluster.active(), options.units);
         sleep(Duration::from_millis(200)).await;
     }
     cluster.check(options, "the chaos").await?;
@@ -110,7 +111,7 @@ pub(crate) async fn chaos(cluster: &mut Cluster, options: &Options, table: &mut 
     table.row("chaos: machines that died", crashes as f64, "");
     table.row("chaos: leaders killed", leaders as f64, "");
     table.row("chaos: units moved", moves.moved as f64, "");
-    table.at_most("chaos: units moved off a living machine", moves.needless as f64, "", Some(0.0));
+    table.at_most(what::MOVED_NEEDLESSLY, moves.needless as f64, "", Some(0.0));
     Ok(())
 }
 

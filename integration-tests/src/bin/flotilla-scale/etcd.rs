@@ -86,8 +86,9 @@ impl Etcd {
         let text = get_from_port(self.port, "/metrics")?;
         let read = |name: &str| metric(&text, name).with_context(|| format!("etcd does not tell {name}"));
         Ok(Work {
-            puts: read("etcd_debugging_mvcc_put_total")?,
-            ranges: read("etcd_debugging_mvcc_range_total")?,
+            // 3.5 calls them so; 3.4 counted the same under another name.
+            puts: read("etcd_mvcc_put_total").or_else(|_| read("etcd_debugging_mvcc_put_total"))?,
+            ranges: read("etcd_mvcc_range_total").or_else(|_| read("etcd_debugging_mvcc_range_total"))?,
             fsyncs: read("etcd_disk_wal_fsync_duration_seconds_count")?,
             size: read("etcd_mvcc_db_total_size_in_bytes")?,
             in_use: read("etcd_mvcc_db_total_size_in_use_in_bytes")?,

@@ -7,6 +7,7 @@
 //! computer*, and says so.
 
 mod agents;
+mod ceiling;
 mod chaos;
 mod checker;
 mod cluster;
@@ -44,6 +45,8 @@ struct Arguments {
 enum What {
     /// From submitted to everything reported active, and what a full cluster does
     Run(Options),
+    /// What etcd alone writes on this computer
+    Ceiling(ceiling::Options),
     /// Machines, for a run of which this is a part
     #[command(hide = true)]
     Agents(agents::Options),
@@ -119,7 +122,7 @@ pub(crate) struct Options {
     /// Where etcd keeps its data, on a disk; removed at the end
     #[arg(long, default_value = "target/scale", value_name = "DIR")]
     directory: PathBuf,
-    /// Write what was measured to this file, a JSON object a line (`samples.rs` has the fields)
+    /// Add what was measured to the end of this file, a JSON object a line (`samples.rs` has the fields)
     #[arg(long, value_name = "FILE")]
     samples: Option<PathBuf>,
     /// Fail if a goal is missed, and name its row
@@ -134,6 +137,7 @@ fn milliseconds(text: &str) -> Result<Duration, String> {
 fn main() -> ExitCode {
     let done = match Arguments::parse().what {
         What::Run(options) => run(&options),
+        What::Ceiling(options) => ceiling::run(&options).map(|()| true),
         What::Agents(options) => agents::run(&options).map(|()| true),
     };
     match done {
@@ -180,8 +184,9 @@ async fn measure(options: &Options) -> Result<Table> {
     for row in table.rows() {
         samples.write("result", row)?;
     }
-    if measured.is_err() {
+    if let Err(error) = &measured {
         // What was measured until then is worth having.
+        samples.failed(format!("{error:#}"))?;
         print!("{table}");
     }
     measured?;

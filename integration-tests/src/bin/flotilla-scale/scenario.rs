@@ -8,6 +8,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
+use flotilla_figures::what;
 use flotilla_registry::{
     keys::{Key, Keys},
     records::Target,
@@ -50,34 +51,19 @@ pub(crate) async fn loss(
         })
         .await?;
     loop {
-        if cluster.active()? >= options.units {
+        if cluster.active().is_some_and(|active| active >= options.units) {
             break;
         }
         ensure!(last_lease.elapsed() < LIMIT, "the units of lost machines are not active again");
         sleep(Duration::from_millis(20)).await;
     }
     let (decided, active) = ((decided - last_lease).as_secs_f64() * 1e3, last_lease.elapsed().as_secs_f64());
-    let what = if count == 1 {
-        "a machine is lost".to_owned()
-    } else {
-        format!("{count} machines are lost at once")
-    };
     // Of several, those whose lease ended first were decided before the last one's did.
-    table.at_most(
-        format!("{what}: decided and written after its lease's end"),
-        decided,
-        "ms",
-        large(options, 50.0).filter(|_| count == 1),
-    );
-    table.at_most(
-        format!("{what}: all reported active after the last lease's end"),
-        active,
-        "s",
-        large(options, 5.0).filter(|_| count > 1),
-    );
+    table.at_most(what::lost_decided(count), decided, "ms", large(options, 50.0).filter(|_| count == 1));
+    table.at_most(what::lost_active(count), active, "s", large(options, 5.0).filter(|_| count > 1));
     cluster.fleet.boot(&numbers)?;
     // They find what left them while they were away, and prove it gone.
-    cluster.check(options, &what).await?;
+    cluster.check(options, &what::lost(count)).await?;
     Ok(())
 }
 
@@ -99,8 +85,7 @@ pub(crate) async fn failover(cluster: &mut Cluster, options: &Options, table: &m
         .await?;
     let placed = seen.until("a unit is placed", LIMIT, |key, _| matches!(key, Key::Manifest(..))).await?;
     let took = (placed - ended).as_secs_f64();
-    let what = "the leader is killed: first placement after its lease's end";
-    table.at_most(what, took, "s", large(options, 3.0));
+    table.at_most(what::FAILOVER, took, "s", large(options, 3.0));
     operations.destroy(&[name], "scale").await?;
     cluster.check(options, "the leader's end").await?;
     Ok(())
@@ -134,11 +119,11 @@ pub(crate) fn lists(cluster: &Cluster, options: &Options, table: &mut Table) -> 
     list("t0@1.service")?;
     let mut one: Vec<f64> = (0..9).map(|_| Ok(list("t0@1.service")?.1 * 1e3)).collect::<Result<_>>()?;
     one.sort_by(f64::total_cmp);
-    table.at_most("flotctl list-units of one unit, median of 9", one[4], "ms", large(options, 20.0));
+    table.at_most(what::LIST_ONE, one[4], "ms", large(options, 20.0));
     let (first, all, rows) = list("*")?;
     ensure!(rows >= options.units, "{rows} rows of {} units", options.units);
-    table.at_most("flotctl list-units of all: first row after", first * 1e3, "ms", large(options, 200.0));
+    table.at_most(what::LIST_FIRST, first * 1e3, "ms", large(options, 200.0));
     let rows = rows as f64 / all;
-    table.at_least("flotctl list-units of all: rows a second", rows, "/s", large(options, 200_000.0));
+    table.at_least(what::LIST_ROWS, rows, "/s", large(options, 200_000.0));
     Ok(())
 }

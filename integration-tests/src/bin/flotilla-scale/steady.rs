@@ -7,6 +7,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
+use flotilla_figures::what;
 use flotilla_registry::{
     keys::{Key, Keys},
     records::{Record as _, ReportBucket, Target},
@@ -116,20 +117,20 @@ pub(crate) async fn steady(cluster: &mut Cluster, options: &Options, table: &mut
     }
     let after = cluster.sample("stream", since, 0)?;
     let mut all = std::mem::take(&mut *times(&shared));
-    let what = format!("stream of {}/s:", options.rate);
+    let stream = format!("stream of {}/s:", options.rate);
     let large = options.machines == 5_000 && options.units == 500_000 && options.rate >= 1_000;
-    table.row(format!("{what} orders given within"), ordered, "s");
-    table.row(format!("{what} start to active, median"), percentile(&mut all.active, 0.5) * 1e3, "ms");
+    table.row(format!("{stream} orders given within"), ordered, "s");
+    table.row(what::stream_median(options.rate), percentile(&mut all.active, 0.5) * 1e3, "ms");
     let p99 = percentile(&mut all.active, 0.99) * 1e3;
-    table.at_most(format!("{what} start to active, p99"), p99, "ms", large.then_some(500.0));
-    table.row(format!("{what} destroy to gone, median"), percentile(&mut all.gone, 0.5) * 1e3, "ms");
-    table.row(format!("{what} destroy to gone, p99"), percentile(&mut all.gone, 0.99) * 1e3, "ms");
+    table.at_most(what::stream_p99(options.rate), p99, "ms", large.then_some(500.0));
+    table.row(format!("{stream} destroy to gone, median"), percentile(&mut all.gone, 0.5) * 1e3, "ms");
+    table.row(format!("{stream} destroy to gone, p99"), percentile(&mut all.gone, 0.99) * 1e3, "ms");
     for (who, cpu) in [
         ("engine", after.engine_cpu - before.engine_cpu),
         ("etcd", after.etcd_cpu - before.etcd_cpu),
         ("agents", after.agents_cpu - before.agents_cpu),
     ] {
-        table.row(format!("{what} processor, {who}"), cpu / after.at * 100.0, "% of a core");
+        table.row(format!("{stream} processor, {who}"), cpu / after.at * 100.0, "% of a core");
     }
     // The stream's own go, so that what stays is what the checker knows.
     let new_ones: Vec<UnitName> = range(&new, 0, orders)?.instances().collect();
@@ -141,16 +142,16 @@ pub(crate) async fn steady(cluster: &mut Cluster, options: &Options, table: &mut
 
 /// Waits until so many units are active, no more and no fewer.
 async fn until(cluster: &Cluster, units: usize) -> Result<()> {
-    let mut last = (0, Instant::now());
+    let mut last = (None, Instant::now());
     loop {
-        let active = cluster.active()?;
-        if active == units {
+        let active = cluster.active();
+        if active == Some(units) {
             return Ok(());
         }
         if active != last.0 {
             last = (active, Instant::now());
         }
-        ensure!(last.1.elapsed() < LIMIT, "{active} units are active, not {units}");
+        ensure!(last.1.elapsed() < LIMIT, "{active:?} units are active, not {units}");
         sleep(Duration::from_millis(50)).await;
     }
 }

@@ -247,7 +247,7 @@ mod tests {
         is_found(plain, "runs under Some", |c| c[3].1.runs[0].token = Some(Token(999)));
         is_found(plain, "runs under None", |c| c[3].1.runs[0].token = None);
         is_found(plain, "runs with another text", |c| c[3].1.runs[0].hash = Some(ContentHash::of(b"x")));
-        is_found(plain, "should be reported active", |c| c[3].0.reports[0].active = "activating".to_owned());
+        is_found(plain, "should be reported active", |c| c[3].0.reports[0].active = "activating".into());
         is_found(plain, "should be reported active", |c| c[3].0.reports[0].token = Some(Token(999)));
         is_found(plain, "should be reported active", |c| drop(c[3].0.reports.remove(0)));
         is_found(plain, "which it does not have", |c| {
