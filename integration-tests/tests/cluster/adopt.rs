@@ -63,7 +63,9 @@ fn a_machines_own_services_are_adopted_without_a_restart() {
     assert_eq!(processes(m2, &web).unwrap(), before, "it runs as it did");
     m2.shell("test ! -e /etc/systemd/system/web.service -a ! -e /etc/systemd/system/web.service.d").unwrap();
     refuses(&cluster, m3, &["adopt", "m2", "web"], "adopted already");
-    let text = cluster.ask(m3, &["cat", "web"]).unwrap();
+    // Another seat hears of it a moment later.
+    let text =
+        eventually(LIMIT, "m3 to have its text", || cluster.ask(m3, &["cat", "web"]).map(Some)).unwrap();
     assert!(text.contains("# web.service.d/10-a.conf\n[Service]\nEnvironment=A=1"), "{text}");
 
     // From here on it is a unit like any other, on that machine and, when that is lost, on another.

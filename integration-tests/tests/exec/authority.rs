@@ -10,14 +10,10 @@ const USER: &str = "/root/user";
 pub fn events(world: &World) {
     world.ask(&["exec", "box", "--", "sh", "-c", "echo 'in quotes'"]);
     world.ask(&["shell", "m2", "--", "true"]);
-    let events = world.events("exec");
-    let event = events.last().unwrap();
+    let event = world.event_of("exec", r"sh -c 'echo '\''in quotes'\'''");
     assert_eq!((event.by.as_str(), event.host.as_deref()), ("root", Some("m2")), "{event:?}");
     assert_eq!(event.unit.as_ref().map(|unit| unit.as_str()), Some("box.service"), "{event:?}");
-    assert_eq!(event.why.as_deref(), Some(r"sh -c 'echo '\''in quotes'\'''"), "{event:?}");
-    let events = world.events("shell");
-    let event = events.last().unwrap();
-    assert_eq!((event.host.as_deref(), event.why.as_deref()), (Some("m2"), Some("true")), "{event:?}");
+    assert_eq!(world.event_of("shell", "true").host.as_deref(), Some("m2"));
     // With its end in the journal of the machine.
     flotilla_integration_tests::eventually(crate::LIMIT, "the session's end in the journal", || {
         let journal = world.far().journal(&["flotillad.service"])?;
@@ -59,8 +55,8 @@ pub fn refused(world: &World) {
     let (certificate, key) = (format!("{USER}/user.pem"), format!("{USER}/user-key.pem"));
     let output = over_tls(world, &certificate, &key, &["exec", "box", "--", "sh", "-c", "id -un; exit 6"]);
     assert_eq!((output.status.code(), &*output.stdout), (Some(6), &b"daemon\n"[..]), "{output:?}");
-    let events = world.events("exec");
-    assert_eq!((events.len(), events.last().unwrap().by.as_str()), (before + 1, "admin"), "{events:?}");
+    assert_eq!(world.event_of("exec", "sh -c 'id -un; exit 6'").by, "admin");
+    assert_eq!(world.events("exec").len(), before + 1);
 }
 
 #[track_caller]

@@ -107,6 +107,14 @@ impl World {
         events.filter(|event| event.kind == kind).collect()
     }
 
+    /// Waits until the newest event of a kind is that of a command: a seat hears of it a moment after it was written.
+    fn event_of(&self, kind: &str, command: &str) -> Event {
+        eventually(LIMIT, format_args!("the event of {command}"), || {
+            Ok(self.events(kind).pop().filter(|event| event.why.as_deref() == Some(command)))
+        })
+        .unwrap()
+    }
+
     /// The command lines of the far machine's processes.
     fn processes(&self) -> String {
         self.far().run(&["ps", "-eo", "args"]).unwrap_or_else(|_| {

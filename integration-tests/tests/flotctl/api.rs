@@ -254,6 +254,8 @@ fn of_units() -> Vec<Request<'static>> {
         get("/v1/units", "/v1/units?pattern=web@*&limit=1".to_owned(), 200),
         get("/v1/units", "/v1/units?pattern=%5B".to_owned(), 400),
         get("/v1/units", "/v1/units?revision=1".to_owned(), 409),
+        get("/v1/unit-lines", "/v1/unit-lines?limit=1".to_owned(), 200),
+        get("/v1/unit-lines", "/v1/unit-lines?pattern=%5B".to_owned(), 400),
         put_unit("fresh", r#"{"text": "[Service]\nExecStart=/bin/true\n"}"#, 200),
         put_unit("fresh", "{}", 400),
         put_unit("nobody", r#"{"target": "launched"}"#, 404),
