@@ -64,7 +64,12 @@ impl Board {
     /// Tells whether what somebody waits for is to be written now. Where other units were told to start
     /// together with it, it goes with them, so that a hundred of them are one write and not two.
     pub(crate) fn is_due(&self) -> bool {
-        self.prompt && self.starting.is_empty()
+        self.prompt && !self.is_starting()
+    }
+
+    /// Tells whether units are starting that were not told of yet.
+    pub(crate) fn is_starting(&self) -> bool {
+        !self.starting.is_empty()
     }
 
     /// Returns what buckets say now.

@@ -128,7 +128,11 @@ impl Publisher {
             (Key::Report(machine, *bucket), *at, now.buckets.get(bucket).copied().unwrap_or_default())
         });
         let head = before.head.map(|at| (Key::ReportHead(machine), at, now.head.unwrap_or_default()));
-        let mut late = None;
+        // The first write of a bucket may be the one that came late: it is known now, and was not before.
+        let first = now.buckets.keys().find(|bucket| !before.buckets.contains_key(bucket));
+        let mut late = first
+            .filter(|_| writing.on_its_way)
+            .map(|bucket| self.registrar.keys.spell(&Key::Report(machine, *bucket)));
         for (key, at, now) in buckets.chain(head) {
             let key = self.registrar.keys.spell(&key);
             if now > at && writing.on_its_way {
