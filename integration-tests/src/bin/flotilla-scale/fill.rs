@@ -24,6 +24,10 @@ const SEATLESS_LOOK: Duration = Duration::from_secs(1);
 /// How long a run may go on without anything becoming active.
 const STUCK: Duration = Duration::from_secs(60);
 
+/// How long a full cluster comes to rest before it is measured there. Twenty seconds: the check has read the whole
+/// store, and etcd is busy with what is left of that and of the burst in its memory.
+const COMES_TO_REST: Duration = Duration::from_secs(20);
+
 /// Fills the cluster, and checks it.
 pub(crate) async fn fill(
     cluster: &mut Cluster,
@@ -102,6 +106,7 @@ pub(crate) async fn rest(
     samples: &mut Samples,
 ) -> Result<()> {
     cluster.settle(options).await?;
+    sleep(COMES_TO_REST).await;
     let since = Instant::now();
     let before = cluster.sample("rest", since, options.units)?;
     samples.write("sample", &before)?;
