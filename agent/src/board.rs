@@ -12,6 +12,10 @@ use flotilla_registry::{
 };
 use flotilla_units::UnitName;
 
+/// How many units start together where a second write of all of them costs the store something. Ten, which are
+/// in ten of the sixteen buckets as a rule.
+const TOGETHER: usize = 10;
+
 /// The machine's report.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Board {
@@ -23,6 +27,8 @@ pub(crate) struct Board {
     changed: BTreeSet<Bucket>,
     /// Something is among it that somebody waits for.
     pub(crate) prompt: bool,
+    /// Something among it died, left or cannot be: whoever believes in it is to hear of that.
+    bad: bool,
     /// Units that were told to be starting since then, and nothing else yet: they soon will be.
     starting: BTreeSet<UnitName>,
     /// Every unit that was there at the start has been told of: the report is a whole one.
@@ -36,10 +42,11 @@ impl Board {
         if old == reports.as_slice() {
             return false;
         }
-        self.prompt |= reports.iter().any(|new| {
+        for new in &reports {
             let before = old.iter().find(|o| (&o.unit, o.token) == (&new.unit, new.token));
-            is_prompt(before, new)
-        });
+            self.prompt |= is_prompt(before, new);
+            self.bad |= before.is_some_and(|before| is_bad(before, new));
+        }
         if reports.iter().any(is_starting) {
             self.starting.insert(unit.clone());
         } else {
@@ -56,7 +63,7 @@ impl Board {
 
     /// Takes the buckets that changed since the last time.
     pub(crate) fn take_changed(&mut self) -> BTreeSet<Bucket> {
-        self.prompt = false;
+        (self.prompt, self.bad) = (false, false);
         self.starting.clear();
         std::mem::take(&mut self.changed)
     }
@@ -64,12 +71,13 @@ impl Board {
     /// Tells whether what somebody waits for is to be written now. Where other units were told to start
     /// together with it, it goes with them, so that a hundred of them are one write and not two.
     pub(crate) fn is_due(&self) -> bool {
-        self.prompt && !self.is_starting()
+        self.prompt && self.starting.is_empty()
     }
 
-    /// Tells whether units are starting that were not told of yet.
-    pub(crate) fn is_starting(&self) -> bool {
-        !self.starting.is_empty()
+    /// Tells whether so many units start together that it is worth waiting for them, and nothing happened that
+    /// must not wait.
+    pub(crate) fn gathers(&self) -> bool {
+        self.starting.len() >= TOGETHER && !self.bad
     }
 
     /// Returns what buckets say now.
@@ -91,7 +99,20 @@ impl Board {
 /// Tells whether a unit is starting, or is about to: nothing was started under its token yet.
 fn is_starting(report: &UnitReport) -> bool {
     let is_new = report.token.is_some() && report.run == 0 && report.active == "inactive";
-    report.starting || (is_new && !report.gone && report.problem.is_none())
+    let is_new = is_new && report.invocation.is_none() && !report.gone;
+    (report.starting || is_new) && report.problem.is_none()
+}
+
+/// Tells whether a unit is worse off than it was told to be.
+fn is_bad(before: &UnitReport, now: &UnitReport) -> bool {
+    let ran = before.active == "active" && now.active != "active";
+    let failed = before.active != now.active && now.active == "failed";
+    let ended = before.run != now.run && now.active == "inactive" && !now.starting;
+    ran || failed
+        || ended
+        || before.gone != now.gone
+        || before.problem != now.problem
+        || before.stopped_locally != now.stopped_locally
 }
 
 /// Tells whether somebody waits for a report: a unit got where it was going, or cannot get there.
@@ -146,6 +167,34 @@ mod tests {
         board.take_changed();
         board.put("e.service".parse().expect("valid"), vec![report("active")]);
         assert!(board.is_due(), "d was told of, and is not waited for again");
+    }
+
+    #[test]
+    fn many_that_start_are_waited_for_and_what_died_is_not_held_back() {
+        let mut board = Board::default();
+        let name = |number: usize| -> UnitName { format!("web@{number}.service").parse().expect("valid") };
+        let starting = || UnitReport { starting: true, ..report("activating") };
+        for number in 0..TOGETHER {
+            assert!(!board.gathers(), "{number} are few");
+            board.put(name(number), vec![starting()]);
+        }
+        assert!(board.gathers() && !board.is_due());
+        board.put("old.service".parse().expect("valid"), vec![report("active")]);
+        assert!(board.gathers(), "good news can wait");
+        for worse in [report("failed"), report("activating"), UnitReport { gone: true, ..report("inactive") }]
+        {
+            let mut board = board.clone();
+            board.put("old.service".parse().expect("valid"), vec![worse.clone()]);
+            assert!(!board.gathers(), "{worse:?}");
+            board.take_changed();
+            (0..TOGETHER).for_each(|number| {
+                board.put(name(number), vec![UnitReport { sub: "start".into(), ..starting() }]);
+            });
+            assert!(board.gathers(), "that was told");
+        }
+        let tried = UnitReport { problem: Some("it cannot be".to_owned()), ..starting() };
+        board.put(name(0), vec![tried]);
+        assert!(!board.gathers());
     }
 
     #[test]

@@ -1,8 +1,8 @@
 //! Keeps the machine registered, and the board in the store.
 //!
 //! The first change on a quiet board is written at once if somebody waits for it; what follows
-//! goes together, 100 ms later, and units that start together are told of when they have started, or
-//! 500 ms later. A write that fails is resolved by reading; a lease that is lost is
+//! goes together, 100 ms later, and where ten or more units start together, 500 ms later if nothing
+//! died meanwhile. A write that fails is resolved by reading; a lease that is lost is
 //! followed by another registration, while every unit runs on. A registration that an earlier process
 //! left is renewed from the first moment on, and an order to stop is an orderly stop at any time.
 
@@ -16,21 +16,14 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
-use self::report::Writing;
+use self::{due::Due, report::Writing};
 use crate::{
     board::Board,
     registration::{Claim, LOOK_AGAIN, Registered, Registrar, RegistrationError, longest},
 };
 
+mod due;
 mod report;
-
-/// How long changes are gathered after the first. 100 ms: nobody notices it, and 300 units that
-/// start together cost ten writes instead of 300.
-const COALESCE: Duration = Duration::from_millis(100);
-
-/// How long units may take to start before it is told that they are starting. 500 ms: systemd starts a
-/// hundred in that time (`cargo xtask bench start` measures it), which are one write then and not two.
-const STARTING: Duration = Duration::from_millis(500);
 
 /// How long the orderly stop may take: two calls of the store, then the lease runs out by itself.
 const STOP_TIMEOUT: Duration = Duration::from_secs(10);
@@ -190,12 +183,12 @@ impl Publisher {
     async fn write(&self, writing: &mut Writing, board: &mut watch::Receiver<Board>) -> String {
         let lost = writing.registered.session.handle();
         let mut backoff = self.registrar.timing.backoff();
-        let mut last = Instant::now();
-        let mut due: Option<Instant> = None;
+        let mut due = Due::new(Instant::now());
         let mut frozen = self.frozen.subscribe();
         board.mark_changed();
         loop {
             let writable = frozen.borrow_and_update().is_none();
+            let at = due.at().filter(|_| writable);
             tokio::select! {
                 biased;
                 why = lost.lost() => return why.to_string(),
@@ -203,27 +196,18 @@ impl Publisher {
                 _ = frozen.changed() => if frozen.borrow_and_update().is_none() {
                     return "an operator accepted the store".to_owned();
                 },
-                _ = board.changed() => {
-                    let (is_due, is_starting) = {
-                        let board = board.borrow_and_update();
-                        (board.is_due(), board.is_starting())
-                    };
-                    let now = Instant::now();
-                    let time = match (is_due, is_starting) {
-                        (true, _) => now.max(last + COALESCE),
-                        (false, true) => now + STARTING,
-                        (false, false) => now + COALESCE,
-                    };
-                    due = Some(due.map_or(time, |due| due.min(time)));
-                }
-                () = sleep_until(due.unwrap_or(last)), if writable && due.is_some() => {
-                    due = None;
+                _ = board.changed() => due.changed(&board.borrow_and_update(), Instant::now()),
+                () = sleep_until(at.unwrap_or_else(Instant::now)), if at.is_some() => {
                     match self.flush(writing).await {
-                        Ok(()) => backoff.reset(),
+                        Ok(()) => {
+                            backoff.reset();
+                            due.written(Instant::now());
+                        }
                         Err(RegistrationError::Overtaken(key)) => return format!("{key} is another's"),
                         Err(RegistrationError::WentBack(error)) => {
                             error!(%error, "the store went back; nothing is written to it until `flotctl cluster accept-store`");
                             self.frozen.send_replace(Some(error.to_string()));
+                            due.written(Instant::now());
                         }
                         Err(error) => {
                             let wait = backoff.next_wait();
@@ -232,10 +216,9 @@ impl Publisher {
                                 seconds = wait.as_secs_f32(),
                                 "the report was not written and is tried again; units run on"
                             );
-                            due = Some(Instant::now() + wait);
+                            due.failed(Instant::now(), wait);
                         }
                     }
-                    last = Instant::now();
                 }
             }
         }

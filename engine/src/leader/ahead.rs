@@ -17,8 +17,8 @@ use crate::state::{ClusterState, Life};
 /// each some 16,000 keys of manifests and reports.
 const MACHINES_MAX: usize = 500;
 
-/// The same in the largest clusters. Fifty; where machines answer in the tenth of a second that it takes them, that is
-/// 50,000 units a second.
+/// The same in the largest clusters. Fifty; where machines answer in a tenth of a second that is 50,000 units a second,
+/// and 10,000 where they have each a hundred to start, which takes them half a second.
 const MACHINES_MIN: usize = 50;
 
 /// How many machines times how many are written to ahead: the larger the cluster, the fewer. Every machine renews its
