@@ -213,10 +213,21 @@ impl Workload {
         Ok(Full { core, happened: [0; Event::ALL.len()] })
     }
 
+    /// How often an event can happen: what happens to machines is left out where there are too few to have one each.
+    #[must_use]
+    pub fn most(&self, event: Event) -> u32 {
+        let needed = ordinary(Event::MachineLost.most() + Event::MetadataChanged.most());
+        match event {
+            Event::UnitAdded => event.most(),
+            _ if self.machines.len() < needed => 0,
+            _ => event.most(),
+        }
+    }
+
     /// Makes an event: what is done by [`Happening::carry_out`] is what it costs.
     fn next(&self, event: Event, full: &Full) -> Result<Happening, Failed> {
         let nth = full.happened[event as usize];
-        if nth >= event.most() {
+        if nth >= self.most(event) {
             return Err(format!("{event} happens {nth} times at most, and has").into());
         }
         Ok(match event {

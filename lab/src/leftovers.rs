@@ -26,7 +26,7 @@ const TIDY_TIME: Duration = Duration::from_secs(3);
 /// there is nothing.
 pub fn remove(territory: &Territory) -> Result<()> {
     let group = Group::new(territory.group())?;
-    end_orphans(territory, &group)?;
+    let orphans = end_orphans(territory, &group);
     end_processes(&group)?;
     unmount(&territory.directory())?;
     for space in network::spaces(&territory.prefix()) {
@@ -38,8 +38,13 @@ pub fn remove(territory: &Territory) -> Result<()> {
         remove_named(Path::new(parent), &territory.prefix())?;
     }
     group.remove()?;
-    gone(fs::remove_dir_all(territory.directory())).context("removing the lab's directory")
+    gone(fs::remove_dir_all(territory.directory())).context("removing the lab's directory")?;
+    // Told at last, so that one that does not end keeps nothing else up.
+    orphans
 }
+
+/// How long the kernel may take to end a tool: one waits for a lock of the network while other labs are taken down.
+const KERNEL_TIME: Duration = Duration::from_secs(20);
 
 /// Ends the tools that a crashed lab had started and that would still make
 /// something: each has the lab's name in its arguments. One that was killed may
@@ -47,7 +52,7 @@ pub fn remove(territory: &Territory) -> Result<()> {
 fn end_orphans(territory: &Territory, group: &Group) -> Result<()> {
     // Twice, for one that is just becoming another program has no arguments yet.
     for _look in 0..2 {
-        eventually(TIDY_TIME, "the tools of an earlier lab to end", || {
+        eventually(KERNEL_TIME, "the tools of an earlier lab to end", || {
             let orphans = orphans(territory, group);
             // One that is gone meanwhile is what we want.
             orphans.iter().for_each(|pid| _ = kill_process(*pid, Signal::KILL));
@@ -61,16 +66,25 @@ fn end_orphans(territory: &Territory, group: &Group) -> Result<()> {
 /// Whoever has the lab's name in its arguments and is in none of its machines, which
 /// end by their group (one that is frozen cannot end otherwise).
 fn orphans(territory: &Territory, group: &Group) -> Vec<Pid> {
-    let (prefix, this) = (territory.prefix(), rustix::process::getpid());
+    let spared = with_ancestors(rustix::process::getpid());
     let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
     let named = processes.filter_map(|process| {
         let pid = Pid::from_raw(process.file_name().to_str()?.parse().ok()?)?;
         let arguments = fs::read(process.path().join("cmdline")).ok()?;
-        String::from_utf8_lossy(&arguments).contains(&prefix).then_some(pid)
+        String::from_utf8_lossy(&arguments).contains(territory.group()).then_some(pid)
     });
-    let named: Vec<_> = named.filter(|pid| *pid != this && !is_nspawn(*pid)).collect();
+    let named: Vec<_> = named.filter(|pid| !spared.contains(pid) && !is_nspawn(*pid)).collect();
     let inside = group.processes();
     named.into_iter().filter(|pid| !inside.contains(pid)).collect()
+}
+
+/// A process and those that started it, whose arguments may name the lab because they ask for its end.
+fn with_ancestors(pid: Pid) -> Vec<Pid> {
+    let parent = |pid: &Pid| {
+        let status = fs::read_to_string(format!("/proc/{}/status", pid.as_raw_nonzero())).ok()?;
+        Pid::from_raw(status.lines().find_map(|line| line.strip_prefix("PPid:"))?.trim().parse().ok()?)
+    };
+    std::iter::successors(Some(pid), parent).collect()
 }
 
 fn is_nspawn(pid: Pid) -> bool {

@@ -71,7 +71,7 @@ fn events(workload: &Workload) -> Result<Vec<(u32, Measured)>, Failed> {
     let mut samples = Vec::new();
     let mut full = workload.full()?;
     for event in Event::ALL {
-        for nth in 0..event.most() {
+        for nth in 0..workload.most(event) {
             let (took, decisions) = workload.happen(event, &mut full, |carry_out| {
                 let start = Instant::now();
                 carry_out();
