@@ -3,7 +3,10 @@
 //! A bucket that cannot be read (corrupted, or written by a newer engine) keeps the content it had:
 //! nothing is stopped because something could not be read. `seen` then stays below it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use flotilla_registry::{
     keys::{Bucket, Key, Keys},
@@ -14,11 +17,11 @@ use flotilla_registry::{
 use flotilla_units::{ContentHash, MachineId, UnitName};
 use serde::{Deserialize, Serialize};
 
-/// A machine's manifest.
+/// A machine's manifest. Clones share its entries.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub(crate) struct Manifest {
-    buckets: BTreeMap<Bucket, Vec<ManifestEntry>>,
+    buckets: BTreeMap<Bucket, Arc<[ManifestEntry]>>,
     /// Everything up to here is in `buckets`, except what is `unreadable`.
     revision: Revision,
     /// Since which revision a bucket cannot be read.
@@ -31,6 +34,8 @@ pub(crate) struct Manifest {
 pub(crate) struct Applied {
     /// The runtime names whose entries are others now.
     pub(crate) units: BTreeSet<UnitName>,
+    /// Entries were added or changed, not only taken away.
+    pub(crate) gives: bool,
     /// What could not be read.
     pub(crate) errors: Vec<RecordError>,
 }
@@ -88,7 +93,7 @@ impl Manifest {
 
     /// Returns every entry.
     pub(crate) fn entries(&self) -> impl Iterator<Item = &ManifestEntry> {
-        self.buckets.values().flatten()
+        self.buckets.values().flat_map(|entries| entries.iter())
     }
 
     /// Returns every runtime name that has an entry.
@@ -129,13 +134,15 @@ impl Manifest {
 
     fn replace(&mut self, bucket: Bucket, entries: Option<Vec<ManifestEntry>>, applied: &mut Applied) {
         self.unreadable.remove(&bucket);
-        let old = match entries.clone() {
-            Some(entries) => self.buckets.insert(bucket, entries),
+        let entries: Option<Arc<[ManifestEntry]>> = entries.map(Arc::from);
+        let old = match &entries {
+            Some(entries) => self.buckets.insert(bucket, Arc::clone(entries)),
             None => self.buckets.remove(&bucket),
         };
         let (old, new) = (old.unwrap_or_default(), entries.unwrap_or_default());
-        let differing =
-            old.iter().filter(|e| !new.contains(e)).chain(new.iter().filter(|e| !old.contains(e)));
+        let given = new.iter().filter(|e| !old.contains(e));
+        applied.gives |= given.clone().next().is_some();
+        let differing = old.iter().filter(|e| !new.contains(e)).chain(given);
         applied.units.extend(differing.map(|e| e.runtime().clone()));
     }
 }

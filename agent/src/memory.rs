@@ -20,9 +20,10 @@ use crate::{files, known::Known, manifest::Manifest};
 /// The version of the file; one of another version is not read.
 const VERSION: u32 = 1;
 
-/// How long a new manifest waits to be kept, with all that follow it meanwhile. A second: a disk
-/// that syncs slowly is not made to sync for each of 300 placements.
-const KEEP_AFTER: Duration = Duration::from_secs(1);
+/// How long a new manifest waits to be kept, with all that follow it meanwhile. Five seconds: it counts only after
+/// a machine lost its power, and then if the store is away for a minute; a disk that syncs slowly is not made to
+/// sync for each of 300 placements, nor each second on a machine where something always comes or goes.
+const KEEP_AFTER: Duration = Duration::from_secs(5);
 
 /// How long a higher revision alone waits to be kept. A minute: it only sharpens the notice of a
 /// store that went back, and other signs give the same.
