@@ -20,11 +20,17 @@ const TOGETHER: usize = 10;
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Board {
     /// By runtime name.
-    reports: BTreeMap<UnitName, Vec<UnitReport>>,
+    reports: BTreeMap<UnitName, Reports>,
+    /// The runtime names that each bucket says something of.
+    names: BTreeMap<Bucket, BTreeSet<UnitName>>,
     /// See [`ReportHead::seen`](flotilla_registry::records::ReportHead::seen).
     pub(crate) seen: Revision,
     /// What the publisher has not copied yet.
     changed: BTreeSet<Bucket>,
+    /// It is more than that units are forgotten, or that this is taken up.
+    news: bool,
+    /// How many units are forgotten among it.
+    forgotten: usize,
     /// Something is among it that somebody waits for.
     pub(crate) prompt: bool,
     /// Something among it died, left or cannot be: whoever believes in it is to hear of that.
@@ -35,15 +41,22 @@ pub(crate) struct Board {
     pub(crate) complete: bool,
 }
 
+/// What is said of a runtime name, each with the bucket that it is in.
+type Reports = Vec<(Bucket, UnitReport)>;
+
 impl Board {
     /// Replaces what is said of a runtime name; true if that is news.
     pub(crate) fn put(&mut self, unit: UnitName, reports: Vec<UnitReport>) -> bool {
-        let old = self.reports.get(&unit).map_or(&[][..], Vec::as_slice);
-        if old == reports.as_slice() {
+        let before = self.reports.get(&unit).map_or(&[][..], Vec::as_slice);
+        if before.iter().map(|(_, report)| report).eq(&reports) {
             return false;
         }
+        let old = || before.iter().map(|(_, report)| report);
+        let forgets = reports.is_empty() && old().all(|report| report.gone);
+        self.forgotten += usize::from(forgets);
+        self.news |= !forgets;
         for new in &reports {
-            let before = old.iter().find(|o| (&o.unit, o.token) == (&new.unit, new.token));
+            let before = old().find(|o| (&o.unit, o.token) == (&new.unit, new.token));
             self.prompt |= is_prompt(before, new);
             self.bad |= before.is_some_and(|before| is_bad(before, new));
         }
@@ -52,7 +65,14 @@ impl Board {
         } else {
             self.starting.remove(&unit);
         }
-        self.changed.extend(old.iter().chain(&reports).map(|r| Bucket::of(&r.unit)));
+        let reports: Reports = reports.into_iter().map(|it| (Bucket::of(&it.unit), it)).collect();
+        self.changed.extend(before.iter().chain(&reports).map(|(bucket, _)| *bucket));
+        for (bucket, _) in before {
+            self.names.entry(*bucket).and_modify(|names| _ = names.remove(&unit));
+        }
+        for (bucket, _) in &reports {
+            self.names.entry(*bucket).or_default().insert(unit.clone());
+        }
         if reports.is_empty() {
             self.reports.remove(&unit);
         } else {
@@ -61,9 +81,18 @@ impl Board {
         true
     }
 
+    /// Raises `seen`; true if that is news. Nobody waits for it where no order was given since the last time, but
+    /// only orders were taken back that had been carried out.
+    pub(crate) fn raise_seen(&mut self, seen: Revision, orders: bool) -> bool {
+        let is_higher = self.seen < seen;
+        self.news |= is_higher && orders;
+        self.seen = self.seen.max(seen);
+        is_higher
+    }
+
     /// Takes the buckets that changed since the last time.
     pub(crate) fn take_changed(&mut self) -> BTreeSet<Bucket> {
-        (self.prompt, self.bad) = (false, false);
+        (self.prompt, self.bad, self.news, self.forgotten) = (false, false, false, 0);
         self.starting.clear();
         std::mem::take(&mut self.changed)
     }
@@ -80,19 +109,23 @@ impl Board {
         self.starting.len() >= TOGETHER && !self.bad
     }
 
+    /// Tells whether all that changed is that a few units are forgotten that had gone, as the cluster knows: nobody
+    /// waits for that. Of many it does not have to be waited for what else may come.
+    pub(crate) fn only_forgets(&self) -> bool {
+        !self.news && self.forgotten < TOGETHER
+    }
+
     /// Returns what buckets say now.
     pub(crate) fn buckets(&self, buckets: &BTreeSet<Bucket>) -> BTreeMap<Bucket, ReportBucket> {
-        let empty = || ReportBucket { v: VERSION, units: Vec::new() };
-        let mut found: BTreeMap<_, _> = buckets.iter().map(|bucket| (*bucket, empty())).collect();
-        for report in self.reports.values().flatten() {
-            if let Some(bucket) = found.get_mut(&Bucket::of(&report.unit)) {
-                bucket.units.push(report.clone());
-            }
-        }
-        for bucket in found.values_mut() {
-            bucket.units.sort_by(|a, b| (&a.unit, a.token).cmp(&(&b.unit, b.token)));
-        }
-        found
+        let of = |bucket: &Bucket| {
+            let names = self.names.get(bucket).into_iter().flatten();
+            let reports = names.filter_map(|name| self.reports.get(name)).flatten();
+            let mut units: Vec<UnitReport> =
+                reports.filter(|(at, _)| at == bucket).map(|(_, report)| report.clone()).collect();
+            units.sort_by(|a, b| (&a.unit, a.token).cmp(&(&b.unit, b.token)));
+            ReportBucket { v: VERSION, units }
+        };
+        buckets.iter().map(|bucket| (*bucket, of(bucket))).collect()
     }
 }
 

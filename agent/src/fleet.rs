@@ -81,6 +81,8 @@ pub(crate) struct Fleet {
     names: HashMap<task::Id, UnitName>,
     told: mpsc::Sender<Told>,
     hear_told: Option<mpsc::Receiver<Told>>,
+    /// The newest revision that somebody waits for: it did more than take back what was carried out.
+    ordered: Revision,
     /// The first revision that each unit has orders of and has not taken up.
     pending: BTreeMap<UnitName, Revision>,
     /// Units that have told nothing yet.
@@ -130,6 +132,7 @@ impl Fleet {
             names: HashMap::new(),
             told,
             hear_told: Some(hear_told),
+            ordered: Revision::default(),
             pending: BTreeMap::new(),
             untold: BTreeSet::new(),
             board: watch::Sender::default(),
@@ -267,6 +270,11 @@ impl Fleet {
             error!(%error, "a part of the manifest cannot be read; what it said before stays in force: mend or delete it in etcd");
         }
         self.heard |= reset;
+        // A unit that leaves is proven gone by a `seen` at or after its bucket, whatever that was written for.
+        let leaves = || self.manifest.entries().any(|entry| entry.departing.is_some());
+        if reset || applied.gives || leaves() {
+            self.ordered = self.manifest.revision();
+        }
         if anew {
             // The revisions that anybody had orders of were the other store's.
             self.pending.clear();
@@ -390,9 +398,8 @@ impl Fleet {
         let read = self.manifest.read_up_to();
         let taken_up = self.pending.values().min().map_or(read, |first| Revision(first.0 - 1).min(read));
         self.board.send_if_modified(|board| {
-            let news = board.seen < taken_up;
-            board.seen = board.seen.max(taken_up);
-            news
+            let orders = board.seen < self.ordered;
+            board.raise_seen(taken_up, orders)
         });
     }
 

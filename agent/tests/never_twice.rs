@@ -184,7 +184,8 @@ async fn run(events: Vec<Event>) -> Result<(), TestCaseError> {
     tokio::time::sleep(Duration::from_secs(400)).await;
     check(&machine, &orders)?;
     let settled = machine.order(&orders.all()).await;
-    tokio::time::sleep(Duration::from_secs(5)).await;
+    // Where that took orders back only, nobody waits for it.
+    tokio::time::sleep(Duration::from_secs(10)).await;
     prop_assert!(machine.head().await.is_some_and(|head| head.seen >= settled), "{:?}", machine.head().await);
     for (n, entries) in &orders.now {
         for e in entries {

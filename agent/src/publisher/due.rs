@@ -14,13 +14,19 @@ const COALESCE: Duration = Duration::from_millis(100);
 /// starts a hundred in that time (`cargo xtask bench start` measures it), which are one write then and not two.
 const STARTING: Duration = Duration::from_millis(500);
 
+/// How long it may take until the store is told that a unit is forgotten that it knows to have gone. 5 s: on a machine
+/// where something happens every few seconds it goes along with what happens next, and costs no write of its own.
+const FORGOTTEN: Duration = Duration::from_secs(5);
+
 /// The time of the next write.
 #[derive(Debug)]
 pub(super) struct Due {
     /// When the last write ended.
     last: Instant,
-    /// When the first change came that was not written yet.
+    /// When the first change came that was not written yet, beside units that are forgotten.
     first: Option<Instant>,
+    /// When the first one was forgotten.
+    forgotten: Option<Instant>,
     /// No later than this, whatever comes.
     by: Option<Instant>,
     at: Option<Instant>,
@@ -28,16 +34,20 @@ pub(super) struct Due {
 
 impl Due {
     pub(super) const fn new(now: Instant) -> Self {
-        Self { last: now, first: None, by: None, at: None }
+        Self { last: now, first: None, forgotten: None, by: None, at: None }
     }
 
     /// Takes note that the board has changed.
     pub(super) fn changed(&mut self, board: &Board, now: Instant) {
-        let first = *self.first.get_or_insert(now);
-        if board.is_due() {
-            self.no_later(now.max(self.last + COALESCE));
-        }
-        let at = first + if board.gathers() { STARTING } else { COALESCE };
+        let at = if board.only_forgets() {
+            *self.forgotten.get_or_insert(now) + FORGOTTEN
+        } else {
+            let first = *self.first.get_or_insert(now);
+            if board.is_due() {
+                self.no_later(now.max(self.last + COALESCE));
+            }
+            first + if board.gathers() { STARTING } else { COALESCE }
+        };
         self.at = Some(self.by.map_or(at, |by| by.min(at)));
     }
 
@@ -65,7 +75,10 @@ impl Due {
 
 #[cfg(test)]
 mod tests {
-    use flotilla_registry::records::{Token, UnitReport};
+    use flotilla_registry::{
+        records::{Token, UnitReport},
+        store::Revision,
+    };
 
     use super::*;
 
@@ -118,6 +131,51 @@ mod tests {
         }
         due.changed(&board, start + ms(2_200));
         assert!(due.at() <= Some(start + ms(2_200)), "all have started");
+    }
+
+    #[test]
+    fn a_unit_that_is_forgotten_goes_with_what_comes_next() {
+        let start = Instant::now();
+        let mut board = Board::default();
+        put(&mut board, "one.service", "active");
+        let gone = |board: &mut Board, unit: &str| {
+            let unit: flotilla_units::UnitName = unit.parse().expect("valid");
+            let report = UnitReport {
+                gone: true,
+                ..serde_json::from_value(serde_json::json!({
+                    "unit": unit, "token": Token(1), "load": "not-found", "active": "inactive", "sub": "dead"
+                }))
+                .expect("a report")
+            };
+            board.put(unit, vec![report]);
+        };
+        for number in 0..20 {
+            gone(&mut board, &format!("old@{number}.service"));
+        }
+        board.raise_seen(Revision(7), true);
+        board.take_changed();
+        let mut due = Due::new(start);
+        board.put("old@0.service".parse().expect("valid"), vec![]);
+        due.changed(&board, start + ms(200));
+        board.raise_seen(Revision(8), false);
+        due.changed(&board, start + ms(210));
+        assert_eq!(due.at(), Some(start + ms(5_200)), "nobody waits for that");
+        let mut ordered = (board.clone(), Due::new(start));
+        ordered.0.raise_seen(Revision(9), true);
+        ordered.1.changed(&ordered.0, start + ms(1_000));
+        assert_eq!(ordered.1.at(), Some(start + ms(1_100)), "an order was taken up");
+        for number in 1..20 {
+            board.put(format!("old@{number}.service").parse().expect("valid"), vec![]);
+        }
+        due.changed(&board, start + ms(1_000));
+        assert_eq!(due.at(), Some(start + ms(1_100)), "many are not kept back");
+        let mut board = Board::default();
+        put(&mut board, "one.service", "active");
+        board.take_changed();
+        board.put("one.service".parse().expect("valid"), vec![]);
+        let mut due = Due::new(start);
+        due.changed(&board, start);
+        assert_eq!(due.at(), Some(start + ms(100)), "it was not told to have gone");
     }
 
     #[test]

@@ -9,6 +9,7 @@
 
 use std::{collections::HashMap, time::Duration};
 
+use flotilla_registry::store::Revision;
 use flotilla_units::MachineId;
 
 use crate::state::{ClusterState, Life};
@@ -31,40 +32,49 @@ const MACHINES_TIMES_AHEAD: usize = 500_000;
 /// is slow or stands still by itself, and the others do not wait for it.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// The machines that were written to, and when; no room for any before the cluster was looked at.
+/// The machines that were written to; no room for any before the cluster was looked at.
 #[derive(Debug, Default)]
 pub struct Ahead {
-    since: HashMap<MachineId, Duration>,
+    written: HashMap<MachineId, Written>,
     /// How many there may be.
     window: usize,
+}
+
+/// What was written to a machine, and when.
+#[derive(Debug)]
+struct Written {
+    since: Duration,
+    /// As of which revision; what is written later is not waited for.
+    order: Option<Revision>,
 }
 
 impl Ahead {
     /// Forgets the machines that have taken up what was written, and those that are waited for no longer.
     pub fn settle(&mut self, state: &ClusterState, now: Duration) {
         self.window = window(state.machines().len());
-        self.since.retain(|id, since| {
+        self.written.retain(|id, written| {
             let Some(machine) = state.machines().get(id) else { return false };
-            let behind = machine.seen() < machine.ordered();
-            behind && machine.life() == Life::Present && *since + PATIENCE > now
+            written.order = written.order.or_else(|| machine.ordered());
+            let behind = machine.seen() < written.order;
+            behind && machine.life() == Life::Present && written.since + PATIENCE > now
         });
     }
 
     /// Returns how many more machines may be written to.
     #[must_use]
     pub fn room(&self) -> usize {
-        self.window.saturating_sub(self.since.len())
+        self.window.saturating_sub(self.written.len())
     }
 
     /// Notes that a machine is written to.
     pub fn note(&mut self, machine: MachineId, now: Duration) {
-        self.since.insert(machine, now);
+        self.written.insert(machine, Written { since: now, order: None });
     }
 
     /// Returns when the first one is not waited for any longer.
     #[must_use]
     pub fn wake_at(&self) -> Option<Duration> {
-        self.since.values().min().map(|since| *since + PATIENCE)
+        self.written.values().map(|written| written.since + PATIENCE).min()
     }
 }
 
