@@ -29,9 +29,14 @@ use std::{path::PathBuf, process::ExitCode, time::Duration};
 
 use anyhow::{Context, Result, bail};
 use clap::{Parser, Subcommand, ValueEnum};
+use mimalloc::MiMalloc;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::{cluster::Cluster, samples::Samples, table::Table, workload::Kind};
+
+/// As in flotillad, whose agents these are.
+#[global_allocator]
+static ALLOCATOR: MiMalloc = MiMalloc;
 
 /// Measures whole clusters of simulated machines.
 #[derive(Debug, Parser)]
