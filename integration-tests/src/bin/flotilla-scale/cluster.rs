@@ -31,8 +31,8 @@ use crate::{
 };
 
 /// How long nothing may be written for everything to have been: longer than what an agent or the leader puts
-/// off (100 ms, a second for news of failures).
-const QUIET: Duration = Duration::from_secs(2);
+/// off (100 ms, a second for news of failures, five until a unit that is gone is forgotten).
+const QUIET: Duration = Duration::from_secs(6);
 
 /// How long it may take until nobody writes any more. A machine of a large cluster that booted again waits for
 /// its own old lease of 30 s.

@@ -12,12 +12,12 @@ use flotilla_registry::{
     keys::{Key, Keys},
     records::{Record as _, ReportBucket, Target},
     store::{
-        Revision, Store as _, WatchEvent, WatchMessage, WatchStream,
+        KeyValue, Revision, Store as _, WatchEvent, WatchMessage, WatchStream,
         etcd::{EtcdConfig, EtcdStore},
     },
 };
 use flotilla_units::{UnitName, UnitRange};
-use futures_util::StreamExt as _;
+use futures_util::{StreamExt as _, stream::select};
 use tokio::{
     task::JoinSet,
     time::{Instant, sleep, sleep_until},
@@ -73,6 +73,7 @@ pub(crate) async fn steady(cluster: &mut Cluster, options: &Options, table: &mut
     let old_ones: Vec<UnitName> = range(&old, 0, orders)?.instances().collect();
     operations.set_target(&old_ones, Target::Launched, false, "scale").await?;
     until(cluster, options.units + (orders * piece) as usize).await?;
+    // At rest, as a cluster that has them running already: etcd has given up its buffer of that burst.
     cluster.quiet().await?;
     say(format_args!("{} units a second are started and destroyed for {} s", options.rate, options.stream));
 
@@ -161,7 +162,10 @@ async fn watch(etcd: &str, shared: Shared) -> Result<AbortOnDropHandle<Result<()
     let store = EtcdStore::connect(EtcdConfig { endpoints: vec![etcd.to_owned()], ..EtcdConfig::default() })?;
     let keys = Keys::default();
     let from = Revision(store.status().await?.revision.0 + 1);
-    let watch = store.watch(keys.everything(), from).await?;
+    // Nothing else: what is measured shares its processors with who measures.
+    let reports = store.watch(keys.all_of("reports"), from).await?;
+    let units = store.watch(keys.all_of("units"), from).await?;
+    let watch = Box::pin(select(reports, units));
     Ok(AbortOnDropHandle::new(tokio::spawn(note(watch, keys, shared, store))))
 }
 
@@ -172,7 +176,7 @@ async fn note(mut watch: WatchStream, keys: Keys, shared: Shared, _store: EtcdSt
         for event in events {
             match event {
                 WatchEvent::Put(kv) => {
-                    if let Some(Key::Report(..)) = keys.read(&kv.key) {
+                    if matches!(keys.read(&kv.key), Some(Key::Report(..))) && says_new(&kv) {
                         let bucket = ReportBucket::from_kv(&kv)?;
                         let mut times = times(&shared);
                         for report in bucket.units.iter().filter(|report| report.active == "active") {
@@ -194,6 +198,12 @@ async fn note(mut watch: WatchStream, keys: Keys, shared: Shared, _store: EtcdSt
         }
     }
     Ok(())
+}
+
+/// Tells whether a report says something of a unit that was started: others are not worth reading.
+fn says_new(kv: &KeyValue) -> bool {
+    let prefix = TEMPLATES[1].trim_end_matches(".service");
+    std::str::from_utf8(&kv.value).is_ok_and(|value| value.contains(prefix))
 }
 
 /// Returns what so many of them are at most; nothing of nothing.
