@@ -101,6 +101,8 @@ pub struct Memory {
     warm: Warm,
     /// Units to look at, with the decisions about them that are not written yet.
     todo: Decisions,
+    /// Such decisions of units that are looked at for the first time in this step.
+    kept: Decisions,
     retry_at: Option<Duration>,
     /// Placements of large orders.
     backlog: Backlog,
@@ -193,6 +195,7 @@ impl Memory {
             inherited: hold,
             warm: Warm::default(),
             todo: Decisions::default(),
+            kept: Decisions::default(),
             retry_at: None,
             backlog: Backlog::default(),
             ahead: Ahead::default(),
@@ -223,6 +226,13 @@ impl Memory {
         let rest = self.unseen.len().saturating_sub(LOOKED_MAX);
         for unit in self.unseen.drain(rest..) {
             changes.reported.remove(&unit);
+            // One that did not change meanwhile keeps what was decided: the core holds it as done, and would not
+            // decide it again.
+            if !changes.units.contains(&unit)
+                && let Some(decided) = self.todo.remove(&unit)
+            {
+                self.kept.insert(unit.clone(), decided);
+            }
             changes.units.insert(unit);
         }
         !self.unseen.is_empty()
@@ -310,7 +320,8 @@ pub fn step(
     memory.settling.note(state, model, &changes.units, now.mono);
     for unit in changes.units {
         // What was decided before the change is decided anew: the core was told of the change.
-        memory.todo.insert(unit, Decided::default());
+        let decided = memory.kept.remove(&unit).unwrap_or_default();
+        memory.todo.insert(unit, decided);
     }
     let mut out = Step::default();
     let (cluster, cluster_at) = match standstill(state) {

@@ -342,6 +342,26 @@ fn a_new_leader_goes_on_deciding_an_order_of_more_than_a_step() {
 }
 
 #[test]
+fn what_was_decided_and_waits_is_not_forgotten_when_a_new_leader_comes_to_look_at_it() {
+    let mut world = World::new(0);
+    world.machine(1);
+    let units: Vec<UnitName> = (0..20).map(|n| format!("a{n}.service").parse().expect("valid")).collect();
+    units.iter().for_each(|unit| world.unit(unit.as_str()));
+    let first = world.step();
+    assert!(buckets(&first).is_empty(), "they are decided, and wait for tokens");
+    let World { memory, fresh, .. } = &mut world;
+    let fence = Compare::CreateRevision("/flotilla/engine/leader".to_owned(), Revision(1));
+    let cluster = Cluster { v: 1, id: "c".to_owned(), epoch: 1, terms: Vec::new(), tokens_reserved: 0 };
+    let other = Memory::new(fence, "other", &cluster, None, News::default());
+    *memory = std::mem::replace(memory, other).with_unseen(units.iter().cloned().collect());
+    assert!(!memory.look_on(fresh));
+    world.write(&first);
+    let second = world.step();
+    let placed: usize = buckets(&second).iter().map(|bucket| bucket.entries.len()).sum();
+    assert_eq!(placed, units.len());
+}
+
+#[test]
 fn nothing_is_decided_without_a_readable_cluster_record_or_after_the_store_went_back() {
     let mut world = World::new(100_000);
     world.machine(1);
