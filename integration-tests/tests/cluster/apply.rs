@@ -14,15 +14,16 @@ fn revision(cluster: &Cluster) -> String {
     line.to_owned()
 }
 
-/// The revision once nobody writes any more: a unit that is active already has its last report under way.
+/// The revision once nobody writes any more: a unit that is active already has its last report under way, and one that
+/// has gone is forgotten up to five seconds later.
 fn quiet_revision(cluster: &Cluster) -> String {
     let mut last = (revision(cluster), Instant::now());
-    eventually(LIMIT, "a second in which nobody writes", || {
+    eventually(LIMIT, "six seconds in which nobody writes", || {
         let now = revision(cluster);
         if now != last.0 {
             last = (now, Instant::now());
         }
-        Ok((last.1.elapsed() > Duration::from_secs(1)).then(|| last.0.clone()))
+        Ok((last.1.elapsed() > Duration::from_secs(6)).then(|| last.0.clone()))
     })
     .unwrap()
 }
