@@ -35,13 +35,18 @@ pub const SEATS: u8 = 3;
 pub const ORDERLY_STOP_LEASE: Duration = Duration::from_secs(300);
 
 /// How many renewals fit into a lease. Three: two may be lost before the lease is. Of a lease of more than 27 s
-/// there are fewer, see [`RENEWAL_MARGIN`].
+/// there are fewer, see [`RENEWAL_MARGIN`], and never fewer than two and a half, see [`RENEWAL_LATEST`].
 pub const RENEWALS_PER_LEASE: u32 = 3;
 
 /// How much of a lease is left when its renewal is due, at most. Eighteen seconds: for so long the store may be
 /// silent, and the renewal that then comes is tried again all the while. A third more of it would cost a large
 /// cluster's store a fifth more renewals, at rest and always.
 pub const RENEWAL_MARGIN: Duration = Duration::from_secs(18);
+
+/// How much of a lease may be over when its renewal is due, as a fraction of the lease. Two fifths: however long the
+/// lease, with [`RENEWAL_JITTER`] one renewal may be lost and another still comes in time, and who stops leaves more
+/// than half of it.
+pub const RENEWAL_LATEST: f64 = 0.4;
 
 /// How far a renewal may be from its due time, as a fraction of the interval: keeps leases that
 /// were granted together from being renewed together for ever.
@@ -146,7 +151,8 @@ impl Timing {
     #[must_use]
     pub fn renewal_interval(&self, ttl: Duration) -> Duration {
         let jitter = self.renewal_jitter.clamp(0.0, 0.5);
-        let due = (ttl / self.renewals_per_lease.max(1)).max(ttl.saturating_sub(RENEWAL_MARGIN));
+        let latest = ttl.saturating_sub(RENEWAL_MARGIN).min(ttl.mul_f64(RENEWAL_LATEST));
+        let due = (ttl / self.renewals_per_lease.max(1)).max(latest);
         due.mul_f64(1.0 + rand::rng().random_range(-jitter..=jitter))
     }
 
@@ -232,6 +238,12 @@ mod tests {
             assert!(interval >= Duration::from_millis(2_700) && interval <= Duration::from_millis(3_300));
             let interval = timing.renewal_interval(MACHINE_LEASE_LARGE);
             assert!(interval >= Duration::from_millis(10_800) && interval <= Duration::from_millis(13_200));
+        }
+        // Of leases of every length one renewal may be lost, and half of each is left at the latest.
+        for seconds in 1..1_000 {
+            let ttl = Duration::from_secs(seconds);
+            let interval = timing.renewal_interval(ttl);
+            assert!(interval <= ttl.mul_f64(0.441), "{interval:?} of {ttl:?}");
         }
     }
 
