@@ -277,7 +277,7 @@ pub(crate) fn cluster(row: ClusterRow, store: Result<StoreStatus, String>) -> Cl
 pub(crate) fn events(reader: &StateReader, revision: Revision, record: &EventRecord) -> Vec<Event> {
     let host = |machine: Option<_>| machine.and_then(|id| reader.host(id));
     let event = |change: &EventChange, unit: Option<&flotilla_units::UnitName>| Event {
-        at: record.at,
+        at: record.time_of(change),
         revision: revision.0,
         by: change.by.as_ref().unwrap_or(&record.by).clone(),
         request: change.request.clone().or_else(|| record.request.clone()),

@@ -12,7 +12,9 @@
 //!  └───────┘ ◄─────────────────────────────────── active      what it is when the next is free
 //! ```
 //!
-//! The cost is bounded: whatever happens is written at most once a second, and at rest nothing is.
+//! The cost is bounded: whatever happens is written at most once a second, and at rest nothing is. What
+//! waits for that second is told with the time at which it was seen: who puts it in order beside what
+//! others did meanwhile sees it where it happened.
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -26,7 +28,7 @@ use flotilla_registry::{
 use flotilla_units::{MachineId, UnitName};
 use jiff::Timestamp;
 
-use super::cause;
+use super::{cause, step::Now};
 use crate::state::{Changes, ClusterState, Kept, Life, Machine, Placed};
 
 /// How many changes of a unit's health on one machine are told within [`WINDOW`]. Six: three failures
@@ -109,7 +111,7 @@ impl News {
                 Some((_, before)) => format!("after {}", cause::host(state, before)),
                 None => "it leads".to_owned(),
             };
-            news.tell("leader-elected", None, leader.machine, why);
+            news.tell(now, "leader-elected", None, leader.machine, why);
         }
         news
     }
@@ -123,12 +125,12 @@ impl News {
     }
 
     /// Looks at what changed.
-    pub fn look(&mut self, state: &ClusterState, changes: &Changes, now: Duration) {
+    pub fn look(&mut self, state: &ClusterState, changes: &Changes, now: Now) {
         for id in &changes.machines {
-            self.look_at_machine(*id, state.machines().get(id));
+            self.look_at_machine(*id, state.machines().get(id), now.wall);
         }
         let due: BTreeSet<UnitName> =
-            self.later.iter().filter(|(_, at)| **at <= now).map(|(unit, _)| unit.clone()).collect();
+            self.later.iter().filter(|(_, at)| **at <= now.mono).map(|(unit, _)| unit.clone()).collect();
         let again =
             due.iter().filter(|unit| !changes.units.contains(*unit) && !changes.reported.contains(*unit));
         for unit in changes.all_units().chain(again) {
@@ -154,17 +156,18 @@ impl News {
         self.pending.drain(..self.pending.len().min(NEWS_MAX)).collect()
     }
 
-    fn tell(&mut self, kind: &str, unit: Option<&UnitName>, machine: MachineId, why: String) {
+    fn tell(&mut self, at: Timestamp, kind: &str, unit: Option<&UnitName>, machine: MachineId, why: String) {
         self.pending.push_back(EventChange {
             kind: kind.to_owned(),
             unit: unit.cloned(),
             machine: Some(machine),
             why: Some(why),
+            at: Some(at),
             ..EventChange::default()
         });
     }
 
-    fn look_at_machine(&mut self, id: MachineId, machine: Option<&Machine>) {
+    fn look_at_machine(&mut self, id: MachineId, machine: Option<&Machine>, now: Timestamp) {
         let life = machine.map_or(Life::Lost, Machine::life);
         let before = self.machines.get(&id).copied();
         let (kind, why) = match (before, life) {
@@ -178,15 +181,15 @@ impl News {
             (_, Life::Lost) => ("machine-lost", "its lease has ended"),
         };
         self.machines.insert(id, life);
-        self.tell(kind, None, id, why.to_owned());
+        self.tell(now, kind, None, id, why.to_owned());
     }
 
-    fn look_at_unit(&mut self, state: &ClusterState, unit: &UnitName, now: Duration) {
+    fn look_at_unit(&mut self, state: &ClusterState, unit: &UnitName, now: Now) {
         let placed = state.placed(unit);
         let staying = || placed.iter().filter(|placed| placed.entry.departing.is_none());
         if let Some(known) = self.health.get_mut(unit) {
             known.retain(|id, health| {
-                health.told.retain(|at| *at + WINDOW > now);
+                health.told.retain(|at| *at + WINDOW > now.mono);
                 let here = staying().any(|placed| placed.machine == *id);
                 here && (health.failed || health.untold > 0 || !health.told.is_empty())
             });
@@ -199,7 +202,7 @@ impl News {
         }
     }
 
-    fn look_at_placed(&mut self, state: &ClusterState, unit: &UnitName, placed: &Placed<'_>, now: Duration) {
+    fn look_at_placed(&mut self, state: &ClusterState, unit: &UnitName, placed: &Placed<'_>, now: Now) {
         let current = |report: &&UnitReport| report.token == Some(placed.entry.token);
         let Some(report) = state.report_of(placed).filter(current) else { return };
         if placed.entry.target != Target::Launched {
@@ -218,12 +221,13 @@ impl News {
             return;
         }
         health.failed = failed;
-        health.told.push_back(now);
+        health.told.push_back(now.mono);
         let mut why = in_words(report, failed);
         if std::mem::take(&mut health.untold) > 0 {
             why.push_str("; it failed more often than was told");
         }
-        self.tell(if failed { "failed" } else { "recovered" }, Some(unit), placed.machine, why);
+        let kind = if failed { "failed" } else { "recovered" };
+        self.tell(now.wall, kind, Some(unit), placed.machine, why);
     }
 }
 

@@ -314,7 +314,7 @@ pub fn step(
 ) -> Step {
     // Remembered through a standstill: the brake looks before anything is decided after it.
     memory.machines_changed |= !changes.machines.is_empty();
-    memory.news.look(state, &changes, now.mono);
+    memory.news.look(state, &changes, now);
     memory.texts.note(state.revision(), now.mono);
     memory.rollouts.note(state, changes.all_units());
     memory.settling.note(state, model, &changes.units, now.mono);

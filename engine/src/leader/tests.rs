@@ -202,11 +202,29 @@ impl World {
 
     /// Takes a step, a second after the one before.
     fn step(&mut self) -> Step {
-        self.now += Duration::from_secs(1);
-        let now = Now { mono: self.now, wall: Timestamp::UNIX_EPOCH };
+        self.step_after(Duration::from_secs(1))
+    }
+
+    fn step_after(&mut self, pause: Duration) -> Step {
+        self.now += pause;
+        let now = Now { mono: self.now, wall: after(self.now) };
         let changes = std::mem::take(&mut self.fresh);
         step(&self.state, &mut self.model, &mut self.brake, &mut self.memory, changes, now, false)
     }
+}
+
+/// What the clock on the wall shows so long after the beginning.
+fn after(mono: Duration) -> Timestamp {
+    Timestamp::from_millisecond(i64::try_from(mono.as_millis()).expect("a test is short")).expect("a time")
+}
+
+fn events(step: &Step) -> Vec<EventRecord> {
+    let operations = step.transactions.iter().flat_map(|ready| &ready.txn.then);
+    let puts = operations.filter_map(|operation| match operation {
+        Operation::Put { key, value, .. } if key.contains("/events/") => Some((key, value)),
+        _ => None,
+    });
+    puts.map(|(key, value)| EventRecord::decode(key, value).expect("readable")).collect()
 }
 
 fn buckets(step: &Step) -> Vec<ManifestBucket> {
@@ -216,6 +234,26 @@ fn buckets(step: &Step) -> Vec<ManifestBucket> {
         _ => None,
     });
     puts.map(|(key, value)| ManifestBucket::decode(key, value).expect("readable")).collect()
+}
+
+#[test]
+fn news_that_wait_to_be_written_together_are_told_with_when_they_were_seen() {
+    let mut world = World::new(100_000);
+    let joined = |at, n| (Some(after(Duration::from_millis(at))), Some(id(n)));
+    let told = |events: &[EventRecord]| {
+        let changes = events.iter().flat_map(|record| &record.changes);
+        changes.map(|change| (change.at, change.machine)).collect::<Vec<_>>()
+    };
+    world.machine(1);
+    assert_eq!(told(&events(&world.step())), [joined(1_000, 1)]);
+    for (n, pause) in [(2, 300), (3, 400)] {
+        world.machine(n);
+        assert_eq!(told(&events(&world.step_after(Duration::from_millis(pause)))), [], "it waits");
+    }
+    let last = events(&world.step_after(Duration::from_millis(400)));
+    assert_eq!(told(&last), [joined(1_300, 2), joined(1_700, 3)]);
+    assert_eq!(last[0].at, after(Duration::from_millis(2_100)));
+    assert_eq!(last[0].time_of(&last[0].changes[0]), after(Duration::from_millis(1_300)));
 }
 
 #[test]

@@ -12,7 +12,7 @@ pub struct EventRecord {
     /// Record version.
     #[serde(default = "version")]
     pub v: u32,
-    /// When.
+    /// When it was written.
     pub at: Timestamp,
     /// Who: `engine`, or the user that asked.
     pub by: String,
@@ -49,9 +49,18 @@ pub struct EventChange {
     /// Why, for people.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub why: Option<String>,
+    /// When it was seen, where it waited to be written together with others.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub at: Option<Timestamp>,
 }
 
 impl EventRecord {
+    /// Returns when a change of it happened, as far as that is known.
+    #[must_use]
+    pub fn time_of(&self, change: &EventChange) -> Timestamp {
+        change.at.unwrap_or(self.at)
+    }
+
     /// Returns by which request a unit was changed, if it was by one. Of an instance that only its range speaks for
     /// the range's change tells.
     #[must_use]
@@ -78,7 +87,7 @@ impl EventChange {
         let alike = self.unit.is_some()
             && other.unit.is_some()
             && (self.machine, &self.kind, &self.why) == (other.machine, &other.kind, &other.why)
-            && (&self.by, &self.request) == (&other.by, &other.request)
+            && (&self.by, &self.request, self.at) == (&other.by, &other.request, other.at)
             && (other.host.is_none() || self.host == other.host);
         if alike {
             self.also.extend(other.units().cloned());

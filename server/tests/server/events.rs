@@ -11,6 +11,7 @@ use flotilla_registry::{
     records::EventChange,
     store::{KeyRange, Operation, Txn},
 };
+use jiff::Timestamp;
 use tokio::time::timeout;
 
 use crate::world::{LIMIT, World, id, name};
@@ -32,6 +33,28 @@ async fn see(world: &World, kind: &str, unit: &str) {
     let query = EventsQuery { pattern: Some(unit.to_owned()), follow: true, ..EventsQuery::default() };
     let mut stream = world.client.events(&query, None).await.unwrap();
     while timeout(LIMIT, stream.next()).await.unwrap().unwrap().unwrap().data.kind != kind {}
+}
+
+/// What waited to be written is asked for, and shown, by when it happened.
+#[tokio::test]
+async fn an_event_has_the_time_at_which_it_was_seen() {
+    let world = World::new().await;
+    let at = |time: &str| time.parse::<Timestamp>().unwrap();
+    for (n, hour) in [(0, "09"), (1, "10"), (2, "11")] {
+        let seen = at(&format!("2026-01-01T{hour}:00:00Z"));
+        world.event_of(n, EventChange { at: Some(seen), ..about(1, &format!("at{hour}.service")) }).await;
+    }
+    see(&world, "placed", "at11.service").await;
+    let since = Some(at("2026-01-01T10:00:00Z"));
+    let query = EventsQuery { kind: Some("placed".to_owned()), since, ..EventsQuery::default() };
+    let told = all(world.client.events(&query, None).await.unwrap()).await;
+    assert_eq!(
+        told.iter().map(|event| (event.unit.clone().unwrap(), event.at)).collect::<Vec<_>>(),
+        [
+            (name("at10.service"), at("2026-01-01T10:00:00Z")),
+            (name("at11.service"), at("2026-01-01T11:00:00Z"))
+        ]
+    );
 }
 
 #[tokio::test]
